@@ -1,0 +1,166 @@
+"""What an enqueue costs when much waits already: latency, and Redis CPU per task.
+
+Each queue length has a Redis of its own, filled through the real enqueue script; the
+measurements take turns, so that noise hits all of them alike.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from redis import Redis
+
+from inferstack import config
+from inferstack.queue.codec import encode
+from inferstack.queue.connection import connect
+from inferstack.queue.task_queue import Submit, TaskQueue
+from inferstack.task import TaskSpec, new_task_id
+
+from benchmarks import payloads
+from benchmarks.deploy import cpu_seconds
+from benchmarks.processes import Server, free_port
+
+DEPLOYMENT = "echo:1"
+FILL_GROUP = 500
+GROUP = 32
+"""Tasks in one measured call: what a busy API process commits at once."""
+CALLS = 200
+ROUNDS = 3
+TENANTS = 20
+NO_LIMIT = 100_000_000
+
+
+class Level(msgspec.Struct, frozen=True):
+    """One queue length."""
+
+    queued: int
+    enqueue_ms: float
+    """Mean time of one call with `GROUP` tasks, fsync included."""
+    redis_us_per_task: float
+    """Redis CPU."""
+    memory_mib: float
+
+
+class _Filled:
+    """A Redis with a paused deployment in which tasks wait."""
+
+    def __init__(self, port: int, queued: int) -> None:
+        url = f"redis://127.0.0.1:{port}/0"
+        self.queued = queued
+        self.info = Redis.from_url(url)
+        self.client = connect(url)
+        unlimited = config.load(
+            max_queue=NO_LIMIT, max_tenant_queue=NO_LIMIT, max_outbox=NO_LIMIT
+        )
+        self._settings = unlimited
+        self.queue = TaskQueue(self.client, DEPLOYMENT, unlimited)
+        self.calls = self.tasks = 0
+        self.taken = self.cpu = 0.0
+
+    async def fill(self) -> None:
+        """Puts the tasks in; without fsync, which the filling does not need."""
+        self.info.config_set("appendfsync", "no")
+        self.info.config_set("auto-aof-rewrite-percentage", 0)
+        for first in range(0, self.queued, FILL_GROUP):
+            await self.queue.enqueue(submits(min(FILL_GROUP, self.queued - first)))
+        self.info.config_set("appendfsync", "always")
+        await self.queue.enqueue(submits(1))
+
+    async def measure(self, calls: int) -> None:
+        """Adds to the totals; an empty queue is kept empty by a new name for each call."""
+        groups = [submits(GROUP) for _ in range(calls)]
+        before, started = cpu_seconds(self.info), time.perf_counter()
+        for number, group in enumerate(groups):
+            queue = self.queue
+            if not self.queued:
+                name = f"{DEPLOYMENT}-{self.calls + number}"
+                queue = TaskQueue(self.client, name, self._settings)
+            await queue.enqueue(group)
+        self.taken += time.perf_counter() - started
+        self.cpu += cpu_seconds(self.info) - before
+        self.calls += calls
+        self.tasks += calls * GROUP
+
+    def level(self) -> Level:
+        memory: dict[str, Any] = self.info.info("memory")
+        return Level(
+            self.queued,
+            round(1000 * self.taken / self.calls, 3),
+            round(1e6 * self.cpu / self.tasks, 2),
+            round(memory["used_memory"] / 2**20, 1),
+        )
+
+    async def close(self) -> None:
+        self.info.close()
+        await self.client.aclose()
+
+
+def submits(count: int) -> list[Submit]:
+    """Fresh tasks of a few tenants."""
+    made = []
+    for number in range(count):
+        spec = TaskSpec(
+            task_id=new_task_id(DEPLOYMENT),
+            model="echo",
+            model_version=1,
+            tenant=f"tenant-{number % TENANTS}",
+            data={"text": payloads.SENTENCE},
+            timeout=None,
+        )
+        made.append(Submit(spec, encode(spec)))
+    return made
+
+
+def measure(levels: tuple[int, ...], place: Path) -> list[Level]:
+    """Measures an enqueue at each queue length.
+
+    Args:
+        levels: how many tasks wait.
+        place: folder for the append-only files; on a real disk, or `always` means nothing.
+    """
+    return asyncio.run(_measure(levels, place))
+
+
+async def _measure(levels: tuple[int, ...], place: Path) -> list[Level]:
+    async with AsyncExitStack() as stack:
+        filled = []
+        for queued in levels:
+            port = free_port()
+            server = stack.enter_context(_redis(port, queued, place))
+            await _answers(port, server)
+            one = _Filled(port, queued)
+            stack.push_async_callback(one.close)
+            await one.fill()
+            filled.append(one)
+        for number in range(ROUNDS):
+            for one in filled if number % 2 else reversed(filled):
+                await one.measure(CALLS)
+        return [one.level() for one in filled]
+
+
+def _redis(port: int, queued: int, place: Path) -> Server:
+    folder = place / f"growth-{queued}"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(folder)]
+    return Server(f"growth-redis-{queued}", command, {}, place)
+
+
+async def _answers(port: int, server: Server) -> None:
+    client = connect(f"redis://127.0.0.1:{port}/0")
+    try:
+        for _ in range(100):
+            try:
+                ping: Awaitable[Any] = client.ping()
+                await ping
+                return
+            except Exception as error:
+                last = error
+                await asyncio.sleep(0.1)
+        raise RuntimeError(f"{server.name} does not answer: {last}{server.tail()}")
+    finally:
+        await client.aclose()

@@ -1,0 +1,1 @@
+"""Servers that inferstack is measured against; each runs in the venv of the peers."""

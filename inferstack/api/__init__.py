@@ -1,0 +1,1 @@
+"""The HTTP API. The only home of FastAPI, Starlette and uvicorn."""

@@ -1,0 +1,35 @@
+"""One API process: `python -m inferstack.api`."""
+
+import gc
+import logging
+import sys
+
+from inferstack import config
+from inferstack.api.app import create_app
+from inferstack.api.server import bind, serve
+from inferstack.errors import ConfigurationError
+from inferstack.telemetry import logs
+
+log = logging.getLogger("inferstack.api")
+
+
+def main() -> int:
+    """Serves until SIGTERM; 0 after a drain, 1 if it could not start."""
+    try:
+        settings = config.settings()
+        logs.setup("api", level=settings.log_level, style=settings.log_format)
+        listener = bind(settings)
+        edge = create_app(settings)
+    except ConfigurationError as error:
+        print(error.detail, file=sys.stderr)
+        return 1
+    # What the imports made lives for ever, and requests make no cycles: look for garbage rarely.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    log.info("listening on %s:%d", settings.host, settings.port)
+    return 0 if serve(edge, listener) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Builds the application: FastAPI inside, `Edge` around it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from inferstack.api import openapi
+from inferstack.api.edge import Edge
+from inferstack.api.hot import HotRoutes
+from inferstack.api.meter import Meter
+from inferstack.api.problems import MethodNotAllowedError, problem_response
+from inferstack.api.routes import auth, health, inference, models
+from inferstack.api.services import Lifetime, Services
+from inferstack.config import Settings
+from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
+
+Hook = Callable[[], Awaitable[None]]
+
+
+def create_app(settings: Settings) -> Edge:
+    """The application of one API process; it connects when its lifespan starts.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong.
+    """
+    lifetime = Lifetime(settings)
+    return assemble(lifetime.services, lifetime.start, lifetime.stop)
+
+
+def assemble(services: Services, start: Hook | None = None, stop: Hook | None = None) -> Edge:
+    """The application over given services.
+
+    Args:
+        services: what the routes use.
+        start: awaited before the first request.
+        stop: awaited after the last one.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if start is not None:
+            await start()
+        try:
+            yield
+        finally:
+            if stop is not None:
+                await stop()
+
+    inner = FastAPI(
+        title="inferstack",
+        lifespan=lifespan,
+        docs_url="/api/docs",
+        redoc_url="/api/redoc",
+        openapi_url="/api/openapi.json",
+        redirect_slashes=False,
+    )
+    inner.state.services = services
+    for module in (inference, auth, models, health):
+        inner.include_router(module.router)
+    openapi.install(inner)
+    settings = services.settings
+    hot = HotRoutes(services.tasks, services.authenticator, Meter(), settings.max_wait)
+    _answer_errors(inner, hot)
+    return Edge(inner, hot, settings.max_body_bytes)
+
+
+def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:
+    """Every failure becomes problem details; what is none of ours is left to `Edge`."""
+
+    @inner.exception_handler(InferstackError)
+    async def ours(request: Request, error: InferstackError) -> Response:
+        return _response(error, request)
+
+    @inner.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        entries = [_entry(item) for item in error.errors()]
+        detail = "; ".join(f"{entry['field']}: {entry['message']}" for entry in entries)
+        return _response(InvalidRequestError(detail, errors=entries), request)
+
+    @inner.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            known = set((error.headers or {}).get("Allow", "").split(", ")) - {""}
+            path = request.url.path
+            known |= {method for method in ("GET", "POST") if hot.match(method, path)}
+            allowed = ", ".join(sorted(known))
+            response = _response(MethodNotAllowedError(f"this path takes {allowed}"), request)
+            response.headers["allow"] = allowed
+            return response
+        if error.status_code == 404:
+            return _response(NotFoundError(f"there is nothing at {request.url.path}"), request)
+        return _response(InvalidRequestError(str(error.detail)), request)
+
+
+def _entry(item: Any) -> dict[str, str]:
+    names = [str(part) for part in item["loc"] if part not in ("query", "path", "header")]
+    if len(names) > 1 and names[0] == "body":
+        names = names[1:]
+    return {"field": ".".join(names) or "body", "message": item["msg"]}
+
+
+def _response(error: InferstackError, request: Request) -> Response:
+    status, headers, body = problem_response(error, request.url.path)
+    return Response(
+        body, status, {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    )

@@ -1,0 +1,184 @@
+"""Who sends a request: access tokens, API keys, and anonymous callers on this machine."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import NamedTuple, Protocol
+
+from inferstack.api.tokens import Tokens
+from inferstack.config import LOOPBACK, Settings
+from inferstack.errors import AuthenticationError, StorageUnavailableError
+from inferstack.lifecycle.types import Caller
+from inferstack.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+ANONYMOUS = Caller(tenant="local", user="anonymous")
+KEY_PREFIX = "is_"
+CACHE_SIZE = 10_000
+TOKEN_TRUST = 60.0
+"""Seconds for which a verified token is not verified again, within its own lifetime."""
+
+KEY_TRUST = 10.0
+"""Seconds after which a revoked API key is refused by every process."""
+
+OUTAGE_TRUST = 600.0
+"""Seconds for which a verified API key is trusted on while PostgreSQL does not answer.
+
+Nothing can be revoked then either, and inference goes on without PostgreSQL.
+"""
+
+
+class KeyOwner(Protocol):
+    """Looks API keys up."""
+
+    async def __call__(self, plaintext: str) -> Caller | None:
+        """The caller that a key speaks for; None if there is no such key or it is revoked."""
+        ...
+
+
+class Verified(NamedTuple):
+    """A credential that was good."""
+
+    caller: Caller
+    fresh_until: float
+    """Seconds since the epoch; afterwards it must be verified again."""
+    outage_until: float
+    """Until when it is good enough while PostgreSQL is away."""
+
+
+class VerifiedCache:
+    """The latest verified credentials by SHA-256, so that it holds no secret. Bounded."""
+
+    def __init__(self, size: int = CACHE_SIZE) -> None:
+        """Args: size: entries kept; the oldest goes first."""
+        self._size = size
+        self._entries: dict[bytes, Verified] = {}
+
+    def __len__(self) -> int:
+        """How many entries there are."""
+        return len(self._entries)
+
+    def get(self, credential: bytes) -> Verified | None:
+        """The entry of a credential, fresh or not."""
+        return self._entries.get(sha256(credential).digest())
+
+    def put(self, credential: bytes, entry: Verified) -> None:
+        """Remembers a credential."""
+        digest = sha256(credential).digest()
+        self._entries.pop(digest, None)
+        if len(self._entries) >= self._size:
+            del self._entries[next(iter(self._entries))]
+        self._entries[digest] = entry
+
+    def clear(self) -> None:
+        """Forgets everything, because something was revoked."""
+        self._entries.clear()
+
+
+class Authenticator:
+    """Tells who sends a request."""
+
+    def __init__(self, settings: Settings, tokens: Tokens | None, key_owner: KeyOwner) -> None:
+        """Args: tokens: None where no secret is set: access tokens are refused then."""
+        self._required = settings.auth_required
+        self._tokens = tokens
+        self._key_owner = key_owner
+        self._cache = VerifiedCache()
+        self._lookups: dict[bytes, asyncio.Task[Caller]] = {}
+
+    def known(self, headers: Mapping[bytes, bytes]) -> Caller | None:
+        """The caller, if the credential was verified a moment ago; costs no I/O."""
+        credential = headers.get(b"x-api-key") or headers.get(b"authorization")
+        if credential is None:
+            return None
+        entry = self._cache.get(credential)
+        return entry.caller if entry is not None and entry.fresh_until > time.time() else None
+
+    async def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """The caller of a request with these headers, names in lower case.
+
+        Raises:
+            AuthenticationError: there is no credential, or it is not valid.
+            StorageUnavailableError: an API key cannot be looked up now.
+        """
+        known = self.known(headers)
+        if known is not None:
+            return known
+        key = headers.get(b"x-api-key")
+        if key is not None:
+            return await self._by_key(key, key)
+        header = headers.get(b"authorization")
+        if header is None:
+            return self._anonymous(headers)
+        scheme, _, credential = header.partition(b" ")
+        credential = credential.strip()
+        if scheme.lower() != b"bearer" or not credential:
+            raise AuthenticationError("Authorization takes: Bearer <access token or API key>")
+        if credential.startswith(KEY_PREFIX.encode()):
+            return await self._by_key(credential, header)
+        return self._by_token(credential, header)
+
+    def forget(self) -> None:
+        """Verifies every credential again, because one was revoked."""
+        self._cache.clear()
+
+    def _anonymous(self, headers: Mapping[bytes, bytes]) -> Caller:
+        if self._required:
+            raise AuthenticationError("send an access token or an API key")
+        # A web page can make a browser call this port under its own name (DNS rebinding), and a
+        # proxy makes strangers look local; neither is an anonymous caller on this machine.
+        host = _hostname(headers.get(b"host", b""))
+        if host not in LOOPBACK or b"x-forwarded-for" in headers or b"forwarded" in headers:
+            raise AuthenticationError(
+                "only local calls to localhost or 127.0.0.1 need no credentials"
+            )
+        return ANONYMOUS
+
+    def _by_token(self, credential: bytes, cached_as: bytes) -> Caller:
+        if self._tokens is None:
+            raise AuthenticationError("this server has no SECRET_KEY, so it takes no tokens")
+        try:
+            caller, expires = self._tokens.verify(credential.decode("latin-1"))
+        except AuthenticationError:
+            metrics.CREDENTIAL_CHECKS.labels("token", "refused").inc()
+            raise
+        metrics.CREDENTIAL_CHECKS.labels("token", "verified").inc()
+        until = min(expires, time.time() + TOKEN_TRUST)
+        self._cache.put(cached_as, Verified(caller, until, until))
+        return caller
+
+    async def _by_key(self, key: bytes, cached_as: bytes) -> Caller:
+        """One look-up at a time for each key, however many requests carry it."""
+        lookup = self._lookups.get(cached_as)
+        if lookup is None:
+            lookup = asyncio.create_task(self._look_up(key, cached_as))
+            self._lookups[cached_as] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(cached_as, None))
+        return await asyncio.shield(lookup)
+
+    async def _look_up(self, key: bytes, cached_as: bytes) -> Caller:
+        now = time.time()
+        try:
+            caller = await self._key_owner(key.decode("latin-1"))
+        except StorageUnavailableError:
+            entry = self._cache.get(cached_as)
+            if entry is None or entry.outage_until < now:
+                raise
+            log.warning("PostgreSQL is away: trusting an API key that was verified before")
+            self._cache.put(cached_as, entry._replace(fresh_until=now + KEY_TRUST))
+            return entry.caller
+        metrics.CREDENTIAL_CHECKS.labels("key", "verified" if caller else "refused").inc()
+        if caller is None:
+            raise AuthenticationError("the API key is not valid")
+        self._cache.put(cached_as, Verified(caller, now + KEY_TRUST, now + OUTAGE_TRUST))
+        return caller
+
+
+def _hostname(host: bytes) -> str:
+    text = host.decode("latin-1").lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0]

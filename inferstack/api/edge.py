@@ -1,0 +1,163 @@
+"""The outermost ASGI layer: limits, problem details, request ids, metrics, the hot routes."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inferstack.api.bodies import require_json
+from inferstack.api.exchange import Request, Response, header_map
+from inferstack.api.hot import HotRoutes
+from inferstack.api.problems import RequestTimeoutError, problem_response
+from inferstack.errors import InferstackError, InvalidRequestError, PayloadTooLargeError
+
+log = logging.getLogger(__name__)
+
+READ_DEADLINE = 30.0
+"""Seconds in which a whole body must have arrived."""
+
+FORM_PATHS = frozenset({"/api/auth/login"})
+"""Paths that also take a form, and check the content type themselves."""
+
+UNMATCHED = "unmatched"
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its request was whole."""
+
+
+class Edge:
+    """The application that a server runs: the hot routes itself, FastAPI for the rest."""
+
+    def __init__(self, inner: ASGIApp, hot: HotRoutes, max_body: int) -> None:
+        """Wraps the FastAPI application.
+
+        Args:
+            inner: what answers everything that is not hot.
+            hot: the routes that are.
+            max_body: bytes that a body may have.
+        """
+        self.inner = inner
+        self.hot = hot
+        self.max_body = max_body
+        self._meter = hot.meter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; lifespan and WebSockets go straight to FastAPI."""
+        if scope["type"] != "http":
+            await self.inner(scope, receive, send)
+            return
+        headers = header_map(list(scope["headers"]))
+        request = Request(scope["method"], scope["path"], scope["query_string"], headers)
+        start = time.perf_counter()
+        try:
+            if _has_body(headers):
+                request.body = await self._body(headers, receive)
+                _check_type(request)
+        except ClientGoneError:
+            return
+        except InferstackError as error:
+            await self._refuse(request, error, start, send)
+            return
+        matched = self.hot.match(request.method, request.path)
+        if matched is not None:
+            response = await self._meter.answer(*matched, request)
+            await _respond(response, send)
+        else:
+            await _Cold(self, request, start).run(scope, receive, send)
+
+    async def _refuse(
+        self, request: Request, error: InferstackError, start: float, send: Send
+    ) -> None:
+        response = problem_response(error, request.path)
+        response.headers.append((b"x-request-id", self._meter.request_id(request.headers)))
+        self._meter.observe(UNMATCHED, request.method, response.status, time.perf_counter() - start)
+        await _respond(response, send)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body, counted while it arrives: a length may be missing or a lie."""
+        too_large = PayloadTooLargeError(f"the body has more than {self.max_body} bytes")
+        declared = headers.get(b"content-length", b"0")
+        if not declared.isdigit():
+            raise InvalidRequestError("Content-Length is not a number")
+        if int(declared) > self.max_body:
+            raise too_large
+        chunks, size, more = [], 0, True
+        try:
+            async with asyncio.timeout(READ_DEADLINE):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError
+                    chunk = message.get("body", b"")
+                    more = message.get("more_body", False)
+                    size += len(chunk)
+                    if size > self.max_body:
+                        raise too_large
+                    chunks.append(chunk)
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"the body did not arrive within {READ_DEADLINE:g} s"
+            ) from None
+        return b"".join(chunks)
+
+
+class _Cold:
+    """One request that FastAPI answers."""
+
+    def __init__(self, edge: Edge, request: Request, start: float) -> None:
+        self._inner = edge.inner
+        self._meter = edge.hot.meter
+        self._request = request
+        self._start = start
+        self._status = 0
+        self._unread = True
+
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def replay() -> Message:
+            if self._unread:
+                self._unread = False
+                return {"type": "http.request", "body": self._request.body, "more_body": False}
+            return await receive()
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._status = message["status"]
+                request_id = self._meter.request_id(self._request.headers)
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        self._meter.in_flight += 1
+        try:
+            await self._inner(scope, replay, marked)
+        except Exception as error:
+            if self._status:
+                raise
+            await _respond(problem_response(error, self._request.path), marked)
+        finally:
+            self._meter.in_flight -= 1
+            route: Any = scope.get("route")
+            self._meter.observe(
+                getattr(route, "path", UNMATCHED),
+                self._request.method,
+                self._status,
+                time.perf_counter() - self._start,
+            )
+
+
+def _has_body(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+def _check_type(request: Request) -> None:
+    if request.body and request.method != "GET" and request.path not in FORM_PATHS:
+        require_json(request.headers.get(b"content-type"))
+
+
+async def _respond(response: Response, send: Send) -> None:
+    length = (b"content-length", b"%d" % len(response.body))
+    headers = [*response.headers, length]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

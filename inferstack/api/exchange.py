@@ -1,0 +1,47 @@
+"""A request and its response, free of any server interface.
+
+The hot routes work on these. `edge` builds them from ASGI, `protocol` straight from the parser.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON_TYPE = (b"content-type", b"application/json")
+PROBLEM_TYPE = (b"content-type", b"application/problem+json")
+
+
+class Request(msgspec.Struct):
+    """A whole request: its body has been read."""
+
+    method: str
+    path: str
+    query: bytes
+    """What follows the question mark; empty if nothing does."""
+    headers: dict[bytes, bytes]
+    """Names in lower case; a list-valued header sent in several lines is joined by commas."""
+    body: bytes = b""
+
+
+class Response(NamedTuple):
+    """A whole response; its length header is added when it is written."""
+
+    status: int
+    headers: Headers
+    """Values have been checked: none holds a line break."""
+    body: bytes
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def header_map(headers: Headers) -> dict[bytes, bytes]:
+    """Headers by name; the values of a repeated one are joined as RFC 9110 5.3 says."""
+    found = dict(headers)
+    if len(found) != len(headers):
+        for name in found:
+            found[name] = b", ".join(value for key, value in headers if key == name)
+    return found

@@ -1,0 +1,108 @@
+"""Looks after the services that the API needs, apart from any request."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from inferstack.errors import InferstackError
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 2.0
+"""Seconds between two looks, so that health requests cost the services nothing."""
+
+STALE = 10.0
+"""Seconds after which a check that has not answered counts as failed."""
+
+
+class Check(NamedTuple):
+    """One service and how to ask it."""
+
+    name: str
+    ask: Callable[[], Awaitable[None]]
+    """Raises when it does not answer."""
+    essential: bool
+    """Whether no task can be accepted without it."""
+
+
+class Finding(NamedTuple):
+    """What a check found."""
+
+    name: str
+    ok: bool
+    essential: bool
+    detail: str | None
+    """Why not."""
+    latency: float | None
+    """Seconds that the answer took."""
+
+
+class _Watch:
+    """One check, repeated for ever."""
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+        self.error: str | None = "not asked yet"
+        self.latency: float | None = None
+        self.answered_at = time.monotonic()
+
+    async def look(self) -> None:
+        start = time.monotonic()
+        try:
+            await self.check.ask()
+            error = None
+        except (InferstackError, OSError) as failure:
+            error = str(failure)
+        except Exception as failure:
+            log.exception("health check failed: %s", self.check.name)
+            error = type(failure).__name__
+        if (error is None) != (self.error is None):
+            log.warning("%s: %s", self.check.name, error or "answers again")
+        self.answered_at = time.monotonic()
+        self.error, self.latency = error, self.answered_at - start
+
+    async def repeat(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await self.look()
+
+    def finding(self, now: float) -> Finding:
+        error = self.error
+        if now - self.answered_at > STALE:
+            error = f"has not answered for {now - self.answered_at:.0f} s"
+        return Finding(self.check.name, error is None, self.check.essential, error, self.latency)
+
+
+class Monitor:
+    """Keeps asking; health requests read what it found last."""
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        """Args: checks: what to ask, each by itself, so that none hides behind another."""
+        self._watches = [_Watch(check) for check in checks]
+        self._tasks: list[asyncio.Task[None]] = []
+        self.started_at = time.time()
+
+    async def start(self) -> None:
+        """Asks once, then keeps asking."""
+        await asyncio.gather(*(watch.look() for watch in self._watches))
+        self._tasks = [asyncio.create_task(watch.repeat()) for watch in self._watches]
+
+    async def stop(self) -> None:
+        """Asks no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def findings(self) -> list[Finding]:
+        """The latest finding of every check."""
+        now = time.monotonic()
+        return [watch.finding(now) for watch in self._watches]
+
+    def status(self) -> str:
+        """`healthy`; `degraded` without a service that inference can do without; `unhealthy`."""
+        bad = [finding for finding in self.findings() if not finding.ok]
+        if not bad:
+            return "healthy"
+        return "unhealthy" if any(finding.essential for finding in bad) else "degraded"

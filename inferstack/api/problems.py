@@ -1,0 +1,107 @@
+"""Every failure as RFC 9457 problem details, in one place."""
+
+import logging
+import math
+import re
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from inferstack.api.exchange import PROBLEM_TYPE, Headers, Response
+from inferstack.errors import InferstackError, InvalidRequestError
+from inferstack.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+_encoder = msgspec.json.Encoder()
+_PATH = re.compile(r"^(?P<message>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_FIELD = re.compile(r"^Object (?:missing required|contains unknown) field `(?P<field>.*)`$")
+
+
+class MethodNotAllowedError(InferstackError):
+    """This path does not take this method."""
+
+    status = 405
+    slug = "method-not-allowed"
+
+
+class RequestTimeoutError(InferstackError):
+    """The request did not arrive in time."""
+
+    status = 408
+    slug = "request-timeout"
+    retryable = True
+
+
+class LoginUnavailableError(InferstackError):
+    """This server issues no access tokens."""
+
+    status = 503
+    slug = "login-unavailable"
+
+
+def problem(error: Exception, instance: str) -> tuple[int, Headers, dict[str, Any]]:
+    """What to answer for an exception: status, headers, body.
+
+    An exception that is none of ours is logged and answered without its text.
+
+    Args:
+        error: what a handler raised.
+        instance: the path of the request.
+    """
+    if isinstance(error, RecursionError):
+        error = InvalidRequestError("the JSON is nested too deeply", errors=[_body("too deep")])
+    if not isinstance(error, InferstackError):
+        log.error("request failed: %s", instance, exc_info=error)
+        error = InferstackError("the server failed; its log says why")
+    metrics.HTTP_PROBLEMS.labels(error.slug).inc()
+    headers = [PROBLEM_TYPE]
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b'Bearer realm="inferstack"'))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    return error.status, headers, error.problem(instance)
+
+
+def problem_response(error: Exception, instance: str) -> Response:
+    """The whole response for an exception."""
+    status, headers, body = problem(error, instance)
+    return Response(status, headers, _encoder.encode(body))
+
+
+def invalid_body(error: Exception) -> InvalidRequestError:
+    """Names the field that made msgspec refuse a body.
+
+    Args:
+        error: a `msgspec.DecodeError`, `UnicodeDecodeError` or `RecursionError`.
+    """
+    if isinstance(error, msgspec.ValidationError):
+        entry = field_error(str(error))
+        return InvalidRequestError(f"{entry['field']}: {entry['message']}", errors=[entry])
+    if isinstance(error, RecursionError):
+        return InvalidRequestError("the JSON is nested too deeply", errors=[_body("too deep")])
+    if isinstance(error, UnicodeDecodeError):
+        return InvalidRequestError("the body is not UTF-8", errors=[_body("not UTF-8")])
+    return InvalidRequestError(f"the body is not JSON: {error}", errors=[_body(str(error))])
+
+
+def field_error(text: str) -> dict[str, str]:
+    """Field and message of a validation error of msgspec, such as ``... - at `$.priority` ``."""
+    match = _PATH.match(text)
+    message, path = (match["message"], match["path"]) if match else (text, None)
+    path = (path or "").lstrip(".")
+    inner = _FIELD.match(message)
+    if inner:
+        path = f"{path}.{inner['field']}".lstrip(".")
+        message = "is missing" if "missing" in message else "is not a known field"
+    return {"field": path or "body", "message": message}
+
+
+def wrong_field(field: str, message: str) -> InvalidRequestError:
+    """A 422 about one field, header or parameter."""
+    return InvalidRequestError(f"{field}: {message}", errors=[{"field": field, "message": message}])
+
+
+def _body(message: str) -> dict[str, str]:
+    return {"field": "body", "message": message}

@@ -1,0 +1,202 @@
+"""Hot routes straight from the HTTP parser: no ASGI objects, one write for each answer.
+
+Only plain requests are taken: HTTP/1.1, a declared length within the limit, nothing else on its
+way over the same connection. Everything else goes through uvicorn's own code and `edge`, to the
+same handlers. docs/decisions has the measurement.
+"""
+
+import asyncio
+import math
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from inferstack.api.edge import READ_DEADLINE, Edge
+from inferstack.api.exchange import Handler, Request, Response, header_map
+
+DEADLINES = {"idle": 75.0, "body": READ_DEADLINE + 5.0, "write": 60.0}
+"""Seconds that a client may take: for its next request's head, a body, to read an answer.
+
+A body has a little longer than in `edge`, which can still answer 408.
+"""
+
+SPECIAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+"""Headers that need more care than the short way takes."""
+
+
+class _NoEvent:
+    """Stands where uvicorn keeps the event that wakes a reader: nobody reads here."""
+
+    def set(self) -> None:
+        """Wakes nobody."""
+
+
+class DirectExchange:
+    """One request on the short way. Shaped like uvicorn's cycle, which its protocol looks at."""
+
+    __slots__ = (
+        "body",
+        "disconnected",
+        "handler",
+        "keep_alive",
+        "message_event",
+        "more_body",
+        "request",
+        "response_complete",
+        "route",
+        "task",
+    )
+
+    def __init__(self, handler: Handler, route: str, request: Request, keep_alive: bool) -> None:
+        """Args: keep_alive: whether the connection stays open afterwards."""
+        self.handler = handler
+        self.route = route
+        self.request = request
+        self.keep_alive = keep_alive
+        self.body: list[bytes] = []
+        self.more_body = True
+        self.disconnected = False
+        self.response_complete = False
+        self.message_event = _NoEvent()
+        self.task: asyncio.Task[None] | None = None
+
+
+class DirectProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a short way for the hot routes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes what uvicorn gives a protocol; the application must be an `Edge`."""
+        super().__init__(*args, **kwargs)
+        edge = self.config.app
+        assert isinstance(edge, Edge), "DirectProtocol serves an Edge"
+        self._edge = edge
+        self._meter = edge.hot.meter
+        self._direct: DirectExchange | None = None
+        self._heads: dict[int, bytes] = {}
+        self._default_headers: Any = None
+        self._seen: tuple[object, str] | None = None
+        self._since = 0.0
+
+    # Parser callbacks. uvicorn's own build the ASGI scope first; that waits until it is needed.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._direct = None
+        self.url = b""
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header has arrived."""
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Chooses the way."""
+        self._direct = direct = self._match()
+        if direct is not None:
+            self.cycle = direct  # type: ignore[assignment]
+            return
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body has arrived."""
+        if self._direct is None:
+            super().on_body(body)
+        else:
+            self._direct.body.append(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        direct = self._direct
+        if direct is None:
+            super().on_message_complete()
+            return
+        direct.more_body = False
+        direct.request.body = b"".join(direct.body)
+        # The exchange holds the task, the connection holds the exchange.
+        direct.task = self.loop.create_task(self._answer(direct))
+
+    # The short way.
+
+    def _match(self) -> DirectExchange | None:
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            return None
+        path, _, query = self.url.partition(b"?")
+        if b"%" in path or b"#" in self.url:
+            return None
+        parser = self.parser
+        method = parser.get_method().decode("ascii")
+        matched = self._edge.hot.match(method, path.decode("latin-1"))
+        if matched is None or parser.get_http_version() != "1.1":
+            return None
+        headers = header_map(self.headers)
+        length = headers.get(b"content-length", b"0")
+        if not (length.isdigit() and int(length) <= self._edge.max_body):
+            return None
+        if not SPECIAL.isdisjoint(headers) or self.limit_concurrency is not None:
+            return None
+        request = Request(method, path.decode("latin-1"), query, headers)
+        return DirectExchange(*matched, request, parser.should_keep_alive())
+
+    async def _answer(self, direct: DirectExchange) -> None:
+        response = await self._meter.answer(direct.handler, direct.route, direct.request)
+        if self.flow.write_paused:
+            await self.flow.drain()
+        if self.transport.is_closing():
+            return
+        self._write(direct, response)
+        direct.response_complete = True
+        if not direct.keep_alive:
+            self.transport.close()
+        elif self.pipeline:
+            self.on_response_complete()
+        # No keep-alive timer as in uvicorn: `overdue` closes idle connections, for less.
+
+    def _write(self, direct: DirectExchange, response: Response) -> None:
+        body = response.body
+        parts = [self._head(response.status)]
+        for name, value in response.headers:
+            parts += (name, b": ", value, b"\r\n")
+        if not direct.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"content-length: %d\r\n\r\n" % len(body))
+        parts.append(body)
+        self.transport.write(b"".join(parts))
+
+    # Deadlines.
+
+    def overdue(self, now: float) -> str | None:
+        """What has lasted too long on this connection: `body`, `write` or `idle`; else None.
+
+        Costs a request nothing: the server looks at every connection once a second.
+
+        Args:
+            now: any clock that does not go back, in seconds.
+        """
+        cycle = self.cycle
+        if self.flow.write_paused:
+            stage = "write"
+        elif cycle is None or cycle.response_complete:
+            stage = "idle"
+        else:
+            stage = "body" if cycle.more_body else "answer"
+        if self._seen != (cycle, stage):
+            self._seen, self._since = (cycle, stage), now
+        return stage if now - self._since > DEADLINES.get(stage, math.inf) else None
+
+    def _head(self, status: int) -> bytes:
+        """Status line and default headers; uvicorn replaces these once a second (the date)."""
+        defaults = self.server_state.default_headers
+        if defaults is not self._default_headers:
+            self._default_headers = defaults
+            self._heads = {}
+        head = self._heads.get(status)
+        if head is None:
+            lines = b"".join(b"%b: %b\r\n" % header for header in defaults)
+            head = self._heads[status] = STATUS_LINE[status] + lines
+        return head

@@ -1,0 +1,47 @@
+"""What FastAPI routes ask for: the services and the caller."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from inferstack.api.auth import ANONYMOUS
+from inferstack.api.exchange import header_map
+from inferstack.api.services import Services
+from inferstack.errors import AuthenticationError
+from inferstack.lifecycle.types import Caller
+
+
+def services(request: Request) -> Services:
+    """The services of this process."""
+    found = request.app.state.services
+    assert isinstance(found, Services)
+    return found
+
+
+ServicesOf = Annotated[Services, Depends(services)]
+
+
+async def caller(request: Request, found: ServicesOf) -> Caller:
+    """Who sends the request.
+
+    Raises:
+        AuthenticationError: there is no credential, or it is not valid.
+    """
+    return await found.authenticator.caller(header_map(request.headers.raw))
+
+
+CallerOf = Annotated[Caller, Depends(caller)]
+
+
+def account(who: CallerOf) -> Caller:
+    """A caller that has an account.
+
+    Raises:
+        AuthenticationError: it is an anonymous one.
+    """
+    if who == ANONYMOUS:
+        raise AuthenticationError("log in first: this belongs to an account")
+    return who
+
+
+AccountOf = Annotated[Caller, Depends(account)]

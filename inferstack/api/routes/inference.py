@@ -1,0 +1,122 @@
+"""The cooler half of `/api/inference`: list, batch and cancel. The rest is in `hot`."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+
+from inferstack.api import preferences, views
+from inferstack.api.bodies import read_batch, require_json
+from inferstack.api.problems import wrong_field
+from inferstack.api.routes.dependencies import CallerOf, ServicesOf
+from inferstack.errors import InferstackError, InvalidRequestError, TaskNotFoundError
+from inferstack.lifecycle.tasks import Tasks
+from inferstack.lifecycle.types import Caller, Receipt, Submission
+from inferstack.storage.history import HistoryFilter
+from inferstack.task import Priority, TaskState, task_id_hint
+
+router = APIRouter(prefix="/api/inference", tags=["inference"])
+
+Answer = Receipt | InferstackError
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _answers(name: str, description: str) -> dict[int | str, dict[str, Any]]:
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    content = {"application/json": {"schema": schema}}
+    return {200: {"description": description, "content": content}}
+
+
+def _batch_body() -> dict[str, Any]:
+    item = {"$ref": "#/components/schemas/Submission"}
+    schema = {"type": "array", "items": item, "minItems": 1, "maxItems": 1000}
+    example = [{"data": {"text": "one"}}, {"data": {"text": "two"}, "priority": "low"}]
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.get("", response_class=Response, responses=_answers("PageView", "A page of history."))
+async def list_tasks(
+    services: ServicesOf,
+    who: CallerOf,
+    status: TaskState | None = None,
+    model: Annotated[str | None, Query(max_length=128)] = None,
+    priority: Priority | None = None,
+    since: Annotated[
+        str | None, Query(description="ISO 8601 time or Unix seconds: tasks created then or later")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    """The caller's tasks, newest first, without their results; an admin reads everybody's."""
+    wanted = HistoryFilter(
+        status=status,
+        model=model,
+        priority=priority,
+        since=None if since is None else _seconds(since),
+        limit=limit,
+        cursor=cursor,
+    )
+    page = await services.tasks.list(who, wanted)
+    return _json(views.page_view(page, who))
+
+
+@router.post(
+    "/batch",
+    response_class=Response,
+    responses=_answers("BatchView", "A receipt or problem details for each request, in order."),
+    openapi_extra=_batch_body(),
+)
+async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) -> Response:
+    """Submits up to 1,000 tasks; a bad one does not sink the others."""
+    require_json((request.headers.get("content-type") or "").encode("latin-1"))
+    items = read_batch(await request.body(), services.settings.max_batch_items)
+    trace = preferences.traceparent((request.headers.get("traceparent") or "").encode("latin-1"))
+    answers = await _submit_all(services.tasks, who, items, trace)
+    return _json(views.batch_view(answers, request.url.path))
+
+
+@router.delete(
+    "/{task_id}",
+    response_class=Response,
+    responses=_answers("TaskView", "The task as it is now."),
+)
+@router.post(
+    "/{task_id}/cancel",
+    response_class=Response,
+    responses=_answers("TaskView", "The task as it is now."),
+)
+async def cancel(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
+    """Cancels a task: at once while it waits, cooperatively while it runs."""
+    if task_id_hint(task_id) is None:
+        raise TaskNotFoundError("there is no such task", task_id=task_id)
+    return _json(views.task_view(await services.tasks.cancel(who, task_id), who))
+
+
+async def _submit_all(
+    tasks: Tasks, who: Caller, items: list[Submission | InvalidRequestError], trace: str | None
+) -> list[Answer]:
+    """Submits what could be read; what could not keeps its place."""
+    good = [item for item in items if isinstance(item, Submission)]
+    submitted = iter(await tasks.submit_many(who, good, trace=trace) if good else ())
+    return [next(submitted) if isinstance(item, Submission) else item for item in items]
+
+
+def _seconds(since: str) -> float:
+    """Unix seconds of an ISO 8601 time; one without a zone is UTC."""
+    try:
+        return float(since)
+    except ValueError:
+        pass
+    try:
+        # A plus sign that was not escaped in the query arrives as a space.
+        when = datetime.fromisoformat(since.replace(" ", "+") if "T" in since else since)
+    except ValueError:
+        raise wrong_field("since", "takes an ISO 8601 time or Unix seconds") from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _json(value: Any) -> Response:
+    return Response(_encode(value), media_type="application/json")

@@ -1,0 +1,87 @@
+"""Which models there are and how they fare."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from inferstack.api.routes.dependencies import CallerOf, ServicesOf
+from inferstack.deployment import Deployment, ReplicaStatus
+from inferstack.queue.statistics import QueueStatistics
+
+router = APIRouter(tags=["models"])
+
+
+class Replica(BaseModel):
+    """One process that runs the model."""
+
+    worker: str
+    device: str
+    state: str
+    capacity: float
+    """Tasks per second, as measured; 0 if unknown."""
+    running: int
+    batches: int
+    completed: int
+
+
+class Model(BaseModel):
+    """One version of a model."""
+
+    model: str
+    version: int
+    state: str
+    """`starting`, `ready` or `failed`."""
+    reason: str | None
+    """Why it failed."""
+    engine: str
+    task: str | None
+    input_schema: dict[str, Any] | None
+    """JSON Schema of `data`."""
+    batch_size: int
+    waiting: dict[str, int]
+    """Tasks by priority."""
+    running: int
+    replicas: list[Replica]
+
+
+class Models(BaseModel):
+    """Every model version that is known."""
+
+    models: list[Model]
+
+
+@router.get("/api/models")
+async def models(services: ServicesOf, _: CallerOf) -> Models:
+    """Every deployment with its state, its queue and its replicas."""
+    statistics = services.tasks.statistics()
+    deployments = sorted(services.tasks.deployments(), key=lambda d: (d.model, d.version))
+    return Models(models=[_model(d, statistics.get(d.name)) for d in deployments])
+
+
+def _model(deployment: Deployment, queue: QueueStatistics | None) -> Model:
+    return Model(
+        model=deployment.model,
+        version=deployment.version,
+        state=deployment.state,
+        reason=deployment.reason,
+        engine=deployment.engine,
+        task=deployment.task,
+        input_schema=deployment.input_schema,
+        batch_size=deployment.batch_size,
+        waiting=queue.waiting if queue else {},
+        running=queue.running if queue else 0,
+        replicas=[_replica(status) for status in queue.replicas] if queue else [],
+    )
+
+
+def _replica(status: ReplicaStatus) -> Replica:
+    return Replica(
+        worker=status.worker,
+        device=status.device,
+        state=status.state,
+        capacity=round(status.capacity, 3),
+        running=status.running,
+        batches=status.batches,
+        completed=status.completed,
+    )

@@ -1,0 +1,107 @@
+"""The HTTP server: uvicorn with our protocol, a socket that processes can share, a drain."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import uvicorn
+
+from inferstack.api.edge import Edge
+from inferstack.api.protocol import DirectProtocol
+from inferstack.config import Settings
+from inferstack.errors import ConfigurationError
+from inferstack.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+DRAIN = 25.0
+"""Seconds that requests in flight get after SIGTERM; Kubernetes waits 30 by default."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn that closes overdue connections, and ends with status 0 after SIGTERM."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        """Args: config: from `configure`."""
+        super().__init__(config)
+        metrics.HTTP_CONNECTIONS.set_function(lambda: len(self.server_state.connections))
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; looks at the connections once a second."""
+        if counter % 10 == 0:
+            self._close_overdue(time.monotonic())
+        return await super().on_tick(counter)
+
+    def _close_overdue(self, now: float) -> None:
+        for connection in tuple(self.server_state.connections):
+            reason = connection.overdue(now) if isinstance(connection, DirectProtocol) else None
+            if reason is not None:
+                metrics.HTTP_CONNECTIONS_ABORTED.labels(reason).inc()
+                connection.transport.abort()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drains on SIGTERM and SIGINT; unlike uvicorn's own, does not raise them again."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+def configure(edge: Edge) -> uvicorn.Config:
+    """How uvicorn serves an application."""
+    return uvicorn.Config(
+        edge,
+        http=DirectProtocol,
+        loop="uvloop",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=int(DRAIN),
+    )
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket; with several API processes, one that all of them can bind.
+
+    Raises:
+        ConfigurationError: the address is in use or not ours.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if settings.api_processes > 1:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"cannot listen on {settings.host}:{settings.port}: {reason}; set HOST or PORT"
+        ) from None
+    return listener
+
+
+def serve(edge: Edge, listener: socket.socket) -> bool:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Returns:
+        Whether the application had started.
+    """
+    server = Server(configure(edge))
+    server.run(sockets=[listener])
+    return server.started

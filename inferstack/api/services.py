@@ -1,0 +1,110 @@
+"""What the routes need, made from the settings and started together."""
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from inferstack.api.auth import Authenticator
+from inferstack.api.health import Check, Monitor
+from inferstack.api.tokens import Tokens
+from inferstack.config import Settings
+from inferstack.errors import ConfigurationError, StorageUnavailableError
+from inferstack.lifecycle.tasks import Tasks
+from inferstack.lifecycle.types import Caller
+from inferstack.queue.connection import connect, translated
+from inferstack.storage.accounts import Accounts
+from inferstack.storage.database import Database
+from inferstack.storage.history import History
+from inferstack.storage.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+ADMIN_RETRY = 2.0
+"""Seconds between two attempts to make the administrator while PostgreSQL is away."""
+
+
+class Services(NamedTuple):
+    """One of each a process; the routes reach them as `request.app.state.services`."""
+
+    settings: Settings
+    tasks: Tasks
+    accounts: Accounts
+    authenticator: Authenticator
+    tokens: Tokens | None
+    monitor: Monitor
+
+
+class Lifetime:
+    """Makes the services, starts them and stops them."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connects to nothing yet.
+
+        Raises:
+            ConfigurationError: a URL is missing or not one.
+        """
+        if settings.redis_url is None:
+            raise ConfigurationError("REDIS_URL is not set; it takes redis://...")
+        self._settings = settings
+        self._redis = connect(settings.redis_url)
+        self._database = Database.from_settings(settings)
+        self._store = ObjectStore.from_settings(settings)
+        self._admin: asyncio.Task[None] | None = None
+        accounts = Accounts(self._database)
+        secret = settings.secret_key
+        tokens = Tokens(secret.get_secret_value(), settings.access_token_ttl) if secret else None
+
+        async def key_owner(plaintext: str) -> Caller | None:
+            key = await accounts.api_key(plaintext)
+            return None if key is None else Caller(key.tenant, key.username, key.role)
+
+        self.services = Services(
+            settings=settings,
+            tasks=Tasks(self._redis, self._store, History(self._database), settings),
+            accounts=accounts,
+            authenticator=Authenticator(settings, tokens, key_owner),
+            tokens=tokens,
+            monitor=Monitor(self._checks()),
+        )
+
+    async def start(self) -> None:
+        """Returns once tasks can be accepted."""
+        await self.services.tasks.start()
+        await self.services.monitor.start()
+        if self._settings.admin_password is not None:
+            self._admin = asyncio.create_task(self._ensure_admin())
+
+    async def stop(self) -> None:
+        """Lets what is on its way in be committed, then disconnects."""
+        if self._admin is not None:
+            self._admin.cancel()
+            await asyncio.wait([self._admin])
+        await self.services.monitor.stop()
+        await self.services.tasks.stop()
+        await self._redis.aclose()
+        await self._database.close()
+
+    def _checks(self) -> tuple[Check, ...]:
+        return (
+            Check("queue", self._ping, essential=True),
+            Check("database", self._database.check, essential=False),
+            Check("objects", self._store.check, essential=False),
+        )
+
+    async def _ping(self) -> None:
+        with translated():
+            await self._redis.ping()
+
+    async def _ensure_admin(self) -> None:
+        """Inference needs no PostgreSQL, so its absence must not keep the API from starting."""
+        password = self._settings.admin_password
+        assert password is not None
+        while True:
+            try:
+                await self.services.accounts.ensure_admin(
+                    self._settings.admin_username, password.get_secret_value()
+                )
+                return
+            except StorageUnavailableError as error:
+                log.warning("cannot make the administrator yet: %s", error)
+                await asyncio.sleep(ADMIN_RETRY)

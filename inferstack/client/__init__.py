@@ -1,0 +1,34 @@
+"""Python SDK: `Client` and `AsyncClient` for the HTTP API."""
+
+from inferstack.client.asynchronous import AsyncClient
+from inferstack.client.blocking import Client
+from inferstack.client.errors import (
+    ClientError,
+    Problem,
+    TaskNotCompletedError,
+    UnexpectedAnswerError,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from inferstack.client.options import Retries, Timeouts
+from inferstack.client.types import Model, Receipt, Submission, Task, TaskPage, Timings, Token
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "Model",
+    "Problem",
+    "Receipt",
+    "Retries",
+    "Submission",
+    "Task",
+    "TaskNotCompletedError",
+    "TaskPage",
+    "Timeouts",
+    "Timings",
+    "Token",
+    "UnexpectedAnswerError",
+    "UnreachableError",
+    "WaitTimeoutError",
+]

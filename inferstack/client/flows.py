@@ -1,0 +1,148 @@
+"""What a call does, step by step, without I/O.
+
+A flow is a generator. It yields requests, is sent the answers, and returns what the call
+came to. The two clients differ only in how they run flows.
+"""
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from inferstack.client import wire
+from inferstack.client.errors import (
+    ClientError,
+    Problem,
+    TaskNotCompletedError,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from inferstack.client.options import Retries, Timeouts
+from inferstack.client.types import Model, Receipt, Submission, Task, TaskPage, Token
+from inferstack.client.wire import Request, Response
+from inferstack.task import TaskState
+
+T = TypeVar("T")
+Flow = Generator[Request, Response, T]
+
+SHORTEST_ROUND = 0.5
+"""Seconds from one look at a task to the next, should the API answer early."""
+
+
+class Flows:
+    """Makes the flow of each call."""
+
+    def __init__(
+        self,
+        timeouts: Timeouts,
+        retries: Retries,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Keeps the limits.
+
+        Args:
+            timeouts: how long to wait.
+            retries: how often to repeat.
+            clock: seconds from any point in time, never going back.
+            rng: source of jitter.
+        """
+        self._timeouts = timeouts
+        self._retries = retries
+        self._clock = clock
+        self._rng = rng or random.Random()
+
+    def submit(self, submission: Submission, key: str | None) -> Flow[Receipt]:
+        """Submits a task."""
+        request = wire.submit(submission, key or new_key())
+        return wire.read_receipt((yield from self._call(request)))
+
+    def infer(self, submission: Submission, key: str | None, timeout: float | None) -> Flow[Task]:
+        """Submits a task and waits for its result."""
+        until = self._until(timeout)
+        request = wire.submit(submission, key or new_key(), self._hold(until))
+        task = wire.read_submitted((yield from self._call(request, until)))
+        if isinstance(task, Receipt) or not task.finished:
+            task = yield from self._wait(task.task_id, until)
+        if task.status is not TaskState.COMPLETED:
+            raise TaskNotCompletedError(task)
+        return task
+
+    def wait(self, task_id: str, timeout: float | None) -> Flow[Task]:
+        """Waits until a task finished."""
+        return self._wait(task_id, self._until(timeout))
+
+    def get(self, task_id: str) -> Flow[Task]:
+        """Reads a task as it is now."""
+        return wire.read_task((yield from self._call(wire.get(task_id))))
+
+    def cancel(self, task_id: str) -> Flow[Task]:
+        """Cancels a task."""
+        return wire.read_task((yield from self._call(wire.cancel(task_id))))
+
+    def batch(self, submissions: Sequence[Submission]) -> Flow[tuple[Receipt | Problem, ...]]:
+        """Submits many tasks."""
+        return wire.read_batch((yield from self._call(wire.batch(submissions))))
+
+    def history(self, filters: dict[str, Any]) -> Flow[TaskPage]:
+        """Reads a page of history."""
+        return wire.read_page((yield from self._call(wire.history(**filters))))
+
+    def models(self) -> Flow[tuple[Model, ...]]:
+        """Reads which models there are."""
+        return wire.read_models((yield from self._call(wire.models())))
+
+    def login(self, username: str, password: str) -> Flow[Token]:
+        """Gets an access token."""
+        return wire.read_token((yield from self._call(wire.login(username, password))))
+
+    def _wait(self, task_id: str, until: float) -> Flow[Task]:
+        pause = 0.0
+        while True:
+            request = wire.get(task_id, self._hold(until))
+            began = self._clock() + pause
+            answer = yield from self._call(msgspec.structs.replace(request, after=pause), until)
+            task = wire.read_task(answer)
+            if task.finished:
+                return task
+            now = self._clock()
+            if now >= until:
+                raise WaitTimeoutError(f"task {task_id} is still {task.status}", task_id=task_id)
+            pause = min(max(0.0, began + SHORTEST_ROUND - now), until - now)
+
+    def _call(self, request: Request, until: float = float("inf")) -> Flow[Response]:
+        failures, spent = 0, 0.0
+        while True:
+            try:
+                response = yield request
+                if response.status < 400:
+                    return response
+                raise wire.read_problem(response)
+            except (Problem, UnreachableError) as failure:
+                failures += 1
+                delay = self._delay(failure, failures, request)
+                spent += delay
+                if spent > self._retries.budget or self._clock() + delay > until:
+                    raise
+                request = msgspec.structs.replace(request, after=delay)
+
+    def _delay(self, failure: ClientError, failures: int, request: Request) -> float:
+        delay = self._retries.delay(failure, failures, request, self._rng)
+        if delay is None:
+            raise failure
+        return delay
+
+    def _until(self, timeout: float | None) -> float:
+        return float("inf") if timeout is None else self._clock() + timeout
+
+    def _hold(self, until: float) -> float:
+        return max(0.0, min(self._timeouts.hold, until - self._clock()))
+
+
+def new_key() -> str:
+    """An idempotency key that nobody else uses."""
+    return uuid.uuid4().hex

@@ -1,0 +1,92 @@
+"""One keep-alive connection of the load generator."""
+
+import asyncio
+from typing import Protocol, cast
+
+from inferstack.client.http1 import ProtocolError, frame
+
+
+class Owner(Protocol):
+    """What a connection tells its run."""
+
+    def next_request(self) -> bytes:
+        """The next request as it goes over the wire."""
+
+    def received(self, size: int) -> None:
+        """Bytes arrived."""
+
+    def answered(self, due: float, status: int, connection: "Connection | None") -> None:
+        """A request was answered; the connection is free again unless it is None."""
+
+    def unanswered(self, reason: str) -> None:
+        """A request will have no answer."""
+
+    def lost(self, connection: "Connection") -> None:
+        """The connection is gone."""
+
+
+class Connection(asyncio.Protocol):
+    """Has at most one request under way."""
+
+    __slots__ = ("buffer", "due", "owner", "transport")
+
+    def __init__(self, owner: Owner) -> None:
+        """Belongs to a run; `asyncio` connects it."""
+        self.owner = owner
+        self.buffer = b""
+        self.due: float | None = None
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the transport."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+
+    def send(self, due: float) -> None:
+        """Sends the next request, which was due at `due` (seconds of `perf_counter`)."""
+        assert self.transport is not None
+        self.due = due
+        self.transport.write(self.owner.next_request())
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what arrived; most answers arrive in one piece."""
+        self.owner.received(len(data))
+        self.buffer = self.buffer + data if self.buffer else data
+        self._take(closed=False)
+
+    def _take(self, closed: bool) -> None:
+        if self.due is None:
+            return
+        try:
+            answer = frame(self.buffer, closed)
+        except ProtocolError:
+            self._fail("protocol-error")
+            return
+        if answer is None:
+            return
+        self.buffer = self.buffer[answer.end :]
+        due, self.due = self.due, None
+        if answer.close or closed:
+            self.owner.answered(due, answer.status, None)
+            self.drop()
+        else:
+            self.owner.answered(due, answer.status, self)
+
+    def _fail(self, reason: str) -> None:
+        self.due = None
+        self.owner.unanswered(reason)
+        self.drop()
+
+    def drop(self) -> None:
+        """Closes without waiting."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Settles the request under way: an answer may end with the connection."""
+        if self.due is not None and exc is None:
+            self._take(closed=True)
+        if self.due is not None:
+            self.due = None
+            self.owner.unanswered("connection-lost")
+        self.transport = None
+        self.owner.lost(self)

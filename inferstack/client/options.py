@@ -1,0 +1,121 @@
+"""How a client reaches the API, how long it waits and how often it repeats."""
+
+import random
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import SecretStr
+
+from inferstack import config
+from inferstack.client.errors import ClientError, Problem, UnreachableError
+from inferstack.client.wire import Request
+from inferstack.errors import ConfigurationError
+from inferstack.retry import full_jitter
+
+REFUSED = frozenset({429, 503})
+"""The API did nothing and says so."""
+GATEWAY = frozenset({502, 504})
+"""A proxy lost the API: it may have done something."""
+AT_ONCE = "deadline-unreachable"
+"""The problem that a caller asked to hear of at once, by `reject_if_late`."""
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """The longest a client waits for the network, in seconds."""
+
+    connect: float = 5.0
+    answer: float = 30.0
+    """For each read and write; the time that the API is asked to hold an answer comes on top."""
+    hold: float = 30.0
+    """How long one request waits for a task before the next one does."""
+
+
+class Retries(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a client repeats what may succeed next time."""
+
+    attempts: int = 6
+    """Requests sent for one call at most; 1 never repeats."""
+    base: float = 0.1
+    """Upper bound of the first delay in seconds; it doubles with each failure."""
+    cap: float = 10.0
+    """Upper bound of every delay, before what `Retry-After` adds."""
+    budget: float = 60.0
+    """Seconds that one call may spend on delays."""
+
+    def delay(
+        self, failure: ClientError, failures: int, request: Request, rng: random.Random
+    ) -> float | None:
+        """Seconds to wait before the request is sent again, or None to give up.
+
+        What the API asks for by `Retry-After` is a minimum; jitter comes on top, so that
+        clients that were refused together do not return together.
+
+        Args:
+            failure: how the latest attempt failed.
+            failures: how many attempts failed, from 1.
+            request: what was sent.
+            rng: source of the jitter.
+        """
+        if failures >= self.attempts or not may_repeat(failure, request):
+            return None
+        return (failure.retry_after or 0.0) + full_jitter(failures, self.base, self.cap, rng)
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the API is and who calls."""
+
+    url: str
+    headers: dict[str, str]
+    """Credentials; empty for an anonymous caller."""
+
+    @property
+    def local(self) -> bool:
+        """Whether the API runs on this machine, where no proxy is in between."""
+        return urlsplit(self.url).hostname in config.LOOPBACK
+
+
+def may_repeat(failure: ClientError, request: Request) -> bool:
+    """Whether sending the request again may help and can do no harm."""
+    if isinstance(failure, UnreachableError):
+        return request.repeatable or not failure.sent
+    if not isinstance(failure, Problem) or failure.kind == AT_ONCE:
+        return False
+    if request.repeatable:
+        return failure.status in REFUSED | GATEWAY
+    return failure.status == 429
+
+
+def target(url: str | None, token: str | None, api_key: str | None) -> Target:
+    """Where to and as whom; what is not given comes from the environment.
+
+    Args:
+        url: such as `http://127.0.0.1:8000`; INFERSTACK_URL if None.
+        token: an access token; INFERSTACK_TOKEN if neither it nor a key is given.
+        api_key: an API key; INFERSTACK_API_KEY if neither it nor a token is given.
+
+    Raises:
+        ConfigurationError: the URL is not one, or there are both a token and a key.
+    """
+    env = config.client_settings()
+    if token is None and api_key is None:
+        token, api_key = _plain(env.inferstack_token), _plain(env.inferstack_api_key)
+    if token and api_key:
+        raise ConfigurationError("give an access token or an API key, not both")
+    headers = bearer(token) if token else {"x-api-key": api_key} if api_key else {}
+    return Target(url=_checked(url or env.inferstack_url), headers=headers)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that carries an access token."""
+    return {"authorization": f"Bearer {token}"}
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigurationError(f"{url!r} is not a URL such as http://127.0.0.1:8000")
+    return url.rstrip("/")

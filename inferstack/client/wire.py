@@ -1,0 +1,210 @@
+"""Builds requests and reads answers. Pure: what happens in between is the callers' business."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from inferstack.client.errors import Problem, UnexpectedAnswerError
+from inferstack.client.types import Model, Receipt, Submission, Task, TaskPage, Token
+
+T = TypeVar("T")
+
+JSON = {"content-type": "application/json"}
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP request."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = {}
+    query: Mapping[str, str] = {}
+    body: bytes | None = None
+    hold: float = 0.0
+    """Seconds for which the server may hold the answer back."""
+    repeatable: bool = True
+    """Whether sending it twice does no more than sending it once."""
+    after: float = 0.0
+    """Seconds to wait before it is sent."""
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+class _Models(msgspec.Struct):
+    models: tuple[Model, ...]
+
+
+class _ProblemBody(msgspec.Struct):
+    type: str = "about:blank"
+    title: str | None = None
+    status: int = 500
+    detail: str | None = None
+    task_id: str | None = None
+    retry_after: float | None = None
+    errors: list[dict[str, str]] | None = None
+
+
+def submit(submission: Submission, key: str, hold: float = 0.0) -> Request:
+    """Submits one task.
+
+    Args:
+        submission: what to compute.
+        key: idempotency key; the same for every repetition of this submit.
+        hold: seconds to wait for the finished task; 0 asks for a receipt.
+    """
+    headers = JSON | {"idempotency-key": key} | _prefer(hold)
+    body = msgspec.json.encode(submission)
+    return Request(method="POST", path="/api/inference", headers=headers, body=body, hold=hold)
+
+
+def batch(submissions: Sequence[Submission]) -> Request:
+    """Submits many tasks. Not repeatable: the API takes no idempotency key here."""
+    body = msgspec.json.encode(submissions)
+    path = "/api/inference/batch"
+    return Request(method="POST", path=path, headers=JSON, body=body, repeatable=False)
+
+
+def get(task_id: str, hold: float = 0.0) -> Request:
+    """Reads a task, after it finished or `hold` seconds passed."""
+    return Request(method="GET", path=_task_path(task_id), headers=_prefer(hold), hold=hold)
+
+
+def cancel(task_id: str) -> Request:
+    """Cancels a task."""
+    return Request(method="DELETE", path=_task_path(task_id))
+
+
+def history(**filters: Any) -> Request:
+    """Reads a page of history; filters that are None are left out."""
+    query = {name: _as_query(value) for name, value in filters.items() if value is not None}
+    return Request(method="GET", path="/api/inference", query=query)
+
+
+def models() -> Request:
+    """Reads which models there are."""
+    return Request(method="GET", path="/api/models")
+
+
+def login(username: str, password: str) -> Request:
+    """Asks for an access token."""
+    body = msgspec.json.encode({"username": username, "password": password})
+    return Request(method="POST", path="/api/auth/login", headers=JSON, body=body)
+
+
+def read_task(response: Response) -> Task:
+    """The task in an answer."""
+    return _decode(response.body, Task)
+
+
+def read_submitted(response: Response) -> Task | Receipt:
+    """What a submit came to: 200 is the task, 202 a receipt."""
+    if response.status == 202:
+        return read_receipt(response)
+    return read_task(response)
+
+
+def read_receipt(response: Response) -> Receipt:
+    """The receipt in an answer, also when the task has finished already."""
+    return _decode(response.body, Receipt)
+
+
+def read_batch(response: Response) -> tuple[Receipt | Problem, ...]:
+    """One receipt or problem for each task of a batch, in order."""
+    items = _decode(response.body, tuple[msgspec.Raw, ...])
+    return tuple(_receipt_or_problem(bytes(item)) for item in items)
+
+
+def read_page(response: Response) -> TaskPage:
+    """The page of history in an answer."""
+    return _decode(response.body, TaskPage)
+
+
+def read_models(response: Response) -> tuple[Model, ...]:
+    """The models in an answer."""
+    return _decode(response.body, _Models).models
+
+
+def read_token(response: Response) -> Token:
+    """The access token in an answer."""
+    return _decode(response.body, Token)
+
+
+def read_problem(response: Response, now: datetime | None = None) -> Problem:
+    """The problem that an answer with a status of 400 or more tells.
+
+    Args:
+        response: problem details, or any other body, as a proxy in between may send it.
+        now: the time from which a `Retry-After` date counts; the present if None.
+    """
+    try:
+        body = msgspec.json.decode(response.body, type=_ProblemBody)
+    except msgspec.DecodeError:
+        body = _ProblemBody()
+    if body.retry_after is None:
+        body.retry_after = _retry_after(response.headers, now or datetime.now(UTC))
+    return _problem(response.status, body)
+
+
+def _receipt_or_problem(item: bytes) -> Receipt | Problem:
+    try:
+        return msgspec.json.decode(item, type=Receipt)
+    except msgspec.ValidationError:
+        body = _decode(item, _ProblemBody)
+        return _problem(body.status, body)
+
+
+def _problem(status: int, body: _ProblemBody) -> Problem:
+    return Problem(
+        status,
+        type=body.type,
+        title=body.title,
+        detail=body.detail,
+        task_id=body.task_id,
+        retry_after=body.retry_after,
+        errors=body.errors,
+    )
+
+
+def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    text = headers.get("retry-after", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - now).total_seconds())
+
+
+def _decode(body: bytes, type_: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except msgspec.DecodeError as error:
+        start = body[:200].decode(errors="replace")
+        raise UnexpectedAnswerError(f"{error}; the answer begins: {start}") from None
+
+
+def _prefer(hold: float) -> dict[str, str]:
+    seconds = f"{hold:.3f}".rstrip("0").rstrip(".")
+    return {"prefer": f"wait={seconds}"} if seconds != "0" else {}
+
+
+def _task_path(task_id: str) -> str:
+    return f"/api/inference/{quote(task_id, safe='')}"
+
+
+def _as_query(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,177 @@
+"""All configuration, and the only reader of the environment."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from inferstack.errors import ConfigurationError
+
+EXAMPLE_SECRETS = frozenset({"change-me", "changeme", "secret", "example"})
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Settings(BaseSettings):
+    """Every setting; each is an environment variable of the same name in upper case.
+
+    Sizes are bytes unless the name ends otherwise; durations are seconds unless it
+    ends in `_ms`.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False
+    )
+
+    # Services. None means: the embedded stack starts its own.
+    database_url: str | None = None
+    redis_url: str | None = None
+    celery_broker_url: str | None = None
+    s3_endpoint: str | None = None
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+    s3_bucket: str = "inferstack"
+    s3_region: str = "us-east-1"
+    ray_address: str | None = None
+
+    # Models and batching.
+    model_path: Path = Path("models")
+    default_model: str = "minilm"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    max_batch_wait_ms: Annotated[float, Field(ge=0, le=100)] = 100
+    """Upper limit of every model's batch wait, counted from the batch's first item."""
+
+    # The API.
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    api_processes: Annotated[int, Field(ge=1, le=64)] = 1
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    max_wait: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """The longest `Prefer: wait` that is honoured."""
+    max_batch_items: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+    # Who may call.
+    auth_required: bool = False
+    secret_key: SecretStr | None = None
+    """Signs access tokens; at least 32 characters."""
+    access_token_ttl: Annotated[float, Field(ge=60)] = 3600.0
+    admin_username: str = "admin"
+    admin_password: SecretStr | None = None
+
+    # The queue.
+    max_queue: Annotated[int, Field(ge=1)] = 100_000
+    """Tasks that may wait in one deployment before 503."""
+    max_tenant_queue: Annotated[int, Field(ge=1)] = 50_000
+    """Tasks that one tenant may have waiting or running in one deployment before 429."""
+    max_outbox: Annotated[int, Field(ge=1)] = 1_000_000
+    """Changes that may wait for the recorder before new work gets 503."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    max_crashes: Annotated[int, Field(ge=1, le=100)] = 2
+    """Replicas a task may take down before it is failed."""
+    lease: Annotated[float, Field(ge=1)] = 15.0
+    retry_delay: Annotated[float, Field(ge=0)] = 1.0
+    max_retry_delay: Annotated[float, Field(ge=0)] = 60.0
+    idempotency_ttl: Annotated[float, Field(ge=1)] = 86400.0
+
+    # History.
+    archived_ttl: Annotated[float, Field(ge=10)] = 60.0
+    """How long Redis keeps a task after PostgreSQL has it."""
+    inline_limit: Annotated[int, Field(ge=0)] = 64 * 1024
+    """Inputs and results larger than this go to the object store."""
+    result_retention_days: Annotated[float, Field(gt=0)] = 30.0
+
+    # This machine.
+    inferstack_home: Path = Path(".inferstack")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "text"] = "json"
+    environment: Literal["development", "production"] = "development"
+
+    model_list: Annotated[tuple[str, ...], NoDecode] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_model_list(cls, values: Any) -> Any:
+        raw = values.get("model_list") if isinstance(values, dict) else None
+        if isinstance(raw, str):
+            values["model_list"] = tuple(name.strip() for name in raw.split(",") if name.strip())
+        return values
+
+    @model_validator(mode="after")
+    def _exposed_only_with_authentication(self) -> "Settings":
+        secret = self.secret_key.get_secret_value() if self.secret_key else ""
+        if secret and (len(secret) < 32 or secret.lower() in EXAMPLE_SECRETS):
+            raise ValueError("SECRET_KEY must have 32 characters or more")
+        if self.auth_required and not secret:
+            raise ValueError("AUTH_REQUIRED=true needs SECRET_KEY with 32 characters or more")
+        if self.host not in LOOPBACK and not self.auth_required:
+            raise ValueError(
+                f"HOST={self.host} is reachable from outside: set AUTH_REQUIRED=true and SECRET_KEY"
+            )
+        return self
+
+
+class ClientSettings(BaseSettings):
+    """Where the SDK finds the API, and as whom it calls."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False
+    )
+
+    inferstack_url: str = "http://127.0.0.1:8000"
+    inferstack_token: SecretStr | None = None
+    inferstack_api_key: SecretStr | None = None
+
+
+def load(**overrides: Any) -> Settings:
+    """Reads the environment.
+
+    Args:
+        overrides: settings that win over the environment, by field name.
+
+    Raises:
+        ConfigurationError: one line for each variable that is wrong, naming it and what it takes.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(item) for item in error.errors())) from None
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return load()
+
+
+def client_settings() -> ClientSettings:
+    """The settings of an SDK client that is made now."""
+    return ClientSettings()
+
+
+def as_environment(current: Settings) -> dict[str, str]:
+    """The environment that gives a child process these settings."""
+    env = dict(os.environ)
+    for name, value in current.model_dump(mode="python").items():
+        env[name.upper()] = _as_text(value)
+    return env
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value)
+
+
+def _explain(item: Any) -> str:
+    message = item["msg"].removeprefix("Value error, ")
+    if not item["loc"]:
+        return str(message)
+    return f"{str(item['loc'][0]).upper()}={item['input']!r}: {message}"

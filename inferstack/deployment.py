@@ -1,0 +1,66 @@
+"""A deployment as the rest of the system sees it, without its model's code. Pure."""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from inferstack.task import deployment_hint, deployment_name
+
+
+class DeploymentState(StrEnum):
+    """Whether a deployment can answer."""
+
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model version being served: what the registry in Redis holds about it."""
+
+    model: str
+    version: int
+    state: DeploymentState = DeploymentState.STARTING
+    reason: str | None = None
+    """Why it failed, in one line."""
+    engine: str = "python"
+    task: str | None = None
+    """What the model does, such as `sentence-embedding`."""
+    input_schema: dict[str, Any] | None = None
+    """JSON Schema of a request's `data`."""
+    max_cost: float | None = None
+    """The largest input taken, in the model's own unit (tokens)."""
+    batch_size: int = 32
+    compute_timeout: float = 60.0
+    """Seconds that one call of predict may take."""
+    max_queue: int | None = None
+    """Tasks that may wait; the setting MAX_QUEUE if None."""
+    test_only: bool = False
+    """Takes inputs that sleep, fail or crash on purpose; refused in production."""
+
+    @property
+    def name(self) -> str:
+        """`model:version`, also the name of its queue."""
+        return deployment_name(self.model, self.version)
+
+    @property
+    def hint(self) -> int:
+        """The 12 bits that the ids of its tasks carry."""
+        return deployment_hint(self.name)
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a replica says of itself with every heartbeat."""
+
+    worker: str
+    """Unique name of the replica's process: `host:pid:random`."""
+    device: str = "cpu"
+    state: str = "ready"
+    """`ready` or `draining`."""
+    capacity: float = 0.0
+    """Tasks per second that it can do, measured over its latest batches; 0 if unknown."""
+    running: int = 0
+    """Tasks in the batch that computes now."""
+    batches: int = 0
+    completed: int = 0

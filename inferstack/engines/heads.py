@@ -1,0 +1,110 @@
+"""What becomes of a transformer's output: embeddings or labels."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from inferstack.engines.text import read_json
+from inferstack.errors import ModelFolderError
+
+
+class Head(Protocol):
+    """Turns model outputs into results, one for each text."""
+
+    def finish(self, output: Any, mask: torch.Tensor) -> list[Any]:
+        """Results of a forward pass. `mask` is (texts, tokens), 1 where there is a token."""
+
+    def single(self, row: Any) -> Any:
+        """The output of a task with `text`."""
+
+    def many(self, rows: list[Any]) -> Any:
+        """The output of a task with `texts`."""
+
+
+class EmbeddingHead:
+    """Pools token vectors into sentence vectors, as sentence-transformers stores it.
+
+    `modules.json` and `<n>_Pooling/config.json` say how; mean pooling with L2 normalisation
+    without them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the files.
+
+        Raises:
+            ModelFolderError: the model pools in a way that is not known here.
+        """
+        self._pooling, self._normalize = "mean", True
+        modules = read_json(folder / "modules.json")
+        if modules is None:
+            return
+        kinds = {str(module["type"]).rsplit(".", 1)[-1]: module for module in modules}
+        unknown = kinds.keys() - {"Transformer", "Pooling", "Normalize"}
+        if unknown:
+            raise ModelFolderError(f"modules.json: {', '.join(sorted(unknown))} is not supported")
+        self._normalize = "Normalize" in kinds
+        if "Pooling" in kinds:
+            self._pooling = _pooling(folder / kinds["Pooling"]["path"] / "config.json")
+
+    def finish(self, output: Any, mask: torch.Tensor) -> list[Any]:
+        """Float32 numpy vectors of the hidden size."""
+        vectors = self._pool(output.last_hidden_state, mask)
+        if self._normalize:
+            vectors = torch.nn.functional.normalize(vectors, p=2, dim=1)
+        return list(vectors.float().cpu().numpy())
+
+    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if self._pooling == "cls":
+            return hidden[:, 0]
+        present = mask.unsqueeze(-1).to(hidden.dtype)
+        if self._pooling == "max":
+            return hidden.masked_fill(present == 0, float("-inf")).amax(1)
+        return (hidden * present).sum(1) / present.sum(1).clamp(min=1e-9)
+
+    def single(self, row: Any) -> dict[str, Any]:
+        """`{"embedding": [...]}`."""
+        return {"embedding": row}
+
+    def many(self, rows: list[Any]) -> dict[str, Any]:
+        """`{"embeddings": [[...], ...]}`."""
+        return {"embeddings": rows}
+
+
+class ClassificationHead:
+    """Probabilities of labels: softmax over the logits."""
+
+    def __init__(self, labels: dict[int, str]) -> None:
+        """Args: labels: name of each class, by its number."""
+        self._labels = [labels[number] for number in sorted(labels)]
+
+    def finish(self, output: Any, mask: torch.Tensor) -> list[Any]:
+        """`{"label", "score", "scores": {label: probability}}` for each text."""
+        rows = torch.softmax(output.logits.float(), dim=-1).cpu().tolist()
+        return [self._row(row) for row in rows]
+
+    def _row(self, scores: list[float]) -> dict[str, Any]:
+        best = max(range(len(scores)), key=scores.__getitem__)
+        named = dict(zip(self._labels, scores, strict=True))
+        return {"label": self._labels[best], "score": scores[best], "scores": named}
+
+    def single(self, row: Any) -> Any:
+        """The row itself."""
+        return row
+
+    def many(self, rows: list[Any]) -> dict[str, Any]:
+        """`{"results": [...]}`."""
+        return {"results": rows}
+
+
+def _pooling(path: Path) -> str:
+    config = read_json(path) or {}
+    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
+    known = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_max_tokens": "max",
+    }
+    if len(chosen) != 1 or chosen[0] not in known:
+        raise ModelFolderError(f"{path.name}: pooling {chosen or 'none'} is not supported")
+    return known[chosen[0]]

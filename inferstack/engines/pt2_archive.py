@@ -1,0 +1,50 @@
+"""Keeps `torch.export.load` from running code that an archive brings along.
+
+It unpickles without restriction: payloads marked `use_pickle`, constants that are objects, and
+sample inputs or old-style weights that `weights_only=True` refuses. An archive with any of these
+is refused before it is loaded.
+"""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inferstack.errors import ModelLoadError
+
+OBJECTS = ("custom_obj_", "opaque_obj_")
+
+
+def refuse_pickles(path: Path) -> None:
+    """Checks an exported program.
+
+    Raises:
+        ModelLoadError: it is not an archive, or loading it would unpickle objects.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                _check(path, name, archive)
+    except zipfile.BadZipFile as error:
+        raise ModelLoadError(f"{path}: {error}") from None
+
+
+def _check(path: Path, name: str, archive: zipfile.ZipFile) -> None:
+    if name.rsplit("/", 1)[-1].startswith(OBJECTS):
+        raise ModelLoadError(f"{path}: {name} is a pickled object")
+    if name.endswith(".json") and _uses_pickle(json.loads(archive.read(name))):
+        raise ModelLoadError(f"{path}: {name} holds pickled tensors; export plain ones")
+    if name.endswith(".pt") and (content := archive.read(name)):
+        try:
+            torch.load(io.BytesIO(content), weights_only=True)
+        except Exception:
+            raise ModelLoadError(f"{path}: {name} holds pickled objects") from None
+
+
+def _uses_pickle(value: Any) -> bool:
+    if isinstance(value, dict):
+        return value.get("use_pickle") is True or any(map(_uses_pickle, value.values()))
+    return isinstance(value, list) and any(map(_uses_pickle, value))

@@ -1,0 +1,101 @@
+"""Text inputs: `{"text": ...}` or `{"texts": [...]}`, and counting tokens without torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from inferstack.errors import InvalidInputError, ModelFolderError
+
+MAX_TEXTS = 1000
+TEXT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "text": {"type": "string", "minLength": 1},
+        "texts": {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1},
+            "minItems": 1,
+            "maxItems": MAX_TEXTS,
+        },
+    },
+    "minProperties": 1,
+    "maxProperties": 1,
+    "additionalProperties": False,
+}
+CHARACTERS_PER_TOKEN = 64
+"""A text with more characters per allowed token is refused without counting."""
+
+
+def texts_of(data: Any) -> list[str]:
+    """The texts of an input that `TEXT_SCHEMA` accepts.
+
+    Raises:
+        InvalidInputError: neither `text` nor `texts` is there.
+    """
+    if isinstance(data, dict):
+        text = data.get("text")
+        if isinstance(text, str):
+            return [text]
+        texts = data.get("texts")
+        if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
+            return texts
+    raise InvalidInputError("the input must have 'text' or 'texts'")
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The fast tokenizer of a model folder, which neither truncates nor pads.
+
+    Raises:
+        ModelFolderError: there is no readable `tokenizer.json`.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        # tokenizers raises bare Exception for a missing and for a broken file.
+        raise ModelFolderError(f"{path}: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def token_limit(folder: Path) -> float:
+    """Tokens that a model takes, by what its files say.
+
+    Raises:
+        ModelFolderError: no file says it.
+    """
+    known = [
+        _number(folder / name, key)
+        for name, key in (
+            ("sentence_bert_config.json", "max_seq_length"),
+            ("tokenizer_config.json", "model_max_length"),
+            ("config.json", "max_position_embeddings"),
+        )
+    ]
+    limits = [limit for limit in known if limit is not None and limit < 1e9]
+    if not limits:
+        raise ModelFolderError("limits.max_cost is missing and the model's files do not say it")
+    return min(limits)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a model folder, None if it does not exist.
+
+    Raises:
+        ModelFolderError: it is not readable.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{path.name}: {error}") from None
+
+
+def _number(path: Path, key: str) -> float | None:
+    content = read_json(path)
+    value = content.get(key) if isinstance(content, dict) else None
+    return float(value) if isinstance(value, int | float) and value > 0 else None

@@ -1,0 +1,224 @@
+"""Every error that inferstack raises on purpose, under one root.
+
+Each class carries the HTTP status it becomes, the slug of its RFC 9457 problem
+type, and whether the same call may succeed when it is repeated later. A class's
+docstring is its default message and, in problem details, its title.
+"""
+
+from typing import Any, ClassVar
+
+
+class InferstackError(Exception):
+    """Something went wrong inside inferstack."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        task_id: str | None = None,
+        retry_after: float | None = None,
+        errors: list[dict[str, str]] | None = None,
+    ) -> None:
+        """Keeps what the problem details will say.
+
+        Args:
+            detail: what was wrong, where, and what it takes; the class's title if None.
+            task_id: the task that the error is about, where there is one.
+            retry_after: seconds after which a repeat may succeed.
+            errors: one ``{"field", "message"}`` for each wrong field of the input.
+        """
+        self.detail = detail or self.title()
+        self.task_id = task_id
+        self.retry_after = retry_after
+        self.errors = errors
+        super().__init__(self.detail)
+
+    @classmethod
+    def title(cls) -> str:
+        """The first sentence of the class's docstring, without its full stop."""
+        return (cls.__doc__ or cls.__name__).split("\n", 1)[0].rstrip(".")
+
+    def problem(self, instance: str) -> dict[str, Any]:
+        """The RFC 9457 problem details of this error.
+
+        Args:
+            instance: the path of the request that failed.
+        """
+        body: dict[str, Any] = {
+            "type": f"https://inferstack.dev/problems/{self.slug}",
+            "title": self.title(),
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+        }
+        if self.task_id is not None:
+            body["task_id"] = self.task_id
+        if self.retry_after is not None:
+            body["retry_after"] = self.retry_after
+        if self.errors:
+            body["errors"] = self.errors
+        return body
+
+
+class ConfigurationError(InferstackError):
+    """The configuration is not valid."""
+
+    slug = "configuration"
+
+
+class ModelFolderError(ConfigurationError):
+    """A model folder is not valid."""
+
+    slug = "model-folder"
+
+
+class StackError(InferstackError):
+    """The embedded stack cannot run."""
+
+    slug = "stack"
+
+
+class InvalidRequestError(InferstackError):
+    """The request is not valid."""
+
+    status = 422
+    slug = "invalid-request"
+
+
+class InvalidInputError(InvalidRequestError):
+    """The model does not take this input."""
+
+    slug = "invalid-input"
+
+
+class IdempotencyMismatchError(InvalidRequestError):
+    """The idempotency key was used before with another body."""
+
+    slug = "idempotency-mismatch"
+
+
+class PayloadTooLargeError(InferstackError):
+    """The body is too large."""
+
+    status = 413
+    slug = "payload-too-large"
+
+
+class UnsupportedMediaTypeError(InferstackError):
+    """The content type is not supported."""
+
+    status = 415
+    slug = "unsupported-media-type"
+
+
+class AuthenticationError(InferstackError):
+    """The credentials are missing or not valid."""
+
+    status = 401
+    slug = "unauthenticated"
+
+
+class PermissionDeniedError(InferstackError):
+    """The caller may not do this."""
+
+    status = 403
+    slug = "forbidden"
+
+
+class NotFoundError(InferstackError):
+    """There is nothing here."""
+
+    status = 404
+    slug = "not-found"
+
+
+class TaskNotFoundError(NotFoundError):
+    """There is no such task."""
+
+    slug = "task-not-found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """There is no such model or version."""
+
+    slug = "model-not-found"
+
+
+class ConflictError(InferstackError):
+    """The state of the task does not allow this."""
+
+    status = 409
+    slug = "conflict"
+
+
+class TenantQueueFullError(InferstackError):
+    """The tenant has too many tasks waiting."""
+
+    status = 429
+    slug = "tenant-queue-full"
+    retryable = True
+
+
+class QueueFullError(InferstackError):
+    """The queue of this model is full."""
+
+    status = 503
+    slug = "queue-full"
+    retryable = True
+
+
+class DeploymentUnavailableError(InferstackError):
+    """The model is known but cannot be served now."""
+
+    status = 503
+    slug = "deployment-unavailable"
+    retryable = True
+
+
+class DeadlineUnreachableError(InferstackError):
+    """The predicted wait is longer than the timeout."""
+
+    status = 503
+    slug = "deadline-unreachable"
+    retryable = True
+
+
+class QueueUnavailableError(InferstackError):
+    """The queue does not answer."""
+
+    status = 503
+    slug = "queue-unavailable"
+    retryable = True
+
+
+class StorageUnavailableError(InferstackError):
+    """The database or the object store does not answer."""
+
+    status = 503
+    slug = "storage-unavailable"
+    retryable = True
+
+
+class EngineError(InferstackError):
+    """The model failed."""
+
+    slug = "engine-error"
+    retryable = True
+
+
+class ModelLoadError(EngineError):
+    """The model could not be loaded."""
+
+    slug = "model-load-failed"
+    retryable = False
+
+
+class OutputMismatchError(EngineError):
+    """The model returned another number of outputs than it got inputs."""
+
+    slug = "output-mismatch"
+    retryable = False

@@ -1,0 +1,127 @@
+"""What this process knows of the deployments, refreshed once a second."""
+
+import asyncio
+import logging
+
+from redis.asyncio import Redis
+
+from inferstack import routing
+from inferstack.config import Settings
+from inferstack.deployment import Deployment
+from inferstack.engines.admission import Admission
+from inferstack.engines.repository import ModelEntry, scan
+from inferstack.errors import InferstackError
+from inferstack.queue.committer import GroupCommitter
+from inferstack.queue.registry import Registry
+from inferstack.queue.statistics import QueueStatistics, sample
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.task import task_id_hint
+
+log = logging.getLogger(__name__)
+
+REFRESH = 1.0
+"""Seconds between two looks at the registry and the queues."""
+
+
+class Target:
+    """One deployment and this process's way into its queue."""
+
+    def __init__(
+        self, deployment: Deployment, queue: TaskQueue, api: str, admission: Admission
+    ) -> None:
+        """Args: api: the completion channel of this process."""
+        self.deployment = deployment
+        self.queue = queue
+        self.committer = GroupCommitter(queue, api, deployment.max_queue)
+        self.admission = admission
+        self.statistics: QueueStatistics | None = None
+
+    def wait_for(self, ahead: int) -> float:
+        """Seconds until a task with `ahead` others before it starts, as far as is known.
+
+        While no replica has measured its capacity yet, a batch is taken to last a second.
+        """
+        capacity = self.statistics.capacity if self.statistics else 0.0
+        return ahead / (capacity or self.deployment.batch_size)
+
+    def retry_after(self) -> float:
+        """Seconds after which a tenth of what waits now is done: when to come back."""
+        depth = self.statistics.depth if self.statistics else 0
+        return min(60.0, max(1.0, self.wait_for(depth) / 10))
+
+
+class Directory:
+    """Every deployment by name, with its queue and its latest statistics."""
+
+    def __init__(self, redis: "Redis", api: str, settings: Settings) -> None:
+        """Knows nothing before the first `refresh`."""
+        self._redis = redis
+        self._registry = Registry(redis)
+        self._api = api
+        self._settings = settings
+        self._targets: dict[str, Target] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Looks once, then keeps looking."""
+        await self.refresh()
+        self._task = asyncio.create_task(self._refresh_forever())
+
+    async def stop(self) -> None:
+        """Stops looking; commits what is still on its way in."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await asyncio.gather(*(target.committer.drain() for target in self._targets.values()))
+
+    def resolve(self, model: str | None, version: int | None) -> Target:
+        """The target for a request; errors as in `routing.resolve`."""
+        deployments = [target.deployment for target in self._targets.values()]
+        chosen = routing.resolve(deployments, model or self._settings.default_model, version)
+        return self._targets[chosen.name]
+
+    def candidates(self, task_id: str) -> list[Target]:
+        """The few deployments that a task id may belong to."""
+        hint = task_id_hint(task_id)
+        return [t for t in self._targets.values() if t.deployment.hint == hint]
+
+    def targets(self) -> list[Target]:
+        """Every deployment, by name."""
+        return list(self._targets.values())
+
+    async def refresh(self) -> None:
+        """Reads the registry and the statistics of all queues."""
+        deployments = await self._registry.all()
+        if any(self._changed(d) for d in deployments):
+            await self._admit(deployments)
+        self._targets = {d.name: self._targets[d.name] for d in deployments}
+        for name, statistics in (await sample(self._redis, list(self._targets))).items():
+            self._targets[name].statistics = statistics
+
+    def _changed(self, deployment: Deployment) -> bool:
+        known = self._targets.get(deployment.name)
+        return known is None or known.deployment != deployment
+
+    async def _admit(self, deployments: list[Deployment]) -> None:
+        entries = await asyncio.to_thread(self._entries)
+        for deployment in filter(self._changed, deployments):
+            queue = TaskQueue(self._redis, deployment.name, self._settings)
+            entry = entries.get(deployment.name)
+            admission = await asyncio.to_thread(Admission, deployment, entry)
+            target = Target(deployment, queue, self._api, admission)
+            known = self._targets.get(deployment.name)
+            if known is not None:
+                target.committer, target.statistics = known.committer, known.statistics
+            self._targets[deployment.name] = target
+
+    def _entries(self) -> dict[str, ModelEntry]:
+        found = scan(self._settings.model_path, self._settings)
+        return {f"{entry.model}:{entry.version}": entry for entry in found}
+
+    async def _refresh_forever(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH)
+            try:
+                await self.refresh()
+            except InferstackError as error:
+                log.warning("cannot refresh deployments: %s", error)

@@ -1,0 +1,41 @@
+"""Inputs and results that are too large for Redis and PostgreSQL lie in the object store."""
+
+from typing import Any
+
+import msgspec
+
+from inferstack.queue.codec import encode
+from inferstack.storage.objects import ObjectStore
+from inferstack.task import Task, TaskSpec
+
+
+def input_key(task_id: str) -> str:
+    """Where the input of a task lies."""
+    return f"tasks/{task_id}/input.json"
+
+
+def result_key(task_id: str, attempt: int) -> str:
+    """Where the result of one attempt lies; a late attempt cannot overwrite another's."""
+    return f"tasks/{task_id}/result-{attempt}.json"
+
+
+async def store_input(store: ObjectStore, spec: TaskSpec) -> TaskSpec:
+    """Moves the input to the object store; returns the spec that refers to it."""
+    key = input_key(spec.task_id)
+    await store.put(key, encode(spec.data))
+    return msgspec.structs.replace(spec, data=None, data_ref=key)
+
+
+async def load_input(store: ObjectStore, spec: TaskSpec) -> TaskSpec:
+    """The spec with its input in it."""
+    if spec.data_ref is None:
+        return spec
+    data: Any = msgspec.json.decode(await store.get(spec.data_ref))
+    return msgspec.structs.replace(spec, data=data)
+
+
+async def load_result(store: ObjectStore, task: Task) -> Task:
+    """The task with its result in it."""
+    if task.result_ref is None or task.result is not None:
+        return task
+    return msgspec.structs.replace(task, result=msgspec.Raw(await store.get(task.result_ref)))

@@ -1,0 +1,155 @@
+"""A replica's side of a task's life: claim, begin, complete, fail, release."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+
+import msgspec
+from redis.asyncio import Redis
+
+from inferstack import retry
+from inferstack.config import Settings
+from inferstack.deployment import Deployment, ReplicaStatus
+from inferstack.errors import NotFoundError, StorageUnavailableError
+from inferstack.lifecycle import payloads
+from inferstack.queue.bell import Bell
+from inferstack.queue.codec import encode
+from inferstack.queue.task_queue import Claim, Completion, Failure, TaskQueue
+from inferstack.storage.objects import ObjectStore
+from inferstack.task import Execution, TaskError, TaskSpec
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 5.0
+"""Seconds that a replica may wait for the bell at a time."""
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The right to run one task, until the lease runs out."""
+
+    task_id: str
+    attempt: int
+    """The fence: only the newest attempt can complete the task."""
+    crashes: int
+    """Replicas that died with this task in their batch."""
+    spec: TaskSpec
+    """With the input in it, wherever it was stored."""
+
+
+class ReplicaSession:
+    """What one replica does with the queue of its deployment.
+
+    Every method raises QueueUnavailableError when Redis does not answer; each is safe to repeat.
+    """
+
+    def __init__(
+        self,
+        redis: "Redis",
+        deployment: Deployment,
+        store: ObjectStore,
+        worker: str,
+        settings: Settings,
+    ) -> None:
+        """Args: worker: a name that no other process has ever had."""
+        self.worker = worker
+        self.stale = 0
+        """Completions and failures refused because another attempt holds the task."""
+        self._queue = TaskQueue(redis, deployment.name, settings)
+        self._bell = Bell(str(settings.redis_url), deployment.name, LONGEST_WAIT)
+        self._store = store
+        self._settings = settings
+        self._keep_note = 2 * (deployment.compute_timeout + settings.lease)
+        self._random = random.Random()
+
+    async def claim(self, limit: int) -> list[Lease]:
+        """Leases up to `limit` waiting tasks, inputs loaded; never blocks."""
+        claims = await self._queue.claim(self.worker, limit)
+        if any(claim.spec.data_ref for claim in claims):
+            return await self._load_inputs(claims)
+        return [Lease(c.task_id, c.attempt, c.crashes, c.spec) for c in claims]
+
+    async def wait(self, timeout: float) -> None:
+        """Returns when the bell rings or after `timeout` seconds, at most LONGEST_WAIT."""
+        await self._bell.wait(min(timeout, LONGEST_WAIT))
+
+    async def begin(self, leases: Sequence[Lease]) -> None:
+        """Notes that a batch computes from now on: a crash counts against its tasks only."""
+        batch = [(lease.task_id, lease.attempt) for lease in leases]
+        await self._queue.begin(self.worker, batch, self._keep_note)
+
+    async def complete(self, done: Sequence[tuple[Lease, bytes, Execution]]) -> None:
+        """Stores results, each JSON. Those of lost leases are dropped and counted."""
+        completions = [
+            Completion(lease.task_id, lease.attempt, *await self._place(lease, body), encode(run))
+            for lease, body, run in done
+        ]
+        statuses = await self._queue.complete(completions)
+        self.stale += statuses.count("stale")
+
+    async def fail(self, failed: Sequence[tuple[Lease, TaskError, Execution]]) -> None:
+        """Ends failed attempts: a retry after a while if the error allows one, else failed."""
+        config = self._settings
+        statuses = await self._queue.fail(
+            [
+                Failure(
+                    lease.task_id,
+                    lease.attempt,
+                    not error.retryable,
+                    retry.full_jitter(
+                        lease.attempt, config.retry_delay, config.max_retry_delay, self._random
+                    ),
+                    encode(error),
+                    encode(run),
+                )
+                for lease, error, run in failed
+            ]
+        )
+        self.stale += statuses.count("stale")
+
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """Gives tasks back unharmed; no attempt is charged."""
+        if leases:
+            await self._queue.release([(lease.task_id, lease.attempt) for lease in leases])
+
+    async def extend(self, leases: Sequence[Lease]) -> set[str]:
+        """Prolongs leases; returns ids that are lost: cancelled, expired or taken back."""
+        return await self._queue.extend([(lease.task_id, lease.attempt) for lease in leases])
+
+    async def heartbeat(self, status: ReplicaStatus) -> None:
+        """Says that the replica lives, and lets time pass in the queue. Call every second."""
+        await self._queue.heartbeat(status)
+        await self._queue.tick()
+
+    async def leave(self) -> None:
+        """Takes the replica off the live ones."""
+        await self._queue.leave(self.worker)
+        await self._bell.close()
+
+    async def _place(self, lease: Lease, body: bytes) -> tuple[bytes, str]:
+        if len(body) <= self._settings.inline_limit:
+            return body, ""
+        key = payloads.result_key(lease.task_id, lease.attempt)
+        await self._store.put(key, body)
+        return b"", key
+
+    async def _load_inputs(self, claims: Sequence[Claim]) -> list[Lease]:
+        loaded = await asyncio.gather(*(self._load_input(claim) for claim in claims))
+        return [lease for lease in loaded if lease is not None]
+
+    async def _load_input(self, claim: Claim) -> Lease | None:
+        """The lease with its input; None if it had to be given back or failed for want of it."""
+        lease = Lease(claim.task_id, claim.attempt, claim.crashes, claim.spec)
+        try:
+            spec = await payloads.load_input(self._store, claim.spec)
+        except NotFoundError as error:
+            await self._give_up(lease, TaskError("input-missing", str(error)))
+        except StorageUnavailableError as error:
+            await self._give_up(lease, TaskError(error.slug, str(error), retryable=True))
+        else:
+            return msgspec.structs.replace(lease, spec=spec)
+        return None
+
+    async def _give_up(self, lease: Lease, error: TaskError) -> None:
+        log.warning("input of task %s: %s", lease.task_id, error.message)
+        await self.fail([(lease, error, Execution(self.worker))])

@@ -1,0 +1,49 @@
+"""One request between its submit and its answer."""
+
+import asyncio
+
+from inferstack.errors import InferstackError
+from inferstack.queue.codec import News
+from inferstack.queue.task_queue import Accepted, Enqueued, Submit
+
+
+class Ticket:
+    """Resolves `future` once: when accepted, or, if it waits, when the task has finished.
+
+    A waiting request wakes up once and not twice: acceptance is only noted.
+    """
+
+    __slots__ = ("answer", "future", "submit", "waits")
+
+    def __init__(self, submit: Submit, loop: asyncio.AbstractEventLoop, *, waits: bool) -> None:
+        """Args: waits: whether to resolve on completion rather than on acceptance."""
+        self.submit = submit
+        self.waits = waits
+        self.answer: Accepted | None = None
+        self.future: asyncio.Future[News | None] = loop.create_future()
+
+    def accepted(self, answer: Accepted) -> None:
+        """The queue has answered; only a new task is worth waiting for here."""
+        self.answer = answer
+        if not (self.waits and answer.status is Enqueued.OK):
+            self._resolve(None)
+
+    def refused(self, error: InferstackError) -> None:
+        """The queue could not be reached."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def finished(self, news: News) -> None:
+        """The task has finished."""
+        self._resolve(news)
+
+    def timed_out(self) -> None:
+        """Nobody waits any longer; the acceptance itself is still awaited if it is open."""
+        if self.answer is None:
+            self.waits = False
+        else:
+            self._resolve(None)
+
+    def _resolve(self, news: News | None) -> None:
+        if not self.future.done():
+            self.future.set_result(news)

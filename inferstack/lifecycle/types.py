@@ -1,0 +1,69 @@
+"""What callers hand in and get back."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from inferstack.errors import InferstackError
+from inferstack.task import Priority, Task, TaskSpec, TaskState
+
+MAX_TIMEOUT = 7 * 24 * 3600.0
+"""The longest timeout of a task, in seconds."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks."""
+
+    tenant: str
+    user: str
+    role: str = "user"
+    """`user` sees its tenant's tasks, `admin` sees all."""
+
+    def may_see(self, task: Task) -> bool:
+        """Whether a task exists as far as this caller is concerned."""
+        return self.role == "admin" or self.tenant == task.spec.tenant
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /api/inference`."""
+
+    data: dict[str, Any]
+    model: Name | None = None
+    """The setting DEFAULT_MODEL if None."""
+    model_version: Annotated[int, Meta(ge=1)] | None = None
+    """The highest version that is ready if None."""
+    priority: Priority = Priority.NORMAL
+    timeout: Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | None = 60.0
+    """Seconds from submit until the task expires; null never expires."""
+    webhook: Annotated[str, Meta(max_length=2048, pattern="^https?://")] | None = None
+    metadata: dict[str, Any] | None = None
+    reject_if_late: bool = False
+    """Refuse at once when the predicted wait is longer than the timeout."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """That a task is accepted and durable."""
+
+    spec: TaskSpec
+    state: TaskState
+    position: int
+    """Its place in the queue, from 1; 0 once it runs."""
+    estimated_wait: float
+    """Seconds until it starts, by the measured capacity of the replicas."""
+    created_at: float
+    existing: bool = False
+    """Whether an idempotency key found a task of before."""
+
+    @property
+    def task_id(self) -> str:
+        """The id to ask for."""
+        return self.spec.task_id
+
+
+Answer = Task | Receipt
+"""A finished task, or the receipt of one that is not finished yet."""
+
+BatchAnswer = Receipt | InferstackError

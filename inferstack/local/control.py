@@ -1,0 +1,140 @@
+"""Starting, finding and stopping the stack of a home, from the outside."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import inferstack
+from inferstack import config
+from inferstack.config import Settings
+from inferstack.errors import StackError
+from inferstack.local import leftovers, logs, processes, stack, state
+from inferstack.local.home import Home
+from inferstack.local.state import Phase, StackState
+from inferstack.local.supervisor import Supervisor
+
+STOP_PATIENCE = 150.0
+"""Seconds that a supervisor gets to drain and stop everything."""
+
+
+def run(home: Home, wanted: Settings, *, ray: bool, show: Callable[[StackState], None]) -> None:
+    """Runs the stack in this process until it is told to stop.
+
+    Raises:
+        StackError: one runs already, or it cannot start; nothing is left running.
+    """
+    refuse_second(home)
+    home.prepare()
+    if not home.lock():
+        raise StackError(f"another `inferstack up` is starting or stopping in {home.root}")
+    try:
+        asyncio.run(Supervisor(home, wanted, ray=ray, show=show).run())
+    finally:
+        home.unlock()
+
+
+def run_detached(
+    home: Home, wanted: Settings, arguments: Sequence[str], show: Callable[[StackState], None]
+) -> StackState:
+    """Runs the stack in a process of its own, and returns once it is ready.
+
+    Args:
+        home: where it keeps its state.
+        wanted: the settings; the new process gets them by its environment.
+        arguments: what follows `inferstack` on the new command line.
+        show: called with the state while it starts.
+
+    Raises:
+        StackError: one runs already, or it could not start.
+    """
+    refuse_second(home)
+    home.prepare()
+    log = home.logs / "supervisor.log"
+    package = str(Path(inferstack.__file__).parents[1])
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "inferstack.cli", *arguments],
+            env=config.as_environment(wanted) | {"PYTHONPATH": package},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        return _watch(home, process, log, show)
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_PATIENCE)
+        raise
+
+
+def running(home: Home) -> StackState | None:
+    """What runs in a home; None if nothing does."""
+    found = state.read(home.state_file)
+    return found if found is not None and processes.alive(found.supervisor) else None
+
+
+def refuse_second(home: Home) -> None:
+    """Raises StackError if a stack runs in this home."""
+    if found := running(home):
+        raise StackError(
+            f"inferstack runs already at {found.url} (pid {found.supervisor.pid}): "
+            "use it, or stop it with `inferstack down`"
+        )
+
+
+def stop(home: Home) -> bool:
+    """Stops what runs in a home, also what a killed supervisor left; False if nothing did.
+
+    Raises:
+        StackError: another command is at work in this home.
+    """
+    if not home.root.exists():
+        return False
+    found = running(home)
+    if found is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.supervisor.pid, signal.SIGTERM)
+        until = time.monotonic() + STOP_PATIENCE
+        while processes.alive(found.supervisor) and time.monotonic() < until:
+            time.sleep(0.1)
+        if processes.alive(found.supervisor):
+            os.kill(found.supervisor.pid, signal.SIGKILL)
+    return _stop_leftovers(home) or found is not None
+
+
+def known_settings(home: Home, wanted: Settings) -> Settings:
+    """The settings with the URLs of a home filled in, for commands beside a running stack."""
+    identity = home.identity()
+    return wanted if identity is None else stack.stack_settings(home, identity, wanted)
+
+
+def _stop_leftovers(home: Home) -> bool:
+    until = time.monotonic() + 5.0
+    while not home.lock():
+        if time.monotonic() > until:
+            raise StackError(f"another `inferstack` is starting or stopping in {home.root}")
+        time.sleep(0.1)
+    try:
+        return bool(leftovers.end(home))
+    finally:
+        home.unlock()
+
+
+def _watch(
+    home: Home, process: subprocess.Popen[bytes], log: Path, show: Callable[[StackState], None]
+) -> StackState:
+    while process.poll() is None:
+        found = state.read(home.state_file)
+        if found is not None and found.supervisor.pid == process.pid:
+            show(found)
+            if found.phase is Phase.READY:
+                return found
+        time.sleep(0.1)
+    raise StackError(logs.last_line(log) or f"the supervisor ended: see {log}")

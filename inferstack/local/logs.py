@@ -1,0 +1,37 @@
+"""The children's log files: bounded, and readable for the one line that matters."""
+
+import shutil
+from pathlib import Path
+
+LIMIT = 10 * 1024 * 1024
+"""Bytes of a log before it becomes the `.1` file; one old file is kept for each child."""
+
+TAIL = 16 * 1024
+
+
+def bound(log: Path, limit: int = LIMIT) -> None:
+    """Copies a log that is too long to its `.1` file and empties it.
+
+    The child keeps its file open for appending and goes on at the new start. What it writes
+    between copy and cut is lost; the other way, a pipe through the supervisor, would stop
+    the children whenever the supervisor is killed.
+    """
+    try:
+        if log.stat().st_size <= limit:
+            return
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        with log.open("r+b") as file:
+            file.truncate(0)
+    except FileNotFoundError:
+        return
+
+
+def last_line(log: Path) -> str | None:
+    """The last line of a log that says something; None if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    return next((line.strip() for line in reversed(lines) if line.strip()), None)

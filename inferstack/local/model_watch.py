@@ -1,0 +1,68 @@
+"""Whether the default model is served, as the registry in Redis tells."""
+
+import asyncio
+import contextlib
+import time
+
+import msgspec
+
+from inferstack.deployment import Deployment, DeploymentState
+from inferstack.errors import QueueUnavailableError, StackError
+from inferstack.local.child import Child
+from inferstack.queue.connection import connect
+from inferstack.queue.registry import Registry
+
+PATIENCE = 180.0
+"""Seconds that the default model may take to load before the stack counts as up without it."""
+
+
+async def forget_readiness(redis_url: str) -> None:
+    """Marks every deployment as starting: no replica of the last run lives any more.
+
+    Only for a Redis that belongs to this stack alone.
+    """
+    redis = connect(redis_url)
+    try:
+        registry = Registry(redis)
+        for deployment in await registry.all():
+            fresh = msgspec.structs.replace(deployment, state=DeploymentState.STARTING, reason=None)
+            await registry.put(fresh)
+    finally:
+        await redis.aclose()
+
+
+async def wait(redis_url: str, model: str, worker: Child) -> str:
+    """Waits until the default model is served, has failed, or takes too long.
+
+    Args:
+        redis_url: the Redis with the registry.
+        model: the default model.
+        worker: the process that loads it.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        StackError: the worker ended before that.
+    """
+    redis = connect(redis_url)
+    until = time.monotonic() + PATIENCE
+    try:
+        while time.monotonic() < until:
+            found = [d for d in await _all(Registry(redis)) if d.model == model]
+            if any(d.state is DeploymentState.READY for d in found):
+                return f"{model} is served"
+            if found and all(d.state is DeploymentState.FAILED for d in found):
+                return f"{model} failed to load: {found[-1].reason}"
+            if worker.state.note is not None:
+                raise StackError(f"worker {worker.state.note}")
+            await asyncio.sleep(0.1)
+    finally:
+        await redis.aclose()
+    return f"{model} is not served after {PATIENCE:.0f} s: see {worker.log}"
+
+
+async def _all(registry: Registry) -> list[Deployment]:
+    with contextlib.suppress(QueueUnavailableError):
+        return await registry.all()
+    return []

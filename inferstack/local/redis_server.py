@@ -1,0 +1,87 @@
+"""Redis or Valkey as a child: every acknowledged write is on disk."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from signal import SIGTERM
+
+import psutil
+
+from inferstack.local.home import write_private
+from inferstack.local.program import PLAIN_ENVIRONMENT, Program
+
+NAMES = ("redis-server", "valkey-server")
+
+
+def program(binary: Path, folder: Path, port: int, password: str) -> Program:
+    """Writes the configuration and says how to run the server with it.
+
+    Args:
+        binary: the server.
+        folder: where its data lies.
+        port: the port on the loopback address.
+        password: what clients must give; it stands in a private file, not on the command line.
+    """
+    config = folder / "redis.conf"
+    write_private(config, _configuration(folder, port, password).encode())
+    return Program(
+        name="redis",
+        command=(str(binary), str(config)),
+        environment=PLAIN_ENVIRONMENT,
+        ready=lambda: answers(port, password),
+        # It replays its log first, which takes a while after millions of tasks.
+        ready_within=300.0,
+        stop=((SIGTERM, 20.0),),
+        port=port,
+    )
+
+
+def url(port: int, password: str) -> str:
+    """The REDIS_URL of the server."""
+    return f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+def pid_file(folder: Path) -> Path:
+    """Where the server writes its process id."""
+    return folder / "redis.pid"
+
+
+async def answers(port: int, password: str) -> bool:
+    """Whether the server has loaded its data and takes commands."""
+    try:
+        async with asyncio.timeout(2.0):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(f"AUTH {password}\r\nPING\r\n".encode())
+                lines = [await reader.readline(), await reader.readline()]
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return False
+    return lines == [b"+OK\r\n", b"+PONG\r\n"]
+
+
+def _configuration(folder: Path, port: int, password: str) -> str:
+    # Work is refused at half of the memory, before the kernel kills somebody.
+    memory = psutil.virtual_memory().total // 2
+    return "\n".join(
+        [
+            "bind 127.0.0.1",
+            f"port {port}",
+            f"requirepass {password}",
+            f'dir "{folder}"',
+            f'pidfile "{pid_file(folder)}"',
+            "daemonize no",
+            'logfile ""',
+            # A 202 means: on disk. Snapshots would add nothing to that.
+            "appendonly yes",
+            "appendfsync always",
+            'save ""',
+            "maxmemory-policy noeviction",
+            f"maxmemory {memory}",
+            "tcp-keepalive 60",
+            "",
+        ]
+    )

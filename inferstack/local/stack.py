@@ -1,0 +1,161 @@
+"""What the embedded stack is made of, given the settings."""
+
+import sys
+from pathlib import Path
+from signal import SIGTERM
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+import inferstack
+from inferstack import config
+from inferstack.config import Settings
+from inferstack.errors import StackError
+from inferstack.local import binaries, postgres_server, redis_server
+from inferstack.local.home import Home, Identity
+from inferstack.local.place import Place, locate, make_parent, reachable_binaries
+from inferstack.local.processes import MARK
+from inferstack.local.program import Program
+
+POSTGRES_PORT = 5432
+REDIS_PORT = 6379
+
+
+class Stack(msgspec.Struct, frozen=True):
+    """Everything that is decided before the first child starts."""
+
+    settings: Settings
+    """What the children get: every URL is set."""
+    stack_id: str
+    redis: Program | None
+    """None when REDIS_URL names one that runs already."""
+    postgres: Program | None
+    notes: list[str]
+
+    @property
+    def url(self) -> str:
+        """Where the API is, as somebody on this machine reaches it."""
+        return api_url(self.settings)
+
+
+def api_url(settings: Settings) -> str:
+    """Where the API of these settings is, as somebody on this machine reaches it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def plan(home: Home, wanted: Settings) -> Stack:
+    """Decides what to run, and makes PostgreSQL's data if there is none.
+
+    Args:
+        home: prepared and locked.
+        wanted: the settings from the environment and the command line.
+
+    Raises:
+        StackError: a program is missing, does not fit the data, or cannot run.
+    """
+    own_redis, own_postgres = wanted.redis_url is None, wanted.database_url is None
+    redis_binary = binaries.redis_server() if own_redis else None
+    identity = home.choose(redis=own_redis, postgres=own_postgres)
+    notes = []
+    redis = postgres = None
+    if redis_binary is not None:
+        redis = redis_server.program(
+            redis_binary, home.redis, identity.redis_port or 0, identity.redis_password
+        )
+    if own_postgres:
+        place = locate(home.root)
+        postgres = _postgres(place, identity)
+        notes = [place.note] if place.note else []
+    settings = stack_settings(home, identity, wanted)
+    return Stack(settings, identity.stack_id, redis, postgres, notes)
+
+
+def stack_settings(home: Home, identity: Identity, wanted: Settings) -> Settings:
+    """The settings with the URLs and secrets of a home filled in where none were given."""
+    redis_url = redis_server.url(identity.redis_port or REDIS_PORT, identity.redis_password)
+    database_url = postgres_server.url(
+        identity.postgres_port or POSTGRES_PORT, identity.postgres_password
+    )
+    filled = {
+        "redis_url": wanted.redis_url or redis_url,
+        "database_url": wanted.database_url or database_url,
+        "secret_key": wanted.secret_key or identity.secret_key,
+        "admin_password": wanted.admin_password or identity.admin_password,
+        # The children may have another working directory one day; their paths must not care.
+        "model_path": wanted.model_path.absolute(),
+        "inferstack_home": home.root,
+    }
+    return config.load(**(wanted.model_dump() | filled))
+
+
+def python_program(stack: Stack, name: str, *arguments: str, grace: float = 30.0) -> Program:
+    """One of inferstack's own processes.
+
+    Args:
+        stack: where it belongs.
+        name: what it is called.
+        arguments: a module and its arguments.
+        grace: seconds that it gets to drain.
+    """
+    # Code comes from where this code is, never from the working directory, where a file named
+    # like a module of the standard library would win.
+    package = str(Path(inferstack.__file__).parents[1])
+    environment = config.as_environment(stack.settings) | {
+        MARK: stack.stack_id,
+        "PYTHONPATH": package,
+        "PYTHONUNBUFFERED": "1",
+    }
+    return Program(
+        name=name,
+        command=(sys.executable, "-P", "-m", *arguments),
+        environment=environment,
+        ready=_at_once,
+        stop=((SIGTERM, grace),),
+    )
+
+
+async def api_ready(url: str) -> bool:
+    """Whether the API says that it can take requests."""
+    try:
+        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+            return (await client.get(f"{url}/health/ready")).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def check_external(wanted: Settings) -> list[tuple[str, str, int]]:
+    """Host and port of each service that was named, with the variable that names it.
+
+    Raises:
+        StackError: a URL without a host or with a port that is not a number.
+    """
+    found = []
+    for variable, url, port in (
+        ("REDIS_URL", wanted.redis_url, REDIS_PORT),
+        ("DATABASE_URL", wanted.database_url, POSTGRES_PORT),
+    ):
+        if url is None:
+            continue
+        try:
+            parts = urlsplit(url)
+            host, number = parts.hostname, parts.port or port
+        except ValueError:
+            host = None
+        if not host:
+            raise StackError(f"{variable} is not a URL with a host and a port")
+        found.append((variable, host, number))
+    return found
+
+
+def _postgres(place: Place, identity: Identity) -> Program:
+    make_parent(place)
+    found = binaries.postgres(postgres_server.major(place.data))
+    runnable = reachable_binaries(found, place.account)
+    postgres_server.create(runnable, place.data, identity.postgres_password, place.account)
+    return postgres_server.program(runnable, place.data, identity.postgres_port or 0, place.account)
+
+
+async def _at_once() -> bool:
+    return True

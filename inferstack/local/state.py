@@ -1,0 +1,80 @@
+"""What a supervisor writes down, for `status`, `down`, `up --detach` and the next `up`."""
+
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from inferstack.local.home import write_private
+from inferstack.local.processes import ProcessId, StopStep
+
+
+class Phase(StrEnum):
+    """Where the whole stack is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+class ChildPhase(StrEnum):
+    """Where one child is."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    WAITING = "waiting"
+    """Died; starts again after a delay."""
+    STOPPED = "stopped"
+
+
+class ChildState(msgspec.Struct, kw_only=True):
+    """One child process, in the order of start."""
+
+    name: str
+    phase: ChildPhase = ChildPhase.STARTING
+    process: ProcessId | None = None
+    port: int | None = None
+    restarts: int = 0
+    note: str | None = None
+    """How it ended last."""
+    stop: tuple[StopStep, ...] = ()
+
+
+class Step(msgspec.Struct):
+    """One line of the progress display."""
+
+    name: str
+    text: str
+    done: bool = False
+    seconds: float = 0.0
+
+
+class StackState(msgspec.Struct, kw_only=True):
+    """The state file: who supervises what."""
+
+    supervisor: ProcessId
+    url: str
+    redis_url: str
+    database_url: str
+    phase: Phase = Phase.STARTING
+    children: list[ChildState] = []
+    steps: list[Step] = []
+    notes: list[str] = []
+    """Lines that the user should read once the stack is up."""
+
+
+def read(path: Path) -> StackState | None:
+    """The state that a supervisor wrote; None if there is none or it cannot be understood.
+
+    A state that cannot be understood was written by another version: its processes are
+    still found by their mark and by the pid files of the servers.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=StackState)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def write(path: Path, state: StackState) -> None:
+    """Replaces the state file in one step."""
+    write_private(path, msgspec.json.format(msgspec.json.encode(state)))

@@ -1,0 +1,199 @@
+"""Starts the stack, keeps it running, and stops it in the reverse order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from inferstack.config import Settings
+from inferstack.errors import StackError
+from inferstack.local import checks, leftovers, logs, model_watch, stack, state
+from inferstack.local.child import Child
+from inferstack.local.home import Home
+from inferstack.local.processes import MARK, identify
+from inferstack.local.program import Program
+from inferstack.local.stack import Stack
+from inferstack.local.state import ChildPhase, Phase, StackState, Step
+
+LOOK_AFTER = 5.0
+"""Seconds between two looks at the length of the logs."""
+
+
+class Supervisor:
+    """One run of the stack of one home, from nothing to nothing."""
+
+    def __init__(
+        self,
+        home: Home,
+        wanted: Settings,
+        *,
+        ray: bool,
+        show: Callable[[StackState], None],
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            home: prepared, and locked by this process.
+            wanted: the settings from the environment and the command line.
+            ray: whether Ray Serve hosts the replicas, or plain processes do.
+            show: called with the state after each change.
+        """
+        self._home = home
+        self._wanted = wanted
+        self._ray = ray
+        self._show = show
+        self._children: list[Child] = []
+        self._stop = asyncio.Event()
+        supervisor = identify(os.getpid())
+        assert supervisor is not None
+        self.state = StackState(
+            supervisor=supervisor, url=stack.api_url(wanted), redis_url="", database_url=""
+        )
+
+    async def run(self) -> None:
+        """Runs until SIGINT, SIGTERM or SIGHUP; then, or when the start fails, stops everything.
+
+        Raises:
+            StackError: it cannot start; nothing is left running.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        starting = asyncio.create_task(self._start())
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                await self._look_after()
+        finally:
+            for task in (starting, stopped):
+                task.cancel()
+            await asyncio.gather(starting, stopped, return_exceptions=True)
+            await self._shut_down()
+
+    async def _start(self) -> None:
+        # Before the first step: the state file still tells of the last run until then.
+        if ended := await asyncio.to_thread(leftovers.end, self._home):
+            self.state.notes.append(f"ended what the last run left behind: {', '.join(ended)}")
+        async with self._step("checks") as step:
+            checks.api_port(self._wanted)
+            await checks.services(self._wanted)
+            step.text = "ports, disk and programs are there"
+        async with self._step("data") as step:
+            plan = await asyncio.to_thread(stack.plan, self._home, self._wanted)
+            self.state.redis_url = plan.settings.redis_url or ""
+            self.state.database_url = plan.settings.database_url or ""
+            self.state.notes += plan.notes
+            step.text = str(self._home.root)
+        await asyncio.gather(
+            self._serve("redis", plan.redis), self._serve("postgres", plan.postgres)
+        )
+        await self._start_inferstack(plan)
+        self.state.phase = Phase.READY
+        self._changed()
+
+    async def _start_inferstack(self, plan: Stack) -> None:
+        if plan.redis is not None:
+            await model_watch.forget_readiness(self.state.redis_url)
+        # The models take longest to load and need only Redis: they start first.
+        worker = "inferstack.worker.serve" if self._ray else "inferstack.worker.pool"
+        worker_child = self._add(stack.python_program(plan, "worker", worker, grace=60.0))
+        worker_child.start()
+        async with self._step("migrate") as step:
+            await self._run_once(stack.python_program(plan, "migrate", "inferstack.cli", "migrate"))
+            step.text = "the tables are up to date"
+        await self._serve("recorder", stack.python_program(plan, "recorder", "inferstack.recorder"))
+        await asyncio.gather(*(self._serve(p.name, p) for p in self._api_programs(plan)))
+        async with self._step("model") as step:
+            step.text = f"loading {plan.settings.default_model}"
+            await worker_child.ready()
+            step.text = await model_watch.wait(
+                self.state.redis_url, plan.settings.default_model, worker_child
+            )
+
+    def _api_programs(self, plan: Stack) -> list[Program]:
+        count = plan.settings.api_processes
+        base = replace(
+            stack.python_program(plan, "api", "inferstack.api", grace=15.0),
+            ready=lambda: stack.api_ready(plan.url),
+            port=plan.settings.port,
+        )
+        names = ["api"] if count == 1 else [f"api-{number}" for number in range(1, count + 1)]
+        return [replace(base, name=name) for name in names]
+
+    async def _serve(self, name: str, program: Program | None) -> None:
+        """Starts a child and waits until it is ready; None stands for a service elsewhere."""
+        async with self._step(name) as step:
+            if program is None:
+                step.text = "runs elsewhere, by its URL"
+                return
+            child = self._add(program)
+            child.start()
+            await child.ready()
+            step.text = f"port {program.port}" if program.port else "runs"
+
+    async def _run_once(self, program: Program) -> None:
+        """Runs a child to its end.
+
+        Raises:
+            StackError: it did not end with status 0.
+        """
+        child = Child(program, self._home.logs / f"{program.name}.log", self._changed)
+        if code := await child.run_once():
+            line = logs.last_line(child.log)
+            raise StackError(f"{program.name} ended with status {code}: {line} (see {child.log})")
+
+    def _add(self, program: Program) -> Child:
+        child = Child(program, self._home.logs / f"{program.name}.log", self._changed)
+        self._children.append(child)
+        self.state.children.append(child.state)
+        return child
+
+    async def _look_after(self) -> None:
+        while not self._stop.is_set():
+            for log in self._home.logs.glob("*.log"):
+                await asyncio.to_thread(logs.bound, log)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), LOOK_AFTER)
+
+    async def _shut_down(self) -> None:
+        """Stops the children: the API first, then the worker, the recorder and the servers."""
+        self.state.phase = Phase.STOPPING
+        for child in sorted(self._children, key=_stop_order):
+            if child.state.phase is not ChildPhase.STOPPED:
+                async with self._step(f"stop {child.program.name}"):
+                    await child.stop()
+        await asyncio.to_thread(leftovers.end, self._home)
+
+    def _asked_to_stop(self) -> None:
+        if self._stop.is_set():
+            # Asked twice: no more waiting for a drain. The servers still end in good order.
+            for child in self._children:
+                if MARK in child.program.environment:
+                    child.kill()
+        self._stop.set()
+
+    @asynccontextmanager
+    async def _step(self, name: str) -> AsyncIterator[Step]:
+        step = Step(name=name, text="")
+        began = time.monotonic()
+        self.state.steps.append(step)
+        self._changed()
+        yield step
+        step.seconds = time.monotonic() - began
+        step.done = True
+        self._changed()
+
+    def _changed(self) -> None:
+        state.write(self._home.state_file, self.state)
+        self._show(self.state)
+
+
+def _stop_order(child: Child) -> int:
+    order = ("api", "worker", "recorder", "postgres", "redis")
+    return order.index(child.program.name.split("-")[0])

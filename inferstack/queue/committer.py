@@ -1,0 +1,87 @@
+"""Group commit: requests that arrive while a commit is in flight form the next one."""
+
+import asyncio
+from typing import Protocol
+
+from inferstack.errors import InferstackError, QueueUnavailableError
+from inferstack.queue.task_queue import Accepted, Submit, TaskQueue
+
+GROUP = 256
+"""Most tasks in one script call: it bounds how long Redis is busy with one call."""
+
+RETRY_DELAYS = (0.05, 0.2, 0.5)
+"""Seconds between repeats of a commit whose answer was lost; the ids make that safe."""
+
+
+class Ticket(Protocol):
+    """A request on its way into the queue, told what became of it."""
+
+    submit: Submit
+
+    def accepted(self, answer: Accepted) -> None:
+        """The queue has answered."""
+
+    def refused(self, error: InferstackError) -> None:
+        """The queue could not be reached; whether the task exists is not known."""
+
+
+class GroupCommitter:
+    """Puts one deployment's tickets into its queue, many at a time, one commit in flight.
+
+    No ticket waits on a timer: an idle committer commits a lone ticket at once.
+    """
+
+    def __init__(self, queue: TaskQueue, api: str, max_queue: int | None = None) -> None:
+        """Starts nothing; the first ticket does.
+
+        Args:
+            queue: where tickets go.
+            api: the completion channel of this process.
+            max_queue: the deployment's own limit; the setting if None.
+        """
+        self._queue = queue
+        self._api = api
+        self._max_queue = max_queue
+        self._waiting: list[Ticket] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, ticket: Ticket) -> None:
+        """Takes a ticket into the next commit."""
+        self._waiting.append(ticket)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._commit_all())
+
+    async def drain(self) -> None:
+        """Returns when no ticket is left."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+                await self._commit(group)
+        finally:
+            self._task = None
+
+    async def _commit(self, group: list[Ticket]) -> None:
+        try:
+            answers = await self._enqueue([ticket.submit for ticket in group])
+        except InferstackError as error:
+            for ticket in group:
+                ticket.refused(error)
+        except Exception as error:
+            wrapped = QueueUnavailableError(f"the queue failed: {error}")
+            for ticket in group:
+                ticket.refused(wrapped)
+        else:
+            for ticket, answer in zip(group, answers, strict=True):
+                ticket.accepted(answer)
+
+    async def _enqueue(self, submits: list[Submit]) -> list[Accepted]:
+        for delay in RETRY_DELAYS:
+            try:
+                return await self._queue.enqueue(submits, self._api, self._max_queue)
+            except QueueUnavailableError:
+                await asyncio.sleep(delay)
+        return await self._queue.enqueue(submits, self._api, self._max_queue)

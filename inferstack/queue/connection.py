@@ -1,0 +1,74 @@
+"""Connections to Redis, and its errors in the terms of inferstack."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+
+from inferstack.errors import ConfigurationError, QueueFullError, QueueUnavailableError
+
+COMMAND_TIMEOUT = 10.0
+"""Seconds that Redis may take to answer a command that does not block."""
+
+
+def connect(
+    url: str, *, max_connections: int = 64, timeout: float | None = COMMAND_TIMEOUT
+) -> "Redis":
+    """A client that never repeats a command by itself.
+
+    Whether a repeat is safe is known only to the caller, so redis-py's own retries are off.
+
+    Args:
+        url: `redis://` or `rediss://`.
+        max_connections: upper limit of the pool.
+        timeout: seconds for one command; None for connections that block.
+    """
+    return Redis.from_url(
+        url,
+        max_connections=max_connections,
+        socket_timeout=timeout,
+        socket_connect_timeout=5.0,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+    )
+
+
+@contextmanager
+def translated(task_id: str | None = None) -> Iterator[None]:
+    """Turns driver errors into errors of inferstack.
+
+    Raises:
+        ConfigurationError: Redis refuses the credentials.
+        QueueFullError: Redis is out of memory and takes no new work.
+        QueueUnavailableError: Redis does not answer, is loading, or cannot write to its disk.
+    """
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ConfigurationError(f"REDIS_URL: {error}") from error
+    except OutOfMemoryError as error:
+        raise QueueFullError(
+            "Redis is at its memory limit", task_id=task_id, retry_after=5.0
+        ) from error
+    except (ConnectionError, TimeoutError, OSError) as error:
+        raise QueueUnavailableError(
+            f"Redis does not answer: {error}", task_id=task_id, retry_after=1.0
+        ) from error
+    except ResponseError as error:
+        if str(error).startswith("MISCONF"):
+            raise QueueUnavailableError(str(error), task_id=task_id, retry_after=5.0) from error
+        raise
+    except RedisError as error:
+        raise QueueUnavailableError(str(error), task_id=task_id, retry_after=1.0) from error

@@ -1,0 +1,40 @@
+"""Loads the Lua scripts and runs them, whatever Redis has forgotten."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+Argument = bytes | str | int | float
+
+
+class Script(NamedTuple):
+    """One Lua script with the shared part in front of it."""
+
+    source: str
+    sha: str
+
+
+@lru_cache
+def load(name: str) -> Script:
+    """Reads `scripts/<name>.lua`; the shared part goes behind the shebang and the header."""
+    folder = files("inferstack.queue") / "scripts"
+    shebang, body = (folder / f"{name}.lua").read_text().split("\n", 1)
+    source = f"{shebang}\n{(folder / 'common.lua').read_text()}\n{body}"
+    return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+async def run(redis: "Redis", name: str, prefix: str, args: Sequence[Argument]) -> Any:
+    """Runs a script on one deployment's keys.
+
+    The script cache of Redis dies with its process, so a miss sends the source.
+    """
+    script = load(name)
+    try:
+        return await redis.execute_command("EVALSHA", script.sha, 1, prefix, *args)
+    except NoScriptError:
+        return await redis.execute_command("EVAL", script.source, 1, prefix, *args)

@@ -1,0 +1,39 @@
+#!lua flags=allow-oom
+-- Leases waiting tasks to a replica, in the order of lanes and tags.
+-- A claim whose reply is lost is made good by the lease: it runs out and charges no attempt.
+-- ARGV: worker, limit, lease_ms
+-- Returns {{id, attempt, crashes, created_ms, spec}, ...}, empty if nothing waits.
+local count = waiting()
+if count == 0 then return {} end
+local now = clock()
+local until_ms = now + ARGV[3]
+-- One replica takes its share and no more, or the others would idle.
+local share = math.ceil(count / math.max(1, redis.call('ZCARD', P .. 'live')))
+local limit = math.min(tonumber(ARGV[2]), share)
+-- One claim in eight starts at the low end, so that low priority always moves.
+local turn = redis.call('HINCRBY', P .. 'meta', 'claims', 1)
+local order = turn % 8 == 0 and {'low', 'normal', 'high'} or LANES
+local leases, claimed, meta = {}, {}, {}
+
+for _, lane in ipairs(order) do
+  while #claimed < limit do
+    local popped = redis.call('ZPOPMIN', P .. 'w:' .. lane, limit - #claimed)
+    if #popped == 0 then break end
+    meta[#meta + 1] = 'virtual:' .. lane
+    meta[#meta + 1] = popped[#popped]
+    for j = 1, #popped, 2 do
+      local id = popped[j]
+      local row = redis.call('HMGET', task(id), 'st', 'a', 'cr', 'at', 'spec', 'v')
+      if row[1] == 'queued' then
+        local attempt = (row[2] or 0) + 1
+        redis.call('HSET', task(id), 'st', 'running', 'a', attempt, 'w', ARGV[1], 'sa', now, 'v', row[6] + 1)
+        leases[#leases + 1] = until_ms
+        leases[#leases + 1] = id
+        claimed[#claimed + 1] = {id, attempt, tonumber(row[3] or 0), tonumber(row[4]), row[5]}
+      end
+    end
+  end
+end
+if #leases > 0 then redis.call('ZADD', P .. 'lease', unpack(leases)) end
+if #meta > 0 then redis.call('HSET', P .. 'meta', unpack(meta)) end
+return claimed

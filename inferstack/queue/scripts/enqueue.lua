@@ -1,0 +1,100 @@
+#!lua
+-- Accepts tasks. Replay-safe: a task id that exists is answered as a duplicate.
+-- Refused by Redis itself when it is out of memory.
+-- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, then for each task:
+--       id, lane, tenant, cost / weight, timeout_ms ('' never expires),
+--       idempotency key ('' for none), fingerprint, spec, watch ('1': tell api when done)
+-- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full or
+-- outbox-full; ahead: how many tasks are served before it; id: the task that holds the key.
+local now = clock()
+local api, max_queue, max_tenant, max_outbox = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local depth = {}
+for _, lane in ipairs(LANES) do depth[lane] = redis.call('ZCARD', P .. 'w:' .. lane) end
+local total = depth.high + depth.normal + depth.low
+local clogged = tonumber(redis.call('HGET', P .. 'meta', 'outbox') or 0) >= max_outbox
+
+local unfinished, added, tags, virtual = {}, {}, {}, {}
+local queue, deadlines, changed, reply = {}, {}, {}, {now}
+
+local function refuse(id, tenant, key, fingerprint)
+  if redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
+  if key ~= '' then
+    local held = redis.call('GET', P .. 'idem:' .. tenant .. ':' .. key)
+    if held then
+      local space = string.find(held, ' ', 1, true)
+      local first = string.sub(held, 1, space - 1)
+      return string.sub(held, space + 1) == fingerprint and 'dup' or 'mismatch', first
+    end
+  end
+  if clogged then return 'outbox-full', id end
+  if total >= max_queue then return 'full', id end
+  if not unfinished[tenant] then
+    unfinished[tenant] = tonumber(redis.call('HGET', P .. 'tenants', tenant) or 0)
+    added[tenant] = 0
+  end
+  if unfinished[tenant] + added[tenant] >= max_tenant then return 'tenant-full', id end
+end
+
+-- Self-clocked fair queueing: tag = max(virtual time of the lane, tenant's last tag) + cost.
+local function stamp(lane, tenant, cost)
+  local slot = lane .. ':' .. tenant
+  if not virtual[lane] then
+    virtual[lane] = tonumber(redis.call('HGET', P .. 'meta', 'virtual:' .. lane) or 0)
+  end
+  local last = tags[slot] or tonumber(redis.call('HGET', P .. 'tags', slot) or 0)
+  tags[slot] = math.max(virtual[lane], last) + cost
+  return string.format('%.17g', tags[slot])
+end
+
+for i = 6, #ARGV, 9 do
+  local id, lane, tenant, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 5]
+  local status, holder = refuse(id, tenant, key, ARGV[i + 6])
+  local ahead = 0
+  if not status then
+    status, holder = 'ok', id
+    if key ~= '' then
+      redis.call('SET', P .. 'idem:' .. tenant .. ':' .. key, id .. ' ' .. ARGV[i + 6], 'PX', ARGV[5])
+    end
+    local tag = stamp(lane, tenant, tonumber(ARGV[i + 3]))
+    local watch = ARGV[i + 8] == '1' and api or ''
+    redis.call('HSET', task(id), 'st', 'queued', 'v', 1, 'ln', lane, 'tn', tenant, 'tag', tag,
+      'at', now, 'spec', ARGV[i + 7], 'api', watch)
+    if ARGV[i + 4] ~= '' then
+      deadlines[#deadlines + 1] = now + ARGV[i + 4]
+      deadlines[#deadlines + 1] = id
+    end
+    local list = queue[lane]
+    if not list then
+      list = {}
+      queue[lane] = list
+    end
+    list[#list + 1] = tag
+    list[#list + 1] = id
+    changed[#changed + 1] = id
+    changed[#changed + 1] = 1
+    added[tenant] = added[tenant] + 1
+    ahead = depth.high
+    if lane ~= 'high' then ahead = ahead + depth.normal end
+    if lane == 'low' then ahead = ahead + depth.low end
+    depth[lane] = depth[lane] + 1
+    total = total + 1
+  end
+  reply[#reply + 1] = {status, holder, ahead}
+end
+
+if #changed > 0 then
+  for lane, list in pairs(queue) do redis.call('ZADD', P .. 'w:' .. lane, unpack(list)) end
+  if #deadlines > 0 then redis.call('ZADD', P .. 'deadline', unpack(deadlines)) end
+  for tenant, count in pairs(added) do
+    if count > 0 then redis.call('HINCRBY', P .. 'tenants', tenant, count) end
+  end
+  local flat = {}
+  for slot, tag in pairs(tags) do
+    flat[#flat + 1] = slot
+    flat[#flat + 1] = string.format('%.17g', tag)
+  end
+  redis.call('HSET', P .. 'tags', unpack(flat))
+  record(changed)
+  ring(#changed / 2)
+end
+return reply

@@ -1,0 +1,242 @@
+"""The queue of one deployment: each method is one script, and takes many tasks."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from inferstack.config import Settings
+from inferstack.deployment import ReplicaStatus
+from inferstack.queue import scripts
+from inferstack.queue.codec import FIELDS, decode_spec, decode_task, encode
+from inferstack.queue.connection import translated
+from inferstack.task import Task, TaskError, TaskSpec, TaskState
+
+TICK_LIMIT = 500
+"""Tasks of each kind that one tick moves, so that it never holds Redis for long."""
+
+CRASHED = encode(
+    TaskError("replica-crashed", "every replica that ran this task died; it is not tried again")
+)
+
+
+def prefix(deployment: str) -> str:
+    """What every key of a deployment starts with; the braces keep them on one cluster node."""
+    return f"is:{{{deployment}}}:"
+
+
+class Enqueued(StrEnum):
+    """What became of one submitted task."""
+
+    OK = "ok"
+    DUPLICATE = "dup"
+    MISMATCH = "mismatch"
+    FULL = "full"
+    TENANT_FULL = "tenant-full"
+    OUTBOX_FULL = "outbox-full"
+
+
+class Submit(NamedTuple):
+    """One task on its way in."""
+
+    spec: TaskSpec
+    encoded: bytes
+    """The spec as JSON."""
+    fingerprint: str = ""
+    """Digest of the request's body; tells a repeat from another use of the same key."""
+    weight: float = 1.0
+    """The tenant's share relative to others."""
+    watch: bool = False
+    """Whether this API process wants to be told when it finishes."""
+
+
+class Accepted(NamedTuple):
+    """The queue's answer to one `Submit`."""
+
+    status: Enqueued
+    task_id: str
+    """The task that exists now: the one sent, or the one that holds the idempotency key."""
+    ahead: int
+    """Tasks that are served before it."""
+    created_at: float
+    """Seconds since the epoch."""
+
+
+class Claim(NamedTuple):
+    """One leased task as it comes from Redis."""
+
+    task_id: str
+    attempt: int
+    crashes: int
+    created_at: float
+    spec: TaskSpec
+
+
+class Completion(NamedTuple):
+    """One result on its way back."""
+
+    task_id: str
+    attempt: int
+    result: bytes
+    """JSON; empty if it lies in the object store."""
+    result_ref: str
+    """Its key in the object store; empty if inline."""
+    execution: bytes
+    """Execution as JSON."""
+
+
+class Failure(NamedTuple):
+    """One failed attempt."""
+
+    task_id: str
+    attempt: int
+    final: bool
+    """Whether another attempt makes no sense."""
+    delay: float
+    """Seconds until the next attempt."""
+    error: bytes
+    execution: bytes
+
+
+class TaskQueue:
+    """The live state of one deployment's tasks in Redis."""
+
+    def __init__(self, redis: "Redis", deployment: str, settings: Settings) -> None:
+        """Touches nothing yet.
+
+        Args:
+            redis: a client from `connection.connect`.
+            deployment: `model:version`.
+            settings: limits and durations.
+        """
+        self.deployment = deployment
+        self._redis = redis
+        self._prefix = prefix(deployment)
+        self._settings = settings
+        self._lease_ms = int(settings.lease * 1000)
+
+    async def _run(self, name: str, args: Sequence[scripts.Argument]) -> Any:
+        with translated():
+            return await scripts.run(self._redis, name, self._prefix, args)
+
+    async def enqueue(
+        self, submits: Sequence[Submit], api: str = "", max_queue: int | None = None
+    ) -> list[Accepted]:
+        """Accepts tasks durably: when this returns, Redis has fsynced them.
+
+        Safe to repeat with the same task ids after an error.
+
+        Args:
+            submits: at most a few hundred.
+            api: the completion channel of the calling process.
+            max_queue: the deployment's own limit; the setting if None.
+        """
+        config = self._settings
+        args: list[scripts.Argument] = [
+            api,
+            max_queue or config.max_queue,
+            config.max_tenant_queue,
+            config.max_outbox,
+            int(config.idempotency_ttl * 1000),
+        ]
+        for spec, encoded, fingerprint, weight, watch in submits:
+            args += (
+                spec.task_id,
+                spec.priority.value,
+                spec.tenant,
+                spec.cost / weight,
+                "" if spec.timeout is None else int(spec.timeout * 1000),
+                spec.idempotency_key or "",
+                fingerprint,
+                encoded,
+                "1" if watch else "0",
+            )
+        now, *rows = await self._run("enqueue", args)
+        created_at = now / 1000
+        return [
+            Accepted(Enqueued(status.decode()), holder.decode(), ahead, created_at)
+            for status, holder, ahead in rows
+        ]
+
+    async def claim(self, worker: str, limit: int) -> list[Claim]:
+        """Leases up to `limit` waiting tasks; an empty list if nothing waits."""
+        rows = await self._run("claim", (worker, limit, self._lease_ms))
+        return [
+            Claim(task_id.decode(), attempt, crashes, created / 1000, decode_spec(spec))
+            for task_id, attempt, crashes, created, spec in rows
+        ]
+
+    async def begin(self, worker: str, batch: Sequence[tuple[str, int]], keep: float) -> None:
+        """Notes which tasks compute from now on, so that a crash is charged to them alone.
+
+        Args:
+            worker: the replica.
+            batch: ids and attempts.
+            keep: seconds after which the note is of no use.
+        """
+        note = " ".join(f"{task_id}/{attempt}" for task_id, attempt in batch)
+        with translated():
+            await self._redis.set(f"{self._prefix}run:{worker}", note, px=int(keep * 1000))
+
+    async def extend(self, held: Sequence[tuple[str, int]]) -> set[str]:
+        """Prolongs leases; returns the ids of tasks that are no longer the caller's."""
+        args: list[scripts.Argument] = [self._lease_ms]
+        for task_id, attempt in held:
+            args += (task_id, attempt)
+        return {task_id.decode() for task_id in await self._run("extend", args)}
+
+    async def complete(self, completions: Sequence[Completion]) -> list[str]:
+        """Stores results. Safe to repeat. Returns `ok`, `again` or `stale` for each."""
+        args: list[scripts.Argument] = []
+        for completion in completions:
+            args += completion
+        return [status.decode() for status in await self._run("complete", args)]
+
+    async def fail(self, failures: Sequence[Failure]) -> list[str]:
+        """Ends failed attempts. Returns `retry`, `failed` or `stale` for each."""
+        args: list[scripts.Argument] = [self._settings.max_attempts]
+        for task_id, attempt, final, delay, error, execution in failures:
+            args += (task_id, attempt, int(final), int(delay * 1000), error, execution)
+        return [status.decode() for status in await self._run("fail", args)]
+
+    async def release(self, held: Sequence[tuple[str, int]]) -> int:
+        """Gives tasks back with no attempt charged; returns how many were still held."""
+        args: list[scripts.Argument] = []
+        for task_id, attempt in held:
+            args += (task_id, attempt)
+        return int(await self._run("release", args))
+
+    async def cancel(self, task_id: str) -> TaskState | None:
+        """Cancels unless finished; returns the state it is in now, None if unknown."""
+        state = await self._run("cancel", (task_id,))
+        return TaskState(state.decode()) if state else None
+
+    async def watch(self, task_id: str, api: str) -> TaskState | None:
+        """Has the channel `api` told when the task finishes; returns its state, None if unknown."""
+        state = await self._run("watch", (api, task_id))
+        return TaskState(state.decode()) if state else None
+
+    async def tick(self) -> tuple[int, int, int, int]:
+        """Moves what time moves; returns how many expired, were promoted, reaped, crashed out."""
+        moved = await self._run("tick", (TICK_LIMIT, self._settings.max_crashes, CRASHED))
+        expired, promoted, reaped, crashed = moved
+        return expired, promoted, reaped, crashed
+
+    async def heartbeat(self, status: ReplicaStatus) -> None:
+        """Marks a replica as live for the next five seconds."""
+        await self._run("heartbeat", (status.worker, encode(status)))
+
+    async def leave(self, worker: str) -> None:
+        """Takes a replica off the live ones at once."""
+        await self._run("heartbeat", (worker, ""))
+
+    async def get(self, task_id: str) -> Task | None:
+        """The task with its live state, None if Redis does not have it."""
+        with translated(task_id):
+            row = await self._redis.hmget(f"{self._prefix}t:{task_id}", FIELDS)
+        return decode_task(row)
+
+    async def load(self, task_ids: Sequence[str]) -> list[Task | None]:
+        """Many tasks with their live state, in the same order."""
+        return [decode_task(row) for row in await self._run("load", task_ids)]

@@ -1,0 +1,29 @@
+"""`python -m inferstack.recorder`: archives until it is told to stop."""
+
+import asyncio
+import sys
+
+from inferstack import config
+from inferstack.errors import ConfigurationError
+from inferstack.recorder.process import RecorderProcess
+from inferstack.telemetry import logs
+
+
+async def _run(settings: config.Settings) -> None:
+    await RecorderProcess(settings).run()
+
+
+def main() -> int:
+    """Runs the recorder with the settings of the environment; returns the exit code."""
+    try:
+        settings = config.settings()
+        logs.setup("recorder", level=settings.log_level, style=settings.log_format)
+        asyncio.run(_run(settings))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

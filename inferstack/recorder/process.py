@@ -1,0 +1,109 @@
+"""The recorder as a process: the archiving loop and its upkeep."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+
+from inferstack.config import Settings
+from inferstack.errors import ConfigurationError, InferstackError
+from inferstack.queue.connection import connect
+from inferstack.queue.outbox import Outbox
+from inferstack.queue.registry import Registry
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.recorder.deployments import Deployments, Outboxes
+from inferstack.recorder.recorder import Recorder
+from inferstack.recorder.retention import remove_old_tasks
+from inferstack.storage.database import Database
+from inferstack.storage.history import History
+from inferstack.storage.models import Models
+from inferstack.storage.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+REFRESH = 1.0
+"""Seconds between two looks at the registry, and between two ticks."""
+RETENTION = 3600.0
+"""Seconds between two sweeps of old tasks."""
+RETRY = 30.0
+"""The longest wait, in seconds, after a job of the upkeep failed."""
+
+
+class RecorderProcess:
+    """Runs a recorder for whatever deployments there are, until a signal."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connects to nothing yet.
+
+        Raises:
+            ConfigurationError: REDIS_URL or DATABASE_URL is missing or wrong.
+        """
+        if settings.redis_url is None:
+            raise ConfigurationError("REDIS_URL is not set; it takes redis://...")
+        self._settings = settings
+        self._redis = connect(settings.redis_url)
+        self._database = Database.from_settings(settings)
+        self._history = History(self._database)
+        self._objects = ObjectStore.from_settings(settings)
+        self._deployments = Deployments(Registry(self._redis), Models(self._database))
+        outboxes = Outboxes(
+            self._deployments, lambda names: Outbox(self._redis, names, self._settings)
+        )
+        self._recorder = Recorder(outboxes, self._history)
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Archives until SIGTERM or SIGINT, then what is still waiting, and returns."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        jobs = [
+            asyncio.create_task(self._recorder.run()),
+            asyncio.create_task(self._every(REFRESH, self._deployments.refresh)),
+            asyncio.create_task(self._every(REFRESH, self._tick)),
+            asyncio.create_task(self._every(RETENTION, self._sweep)),
+        ]
+        log.info("recording")
+        try:
+            # None ends by itself before a stop: if one does, it raised, and all end with it.
+            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+            self.stop()
+            await asyncio.gather(*jobs)
+        finally:
+            await self._redis.aclose()
+            await self._database.close()
+        log.info("stopped")
+
+    def stop(self) -> None:
+        """Asks `run` to finish."""
+        self._stopping.set()
+        self._recorder.stop()
+
+    async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
+        """Repeats a job until the stop; one that fails is repeated sooner."""
+        failing = False
+        while not self._stopping.is_set():
+            pause = seconds
+            try:
+                await job()
+                failing = False
+            except InferstackError as error:
+                if not failing:
+                    log.warning("%s waits: %s", job.__name__.strip("_"), error)
+                failing = True
+                pause = min(seconds, RETRY)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def _tick(self) -> None:
+        """Moves deadlines, retries and leases on. Replicas do it too, while any is alive."""
+        for name in self._deployments.names:
+            await TaskQueue(self._redis, name, self._settings).tick()
+
+    async def _sweep(self) -> None:
+        days = self._settings.result_retention_days
+        removed = await remove_old_tasks(self._history, self._objects, days)
+        if removed:
+            log.info("removed %d tasks older than %g days", removed, days)

@@ -1,0 +1,1 @@
+"""What outlives Redis: PostgreSQL for history and accounts, an object store for large bodies."""

@@ -1,0 +1,130 @@
+"""Writes batches of tasks: one statement for each, whatever is in them."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from psycopg import Error as DriverError
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from inferstack.errors import StorageUnavailableError
+from inferstack.storage.database import Database
+from inferstack.storage.rows import COLUMNS, UNENCODABLE, encode_columns
+from inferstack.task import Task, TaskError
+
+log = logging.getLogger(__name__)
+
+REFUSALS = ("22", "23", "54")
+"""SQLSTATE classes that are about a value, not about the server: data exception, integrity
+violation, and a program limit (JSON nested deeper than the server's stack, a row too long)."""
+
+
+class _Array(bytes):
+    """An array in PostgreSQL's binary format."""
+
+
+class _ArrayDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Any) -> bytes:
+        return bytes(obj)
+
+
+class _RefusedError(Exception):
+    """PostgreSQL does not take one of these rows; the others are not to blame."""
+
+
+def _upsert() -> str:
+    names = ", ".join(COLUMNS)
+    arrays = ", ".join(f"%b::{kind}[]" for kind in COLUMNS.values())
+    changes = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "id")
+    return (
+        f"INSERT INTO tasks ({names}) SELECT * FROM unnest({arrays}) "
+        f"ON CONFLICT (id) DO UPDATE SET {changes} "
+        "WHERE excluded.state_version > tasks.state_version"
+    )
+
+
+UPSERT = _upsert()
+
+
+class Archive:
+    """The writing half of the history."""
+
+    def __init__(self, database: Database) -> None:
+        """Args: database: a migrated database."""
+        self._database = database
+
+    async def write(self, tasks: Sequence[Task]) -> None:
+        """Stores tasks in one transaction; see `History.upsert`."""
+        latest: dict[str, Task] = {}
+        for task in tasks:
+            known = latest.get(task.spec.task_id)
+            if known is None or known.version < task.version:
+                latest[task.spec.task_id] = task
+        if not latest:
+            return
+        # By id: neighbours share index pages, and two recorders lock rows in the same order.
+        rows = [latest[task_id] for task_id in sorted(latest)]
+        async with self._database.transaction() as connection:
+            await _write(connection, rows)
+
+
+async def _write(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
+    """Stores tasks, halving a refused batch until the row to blame is alone."""
+    try:
+        await _insert(connection, tasks)
+    except _RefusedError as refusal:
+        if len(tasks) == 1:
+            await _write_without_bodies(connection, tasks[0], str(refusal.__cause__))
+            return
+        half = len(tasks) // 2
+        await _write(connection, tasks[:half])
+        await _write(connection, tasks[half:])
+
+
+async def _write_without_bodies(connection: AsyncConnection, task: Task, reason: str) -> None:
+    log.warning("task %s is archived without its input and result: %s", task.spec.task_id, reason)
+    note = f"input and result are not kept: {reason}"
+    error = TaskError(
+        type=task.error.type if task.error else "not-archived",
+        message=f"{task.error.message}; {note}" if task.error else note,
+        retryable=task.error.retryable if task.error else False,
+    )
+    bare = msgspec.structs.replace(
+        task,
+        spec=msgspec.structs.replace(task.spec, data=None, metadata=None),
+        result=None,
+        error=error,
+    )
+    try:
+        await _insert(connection, [bare])
+    except _RefusedError as refusal:
+        # Blocking the outbox for good would cost every later task its place in history.
+        log.error("task %s cannot be archived: %s", task.spec.task_id, refusal.__cause__)
+
+
+async def _insert(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
+    """One statement in a savepoint of its own.
+
+    Raises:
+        _RefusedError: a row has no place in the table; the cause says why.
+        StorageUnavailableError: PostgreSQL does not answer.
+    """
+    try:
+        columns = encode_columns(tasks)
+    except UNENCODABLE as error:
+        raise _RefusedError from error
+    raw = (await connection.get_raw_connection()).driver_connection
+    assert raw is not None, "the connection is open"
+    try:
+        async with raw.transaction(), raw.cursor() as cursor:
+            cursor.adapters.register_dumper(_Array, _ArrayDumper)
+            await cursor.execute(UPSERT, [_Array(column) for column in columns])
+    except DriverError as error:
+        if (error.sqlstate or "")[:2] in REFUSALS:
+            raise _RefusedError from error
+        raise StorageUnavailableError(f"PostgreSQL did not store the batch: {error}") from error

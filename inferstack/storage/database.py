@@ -1,0 +1,150 @@
+"""Connections to PostgreSQL, and its errors in the terms of inferstack."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    TimeoutError,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from inferstack.config import Settings
+from inferstack.errors import (
+    ConfigurationError,
+    ConflictError,
+    InferstackError,
+    InvalidRequestError,
+    StorageUnavailableError,
+)
+
+CONNECT_ARGS = {
+    "connect_timeout": 5,
+    "application_name": "inferstack",
+    # A server that vanished without a word must not hold a request for the kernel's 15 minutes.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+
+TRANSLATIONS: tuple[tuple[type[Exception], type[InferstackError], str], ...] = (
+    (DataError, InvalidRequestError, "the database cannot hold this value"),
+    (IntegrityError, ConflictError, "this exists already, or what it belongs to does not"),
+    (OperationalError, StorageUnavailableError, "PostgreSQL does not answer"),
+    (InterfaceError, StorageUnavailableError, "the connection to PostgreSQL broke"),
+    (InternalError, StorageUnavailableError, "PostgreSQL failed"),
+    (TimeoutError, StorageUnavailableError, "every connection to PostgreSQL is in use"),
+)
+"""Driver error, what it becomes, what to say; the first that fits wins."""
+
+
+def database_url(url: str) -> URL:
+    """The URL with the driver that inferstack uses everywhere, psycopg 3.
+
+    Raises:
+        ConfigurationError: it is not a PostgreSQL URL.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError("DATABASE_URL is not a URL; it takes postgresql://...") from None
+    if parsed.drivername not in SCHEMES:
+        raise ConfigurationError(
+            f"DATABASE_URL starts with {parsed.drivername}://; it takes postgresql://..."
+        )
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def sync_engine(url: str) -> Engine:
+    """A plain engine without a pool, for migrations."""
+    return create_engine(database_url(url), poolclass=NullPool, connect_args=CONNECT_ARGS)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns driver errors into errors of inferstack, by `TRANSLATIONS`.
+
+    A mistake in our own SQL stays what it is.
+    """
+    try:
+        yield
+    except (DBAPIError, TimeoutError) as error:
+        cause = str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
+        for driver, ours, saying in TRANSLATIONS:
+            if isinstance(error, driver):
+                raise ours(f"{saying}: {cause}") from error
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise StorageUnavailableError(f"PostgreSQL went away: {cause}") from error
+        raise
+
+
+class Database:
+    """A pool of connections to PostgreSQL."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        """Connects on first use.
+
+        Args:
+            url: `postgresql://user:password@host:port/name`.
+            pool_size: connections kept open; as many again may open under load.
+
+        Raises:
+            ConfigurationError: the URL is not one of PostgreSQL.
+        """
+        self._engine = create_async_engine(
+            database_url(url),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=5.0,
+            # Without it every pooled connection fails once after PostgreSQL restarted.
+            pool_pre_ping=True,
+            connect_args=CONNECT_ARGS,
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Database":
+        """The database of DATABASE_URL.
+
+        Raises:
+            ConfigurationError: it is missing or not a PostgreSQL URL.
+        """
+        if settings.database_url is None:
+            raise ConfigurationError("DATABASE_URL is not set; it takes postgresql://...")
+        return cls(settings.database_url)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction: committed at the end, rolled back when the block raises.
+
+        Raises:
+            StorageUnavailableError: PostgreSQL does not answer.
+            InvalidRequestError: a value that PostgreSQL cannot hold.
+            ConflictError: a uniqueness or reference rule is broken.
+        """
+        with translated():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    async def check(self) -> None:
+        """Asks PostgreSQL for an answer, for health checks.
+
+        Raises:
+            StorageUnavailableError: there is none.
+        """
+        async with self.transaction() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._engine.dispose()

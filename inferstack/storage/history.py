@@ -1,0 +1,201 @@
+"""What became of every task: one row each, written in batches by the recorder."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import ColumnElement, Text, cast, delete, select
+
+from inferstack.errors import InvalidRequestError
+from inferstack.storage.archive import Archive
+from inferstack.storage.database import Database
+from inferstack.storage.rows import decode_row
+from inferstack.storage.tables import tasks as table
+from inferstack.task import TERMINAL, Priority, Task, TaskState
+
+CLOCK_SLACK = 3600.0
+"""Seconds by which the clock in a task's id (the API's) may be off from Redis's."""
+
+BODIES = ("input", "result")
+DOCUMENTS = (*BODIES, "error", "metadata")
+
+
+class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which tasks to list; a field left out does not restrict."""
+
+    status: TaskState | None = None
+    model: str | None = None
+    priority: Priority | None = None
+    since: float | None = None
+    """Unix seconds: tasks created at this time or later."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
+    cursor: str | None = None
+    """`next_cursor` of the page before."""
+
+
+class HistoryPage(msgspec.Struct, frozen=True):
+    """A page of tasks, newest first, without their inputs and results."""
+
+    tasks: list[Task]
+    next_cursor: str | None
+    """None on the last page."""
+
+
+class OldTask(NamedTuple):
+    """A finished task that is older than the retention, and its keys in the object store."""
+
+    task_id: str
+    keys: list[str]
+
+
+class History:
+    """The tasks in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        """Args: database: a migrated database."""
+        self._database = database
+        self._archive = Archive(database)
+
+    async def upsert(self, tasks: Sequence[Task]) -> None:
+        """Stores tasks, all or none; a row that holds the same or a later version stays.
+
+        A task whose row PostgreSQL refuses is stored without its input, result and metadata
+        and with an error that says so.
+
+        Args:
+            tasks: any number; a few hundred is cheapest.
+
+        Raises:
+            StorageUnavailableError: PostgreSQL does not answer; nothing is known to be stored.
+        """
+        await self._archive.write(tasks)
+
+    async def get(self, task_id: str) -> Task | None:
+        """One task with its input (as `msgspec.Raw`) and result; None if it is not archived.
+
+        Raises:
+            StorageUnavailableError: PostgreSQL does not answer.
+        """
+        key = _uuid(task_id)
+        if key is None:
+            return None
+        async with self._database.transaction() as connection:
+            found = await connection.execute(select(*_columns()).where(table.c.id == key))
+            row = found.one_or_none()
+        return None if row is None else decode_row(row)
+
+    async def older_than(self, days: float, limit: int) -> list[OldTask]:
+        """The oldest finished tasks past the retention, and the objects that hold their bodies.
+
+        The caller deletes the objects first and the tasks then, so that a crash between the
+        two leaves nothing behind that nobody knows of.
+
+        Args:
+            days: how long tasks are kept after they finished.
+            limit: at most so many.
+        """
+        until = datetime.now(UTC).timestamp() - days * 86400.0
+        query = (
+            select(table.c.id, table.c.input_ref, table.c.result_ref)
+            .where(
+                table.c.id < _first_id(until + CLOCK_SLACK),
+                table.c.state.in_([state.value for state in TERMINAL]),
+                table.c.completed_at < datetime.fromtimestamp(until, UTC),
+            )
+            .order_by(table.c.id)
+            .limit(limit)
+        )
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).all()
+        return [OldTask(str(key), [ref for ref in refs if ref]) for key, *refs in rows]
+
+    async def delete(self, task_ids: Sequence[str]) -> None:
+        """Removes tasks; those that are gone already do no harm."""
+        keys = [UUID(task_id) for task_id in task_ids]
+        async with self._database.transaction() as connection:
+            await connection.execute(delete(table).where(table.c.id.in_(keys)))
+
+    # Last, because its name hides the type in what follows.
+    async def list(self, tenant: str | None, filter: HistoryFilter) -> HistoryPage:
+        """A page of tasks, newest first.
+
+        Args:
+            tenant: whose tasks; None for everybody's.
+            filter: which of them.
+
+        Raises:
+            InvalidRequestError: the cursor is not one of ours.
+            StorageUnavailableError: PostgreSQL does not answer.
+        """
+        query = (
+            select(*_columns(without=BODIES))
+            .where(*_conditions(tenant, filter))
+            .order_by(table.c.id.desc())
+            .limit(filter.limit + 1)
+        )
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).all()
+        page = [decode_row(row) for row in rows[: filter.limit]]
+        more = len(rows) > filter.limit
+        return HistoryPage(page, page[-1].spec.task_id if more else None)
+
+
+def _columns(without: Sequence[str] = ()) -> list[ColumnElement[Any]]:
+    """The columns for `decode_row`: documents as text, since they are handed on unparsed."""
+    return [
+        cast(column, Text).label(column.name) if column.name in DOCUMENTS else column
+        for column in table.c
+        if column.name not in without
+    ]
+
+
+def _conditions(tenant: str | None, filter: HistoryFilter) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if tenant is not None:
+        found.append(table.c.tenant == tenant)
+    if filter.status is not None:
+        found.append(table.c.state == filter.status.value)
+        if filter.status is not TaskState.COMPLETED:
+            # Said again as the partial index says it: a parameter does not prove it.
+            found.append(table.c.state != "completed")
+    if filter.model is not None:
+        found.append(table.c.model == filter.model)
+    if filter.priority is not None:
+        found.append(table.c.priority == filter.priority.value)
+    if filter.since is not None:
+        found += _since(filter.since)
+    if filter.cursor is not None:
+        key = _uuid(filter.cursor)
+        if key is None:
+            raise InvalidRequestError(
+                "cursor is not a cursor of this list",
+                errors=[{"field": "cursor", "message": "takes the next_cursor of a page"}],
+            )
+        found.append(table.c.id < key)
+    return found
+
+
+def _since(seconds: float) -> list[ColumnElement[bool]]:
+    """The bound on the id makes the index scan end; the one on `created_at` is exact."""
+    try:
+        time = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequestError(
+            "since is not a time", errors=[{"field": "since", "message": "takes a recent time"}]
+        ) from None
+    return [table.c.id >= _first_id(seconds - CLOCK_SLACK), table.c.created_at >= time]
+
+
+def _first_id(seconds: float) -> UUID:
+    """The lowest UUIDv7 of a time; task ids carry milliseconds in their first 48 bits."""
+    millis = min(max(int(seconds * 1000), 0), (1 << 48) - 1)
+    return UUID(int=millis << 80)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text) if len(text) == 36 else None
+    except ValueError:
+        return None

@@ -1,0 +1,126 @@
+"""Large inputs and results: a local folder or any S3-compatible store, by one library."""
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, S3Store
+
+from inferstack.config import Settings
+from inferstack.errors import NotFoundError, StorageUnavailableError
+
+FOLDER = "objects"
+DEFAULT_BUCKET = str(Settings.model_fields["s3_bucket"].default)
+
+
+class ObjectStore:
+    """Bodies by key. Writing a key again with the same body changes nothing."""
+
+    def __init__(self, store: LocalStore | S3Store) -> None:
+        """Args: store: where the bodies lie; see `from_settings`."""
+        self._store = store
+        self._folder = store.prefix if isinstance(store, LocalStore) else None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "ObjectStore":
+        """S3 when an endpoint, a key or a bucket of one's own is set, else a local folder."""
+        if settings.s3_endpoint or settings.s3_access_key or settings.s3_bucket != DEFAULT_BUCKET:
+            return cls(_s3(settings))
+        return cls(LocalStore(settings.inferstack_home.absolute() / FOLDER, mkdir=True))
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Stores a body; when this returns it survives a crash of the machine.
+
+        Args:
+            key: a path such as `tasks/<id>/input`.
+            body: any bytes.
+
+        Raises:
+            StorageUnavailableError: the store does not answer or has no room.
+        """
+        with _translated(key):
+            await self._store.put_async(key, body)
+            if self._folder is not None:
+                await asyncio.to_thread(_sync, Path(self._folder) / key, Path(self._folder))
+
+    async def get(self, key: str) -> bytes:
+        """The body of a key.
+
+        Raises:
+            NotFoundError: there is none.
+            StorageUnavailableError: the store does not answer.
+        """
+        with _translated(key):
+            found = await self._store.get_async(key)
+            return bytes(await found.bytes_async())
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Removes bodies; keys that are gone already do no harm.
+
+        Raises:
+            StorageUnavailableError: the store does not answer.
+        """
+        for key in keys:
+            try:
+                with _translated(key):
+                    await self._store.delete_async(key)
+            except NotFoundError:
+                continue
+
+    async def check(self) -> None:
+        """Asks the store for an answer, for health checks.
+
+        Raises:
+            StorageUnavailableError: there is none.
+        """
+        try:
+            with _translated("health"):
+                await self._store.head_async("health")
+        except NotFoundError:
+            return
+
+
+def _s3(settings: Settings) -> S3Store:
+    """Without keys the client looks for the machine's own credentials, as on AWS."""
+    access, secret = settings.s3_access_key, settings.s3_secret_key
+    options: dict[str, Any] = {"region": settings.s3_region}
+    if settings.s3_endpoint:
+        options["endpoint"] = settings.s3_endpoint
+    if access and secret:
+        options["access_key_id"] = access.get_secret_value()
+        options["secret_access_key"] = secret.get_secret_value()
+    plain = (settings.s3_endpoint or "").startswith("http://")
+    return S3Store(
+        settings.s3_bucket,
+        **options,
+        client_options={"allow_http": plain, "timeout": "30s", "connect_timeout": "3s"},
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
+    )
+
+
+def _sync(path: Path, folder: Path) -> None:
+    """Writes a file and the folders that lead to it through to the disk."""
+    for part in (path, *path.parents):
+        handle = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if part == folder:
+            return
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    """Turns the library's errors into errors of inferstack."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no object {key}") from error
+    except (BaseError, OSError) as error:
+        raise StorageUnavailableError(f"the object store failed on {key}: {error}") from error

@@ -1,0 +1,1 @@
+"""What every process says about itself: metrics and logs."""

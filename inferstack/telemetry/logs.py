@@ -1,0 +1,77 @@
+"""Log lines of every process: one JSON object a line, or plain text for people."""
+
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
+QUIET = ("uvicorn.access", "httpx", "httpcore", "filelock", "urllib3", "ray.serve")
+TEXT = "%(asctime)s %(levelname)-7s %(service)s %(name)s: %(message)s"
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, service, logger, message, and every `extra`."""
+
+    def __init__(self, service: str) -> None:
+        """Args: service: which program writes, such as `api` or `recorder`."""
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line for a record, without a line break inside."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in STANDARD}
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        return _encode(line)
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people."""
+
+    def __init__(self, service: str) -> None:
+        """Args: service: which program writes."""
+        super().__init__(TEXT, defaults={"service": service})
+
+
+def setup(service: str, *, level: str = "INFO", style: Literal["json", "text"] = "json") -> None:
+    """Sends every logger of this process to stderr, in one format; call it once, first.
+
+    Args:
+        service: which program writes, such as `api` or `recorder`.
+        level: the lowest level that is written.
+        style: `json` for machines, `text` for people.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service) if style == "json" else TextFormatter(service))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+
+
+def _encode(line: dict[str, Any]) -> str:
+    try:
+        return _encoder.encode(line).decode()
+    except (TypeError, ValueError, RecursionError):
+        # An `extra` that is no JSON must not lose the line.
+        return _encoder.encode({name: str(value) for name, value in line.items()}).decode()

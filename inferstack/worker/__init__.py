@@ -1,0 +1,1 @@
+"""Replicas: they claim, batch, compute and complete."""

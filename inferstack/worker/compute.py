@@ -1,0 +1,156 @@
+"""The one thread that calls the model."""
+
+import queue
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from inferstack.batching import Batch, CostFit
+from inferstack.engines.base import Engine, device_lost, summary
+from inferstack.errors import EngineError, InferstackError, OutputMismatchError
+from inferstack.lifecycle.replica import Lease
+from inferstack.task import TaskError
+
+MAX_TRACEBACK = 4000
+
+
+class Work:
+    """A claimed task on its way through the replica."""
+
+    __slots__ = ("cost", "lease", "rank", "suspect", "value")
+
+    def __init__(self, lease: Lease, value: Any, cost: float, rank: int) -> None:
+        """Args: value, cost: the prepared input. rank: number of its lane, 0 first."""
+        self.lease = lease
+        self.value = value
+        self.cost = cost
+        self.rank = rank
+        self.suspect = lease.crashes > 0
+
+
+class Job:
+    """One batch, from the plan to its outputs."""
+
+    __slots__ = ("batch", "claimed", "finished", "outputs", "started")
+
+    def __init__(self, batch: Batch[Work], claimed: float) -> None:
+        """Args: claimed: when its tasks were claimed, by the monotonic clock."""
+        self.batch = batch
+        self.claimed = claimed
+        self.started = 0.0
+        self.finished = 0.0
+        self.outputs: list[Any] = []
+        """One for each item of the batch: an output, or a TaskError in its place."""
+
+    @property
+    def leases(self) -> list[Lease]:
+        """Of the tasks in the batch."""
+        return [work.lease for work in self.batch.items]
+
+
+class Compute:
+    """Runs jobs in order. Everything here but `_main` and below is for the event loop."""
+
+    def __init__(self, engine: Engine, fit: CostFit, wake: Callable[[], None]) -> None:
+        """Starts nothing.
+
+        Args:
+            engine: a loaded model.
+            fit: learns how long batches take.
+            wake: called in the compute thread when there is something in `finished`.
+        """
+        self.finished: deque[Job] = deque()
+        self.lost: BaseException | None = None
+        """Why the process cannot go on."""
+        self._engine = engine
+        self._fit = fit
+        self._wake = wake
+        self._ahead: deque[Job] = deque()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._main, name="compute", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread once all jobs are done; does not wait for it."""
+        self._jobs.put(None)
+
+    def put(self, job: Job) -> None:
+        """Hands over a job; its batch must have begun."""
+        self._ahead.append(job)
+        self._jobs.put(job)
+
+    def ahead(self) -> list[Job]:
+        """Jobs that are handed over and not finished, the running one first."""
+        # A copy: the compute thread takes jobs off at any time.
+        return list(self._ahead)
+
+    def running_for(self, now: float) -> float:
+        """Seconds that the running batch has taken; 0 if none runs."""
+        jobs = self.ahead()
+        return now - jobs[0].started if jobs and jobs[0].started else 0.0
+
+    def remaining(self, now: float) -> float | None:
+        """Predicted seconds until all jobs are done; None if nothing is known."""
+        jobs = self.ahead()
+        if not jobs:
+            return 0.0
+        model = self._fit.model()
+        if model is None:
+            return None
+        total = sum(model.seconds(len(job.batch.items), job.batch.longest) for job in jobs)
+        begun = now - jobs[0].started if jobs[0].started else 0.0
+        return max(0.0, total - begun)
+
+    def _main(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.started = time.monotonic()
+            job.outputs = self._run(job.batch.items)
+            job.finished = time.monotonic()
+            if self.lost is None:
+                items = len(job.batch.items)
+                self._fit.observe(items, job.batch.longest, job.finished - job.started)
+            self.finished.append(job)
+            self._ahead.popleft()
+            self._wake()
+            if self.lost is not None:
+                return
+
+    def _run(self, items: list[Work]) -> list[Any]:
+        """Outputs in order; a batch that raises is halved until the poisonous item is alone."""
+        try:
+            outputs = self._engine.predict([work.value for work in items])
+            if len(outputs) != len(items):
+                raise OutputMismatchError(f"{len(items)} inputs gave {len(outputs)} outputs")
+        # SystemExit and the like in a model's code must not end the thread either.
+        except BaseException as error:
+            if device_lost(error):
+                self.lost = error
+                return [as_task_error(error)] * len(items)
+            if len(items) == 1 or isinstance(error, OutputMismatchError):
+                return [as_task_error(error)] * len(items)
+        else:
+            return outputs
+        half = len(items) // 2
+        first = self._run(items[:half])
+        if self.lost is not None:
+            return first + [as_task_error(self.lost)] * (len(items) - half)
+        return first + self._run(items[half:])
+
+
+def as_task_error(error: BaseException) -> TaskError:
+    """What the owner of a task reads when its attempt failed with this exception."""
+    kind = type(error) if isinstance(error, InferstackError) else EngineError
+    text = error.detail if isinstance(error, InferstackError) else summary(error)
+    trace = "".join(traceback.format_exception(error))
+    return TaskError(
+        type=kind.slug,
+        message=text,
+        retryable=kind.retryable,
+        traceback=trace[-MAX_TRACEBACK:],
+    )

@@ -1,0 +1,187 @@
+"""Claims tasks, plans batches and hands them to the compute thread."""
+
+import asyncio
+import logging
+import time
+from typing import NamedTuple
+
+from inferstack.batching import Batch, CostFit, CostModel, Limits, plan
+from inferstack.engines.base import Engine
+from inferstack.errors import InferstackError
+from inferstack.lifecycle.replica import Lease
+from inferstack.task import Priority
+from inferstack.worker.compute import Compute, Job, Work, as_task_error
+from inferstack.worker.held import Held, insist
+from inferstack.worker.report import Report
+from inferstack.worker.session import Session
+
+log = logging.getLogger(__name__)
+
+IDLE_WAIT = 1.0
+"""Seconds that an idle replica waits for the bell at a time; bounds how long a drain takes."""
+PAUSE = 0.5
+"""Seconds between two tries while the queue does not answer."""
+SLACK = 0.05
+"""Share of compute time given up for earlier results, see `batching.Limits`."""
+HANDLING = 0.002
+"""Seconds of queue traffic that a batch costs beside its compute time."""
+WINDOWS_HELD = 4
+"""Windows that may be held before claiming stops: bounds memory while results cannot be sent."""
+RANKS = {priority: rank for rank, priority in enumerate(Priority)}
+
+
+class Appetite(NamedTuple):
+    """How much a replica claims, and when."""
+
+    batch_size: int
+    lookahead: int = 1
+    """Batches claimed at once, to sort inputs by cost."""
+    batch_wait: float = 0.0
+    """Seconds that a free device waits for a batch to fill, from its first task."""
+
+    @property
+    def window(self) -> int:
+        """Tasks claimed at once."""
+        return self.batch_size * self.lookahead
+
+
+class Feed:
+    """Keeps one batch ahead of the device, and no more."""
+
+    def __init__(
+        self,
+        session: Session,
+        engine: Engine,
+        compute: Compute,
+        report: Report,
+        held: Held,
+        fit: CostFit,
+        appetite: Appetite,
+    ) -> None:
+        """Args: held: what is claimed goes there. fit: predicts how long batches take."""
+        self.draining = False
+        self.progress = asyncio.Event()
+        """Set whenever a batch has finished."""
+        self._session = session
+        self._engine = engine
+        self._compute = compute
+        self._report = report
+        self._held = held
+        self._fit = fit
+        self._appetite = appetite
+        self._limits = Limits(appetite.batch_size, SLACK)
+        self._claim_time = 0.005
+
+    async def run(self) -> None:
+        """Feeds until `draining` is set; gives back what was claimed and did not begin."""
+        while not self.draining:
+            await self._until_hungry()
+            started = time.monotonic()
+            leases = await self._claim(self._appetite.window)
+            if not leases:
+                await self._bell(IDLE_WAIT)
+                continue
+            leases += await self._fill(started, len(leases))
+            for batch in plan(await self._prepare(leases), self._limits, self._cost_model()):
+                await self._hand_over(batch, started)
+
+    async def _until_hungry(self) -> None:
+        """Waits while what is handed over keeps the device busy long enough.
+
+        The next window is claimed late, when the rest is predicted to end within twice the time
+        of a claim: until then, tasks of a higher priority still come first and the window gets
+        fuller. It is claimed at once while nothing can be predicted.
+        """
+        most = WINDOWS_HELD * self._appetite.window
+        while (len(self._held) > most or len(self._compute.ahead()) > 1) and not self.draining:
+            await self._progressed(IDLE_WAIT)
+        while not self.draining:
+            remaining = self._compute.remaining(time.monotonic())
+            spare = 0.0 if remaining is None else remaining - max(2 * self._claim_time, 0.005)
+            if spare <= 0:
+                return
+            await self._progressed(min(spare, IDLE_WAIT))
+
+    async def _progressed(self, seconds: float) -> None:
+        self.progress.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.progress.wait()
+        except TimeoutError:
+            return
+
+    async def _claim(self, limit: int) -> list[Lease]:
+        started = time.monotonic()
+        try:
+            leases = await self._session.claim(limit)
+        except InferstackError as error:
+            log.warning("cannot claim: %s", error)
+            await asyncio.sleep(PAUSE)
+            return []
+        self._claim_time += 0.2 * (time.monotonic() - started - self._claim_time)
+        self._held.add(leases)
+        return leases
+
+    async def _bell(self, seconds: float) -> None:
+        try:
+            await self._session.wait(seconds)
+        except InferstackError as error:
+            log.warning("cannot wait for work: %s", error)
+            await asyncio.sleep(PAUSE)
+
+    async def _fill(self, started: float, count: int) -> list[Lease]:
+        """More tasks for a batch that is not full, as long as the device is free."""
+        more: list[Lease] = []
+        until = started + self._appetite.batch_wait
+        while not self._compute.ahead() and not self.draining:
+            missing = self._appetite.batch_size - count - len(more)
+            left = until - time.monotonic()
+            if missing <= 0 or left <= 0:
+                break
+            # Redis counts in milliseconds, and takes 0 for endless.
+            await self._bell(max(left, 0.001))
+            more += await self._claim(missing)
+        return more
+
+    async def _prepare(self, leases: list[Lease]) -> list[Work]:
+        inputs = [lease.spec.data for lease in leases]
+        if self._engine.prepares_quickly:
+            prepared = self._engine.prepare(inputs)
+        else:
+            prepared = await asyncio.to_thread(self._engine.prepare, inputs)
+        works: list[Work] = []
+        for lease, made in zip(leases, prepared, strict=True):
+            if isinstance(made, InferstackError):
+                self._report.refuse(lease, as_task_error(made))
+            else:
+                works.append(Work(lease, made.value, made.cost, RANKS[lease.spec.priority]))
+        return works
+
+    def _cost_model(self) -> CostModel:
+        model = self._fit.model()
+        if model is None:
+            return CostModel()
+        return CostModel(model.overhead + HANDLING, model.rate)
+
+    async def _hand_over(self, batch: Batch[Work], claimed: float) -> None:
+        """Begins a batch and hands it over, at most one ahead of the one that computes.
+
+        A suspect begins when the device is idle, and nothing begins beside it.
+        """
+        while not self.draining and (ahead := self._compute.ahead()):
+            alone = batch.exclusive or ahead[0].batch.exclusive
+            if len(ahead) < 2 and not alone:
+                break
+            await self._progressed(IDLE_WAIT)
+        items = [work for work in batch.items if work.lease in self._held]
+        if self.draining:
+            leases = [work.lease for work in items]
+            await insist("release", lambda: self._session.release(leases))
+            self._held.forget(leases)
+        elif items:
+            job = Job(batch._replace(items=items), claimed)
+            # The note in the queue names all that may be computing, also the batch under way.
+            ahead = self._compute.ahead()
+            begun = [lease for other in [*ahead, job] for lease in other.leases]
+            await insist("begin", lambda: self._session.begin(begun))
+            self._compute.put(job)

@@ -1,0 +1,164 @@
+"""A replica: claims, plans, computes, completes. Knows neither Ray nor HTTP.
+
+Coroutines share one event loop: `Feed` claims and hands batches to the compute thread, `Report`
+sends what has finished while the next batch computes, and the worker keeps its leases and itself
+alive and watches over the running batch.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from inferstack.batching import CostFit
+from inferstack.config import Settings
+from inferstack.deployment import Deployment, ReplicaStatus
+from inferstack.engines.base import Engine, summary
+from inferstack.errors import InferstackError
+from inferstack.worker.compute import Compute
+from inferstack.worker.feed import Appetite, Feed
+from inferstack.worker.held import Held
+from inferstack.worker.report import Report
+from inferstack.worker.session import Session
+
+log = logging.getLogger(__name__)
+
+BEAT = 1.0
+"""Seconds between heartbeats."""
+EXIT_STUCK = 70
+"""Exit code when the device is lost or a batch is stuck; the leases bring the tasks back."""
+
+
+class Worker:
+    """One replica of one deployment. Make it inside the event loop that runs it."""
+
+    def __init__(
+        self,
+        session: Session,
+        engine: Engine,
+        deployment: Deployment,
+        settings: Settings,
+        *,
+        appetite: Appetite | None = None,
+        fit: CostFit | None = None,
+        end_process: Callable[[int], object] = os._exit,
+    ) -> None:
+        """Makes a worker; `run` starts it.
+
+        Args:
+            session: its access to the queue.
+            engine: the loaded model.
+            deployment: what it serves.
+            settings: for the lease.
+            appetite: how much it claims; one batch at a time, without waiting, if None.
+            fit: what the warm-up measured.
+            end_process: called with an exit code when the process cannot go on.
+        """
+        fit = fit or CostFit()
+        appetite = appetite or Appetite(deployment.batch_size)
+        self._session = session
+        self._engine = engine
+        self._timeout = deployment.compute_timeout
+        self._extend_every = settings.lease / 3
+        self._end_process = end_process
+        self._held = Held()
+        self._compute = Compute(engine, fit, self._wake_from_thread)
+        self._report = Report(session, self._held, self._compute, appetite.batch_size)
+        self._feed = Feed(session, engine, self._compute, self._report, self._held, fit, appetite)
+        self._loop = asyncio.get_running_loop()
+        self._wake_pending = False
+        self._alive_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Works until `drain` is called and everything that began is reported.
+
+        Raises:
+            ExceptionGroup: something unforeseen; the process should end.
+        """
+        self._compute.start()
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(self._beat()), group.create_task(self._watch())]
+            report = group.create_task(self._report.run())
+            await group.create_task(self._feed.run())
+            self._compute.stop()
+            self._report.closing = True
+            self._report.wake.set()
+            await report
+            for keeper in keepers:
+                keeper.cancel()
+        with contextlib.suppress(InferstackError):
+            await self._session.leave()
+
+    def drain(self) -> None:
+        """Claims no more, finishes what began, gives the rest back; then `run` ends.
+
+        May be called from any thread.
+        """
+        self._feed.draining = True
+        self._wake_from_thread()
+
+    def status(self) -> ReplicaStatus:
+        """What the replica says of itself."""
+        running = self._compute.ahead()[:1]
+        return ReplicaStatus(
+            worker=self._session.worker,
+            device=self._engine.device,
+            state="draining" if self._feed.draining else "ready",
+            capacity=round(self._report.capacity, 3),
+            running=sum(len(job.batch.items) for job in running),
+            batches=self._report.batches,
+            completed=self._report.completed,
+        )
+
+    def silent_for(self) -> float:
+        """Seconds since the event loop last showed a sign of life. From any thread."""
+        return time.monotonic() - self._alive_at
+
+    def _wake_from_thread(self) -> None:
+        """Wakes the coroutines, once for everything that finished meanwhile."""
+        if not self._wake_pending:
+            self._wake_pending = True
+            # The loop may be closed when the process ends in the middle of a batch.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._wake_pending = False
+        self._feed.progress.set()
+        self._report.wake.set()
+
+    async def _beat(self) -> None:
+        """Keeps the replica and its leases alive."""
+        extended = time.monotonic()
+        while True:
+            try:
+                await self._session.heartbeat(self.status())
+                if time.monotonic() - extended >= self._extend_every:
+                    extended = time.monotonic()
+                    await self._extend()
+            except InferstackError as error:
+                log.warning("no heartbeat: %s", error)
+            await asyncio.sleep(BEAT)
+
+    async def _extend(self) -> None:
+        leases = self._held.all()
+        if not leases:
+            return
+        lost = await self._session.extend(leases)
+        if lost:
+            log.info("%d tasks are no longer held", len(lost))
+            self._held.forget(lease for lease in leases if lease.task_id in lost)
+
+    async def _watch(self) -> None:
+        """Ends the process when the device is lost or a batch takes longer than it may."""
+        while True:
+            now = self._alive_at = time.monotonic()
+            if self._compute.lost is not None:
+                log.critical("device lost: %s", summary(self._compute.lost))
+                self._end_process(EXIT_STUCK)
+            if self._compute.running_for(now) > self._timeout:
+                log.critical("a batch is stuck for more than %s seconds", self._timeout)
+                self._end_process(EXIT_STUCK)
+            await asyncio.sleep(min(BEAT, self._timeout / 4))

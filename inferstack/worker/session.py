@@ -1,0 +1,41 @@
+"""What a worker needs of the queue; `lifecycle.replica.ReplicaSession` is the real one."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from inferstack.deployment import ReplicaStatus
+from inferstack.lifecycle.replica import Lease
+from inferstack.task import Execution, TaskError
+
+
+class Session(Protocol):
+    """See `ReplicaSession` for what each method promises."""
+
+    worker: str
+
+    async def claim(self, limit: int) -> list[Lease]:
+        """Leases up to `limit` tasks; never blocks."""
+
+    async def wait(self, seconds: float, /) -> None:
+        """Returns when there may be work, or after some seconds."""
+
+    async def begin(self, leases: Sequence[Lease]) -> None:
+        """Notes which tasks compute from now on."""
+
+    async def complete(self, done: Sequence[tuple[Lease, bytes, Execution]]) -> None:
+        """Stores results, each JSON."""
+
+    async def fail(self, failed: Sequence[tuple[Lease, TaskError, Execution]]) -> None:
+        """Ends failed attempts."""
+
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """Gives tasks back; no attempt is charged."""
+
+    async def extend(self, leases: Sequence[Lease]) -> set[str]:
+        """Prolongs leases; returns the ids that are lost."""
+
+    async def heartbeat(self, status: ReplicaStatus) -> None:
+        """Says that the replica lives."""
+
+    async def leave(self) -> None:
+        """Takes the replica off the live ones."""

@@ -1,0 +1,177 @@
+"""The queue as it should be: a pure model, one object a task, no Redis."""
+
+import math
+from dataclasses import dataclass, field
+
+LANES = ("high", "normal", "low")
+TERMINAL = {"completed", "failed", "cancelled", "expired"}
+
+
+@dataclass
+class ModelTask:
+    """One task; `where` is the index that holds it: a lane, `delay`, `lease` or nothing."""
+
+    task_id: str
+    lane: str
+    tenant: str
+    tag: float
+    state: str = "queued"
+    where: str = ""
+    attempt: int = 0
+    uncharged: int = 0
+    failures: int = 0
+    crashes: int = 0
+    version: int = 1
+    worker: str = ""
+    result: bytes | None = None
+    expires: bool = True
+
+
+@dataclass
+class ModelQueue:
+    """Predicts what every script answers and leaves behind."""
+
+    max_attempts: int
+    max_crashes: int
+    max_queue: int
+    max_tenant: int
+    tasks: dict[str, ModelTask] = field(default_factory=dict)
+    keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    virtual: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LANES, 0.0))
+    tags: dict[tuple[str, str], float] = field(default_factory=dict)
+    claims: int = 0
+    live: set[str] = field(default_factory=set)
+    began: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+
+    def waiting(self, lane: str) -> list[ModelTask]:
+        """Tasks of a lane in the order they are served."""
+        held = [task for task in self.tasks.values() if task.where == lane]
+        return sorted(held, key=lambda task: (task.tag, task.task_id))
+
+    def unfinished(self, tenant: str) -> int:
+        """Tasks of a tenant that are not terminal."""
+        return sum(t.tenant == tenant and t.state not in TERMINAL for t in self.tasks.values())
+
+    def enqueue(
+        self, task_id: str, lane: str, tenant: str, cost: float, key: str, print_: str, expires: bool
+    ) -> tuple[str, str, int]:
+        """Status, id and how many are ahead."""
+        if task_id in self.tasks:
+            return "dup", task_id, 0
+        if key and (tenant, key) in self.keys:
+            holder, known = self.keys[tenant, key]
+            return ("dup" if known == print_ else "mismatch"), holder, 0
+        if sum(len(self.waiting(each)) for each in LANES) >= self.max_queue:
+            return "full", task_id, 0
+        if self.unfinished(tenant) >= self.max_tenant:
+            return "tenant-full", task_id, 0
+        if key:
+            self.keys[tenant, key] = task_id, print_
+        tag = max(self.virtual[lane], self.tags.get((lane, tenant), 0.0)) + cost
+        self.tags[lane, tenant] = tag
+        higher = LANES[: LANES.index(lane) + 1]
+        ahead = sum(len(self.waiting(each)) for each in higher)
+        self.tasks[task_id] = ModelTask(task_id, lane, tenant, tag, where=lane, expires=expires)
+        return "ok", task_id, ahead
+
+    def claim(self, worker: str, limit: int) -> list[ModelTask]:
+        """The tasks that a replica gets."""
+        total = sum(len(self.waiting(lane)) for lane in LANES)
+        if total == 0:
+            return []
+        limit = min(limit, math.ceil(total / max(1, len(self.live))))
+        self.claims += 1
+        order = LANES[::-1] if self.claims % 8 == 0 else LANES
+        taken: list[ModelTask] = []
+        for lane in order:
+            chosen = self.waiting(lane)[: limit - len(taken)]
+            if chosen:
+                self.virtual[lane] = chosen[-1].tag
+            taken += chosen
+        for task in taken:
+            task.state, task.where, task.worker = "running", "lease", worker
+            task.attempt += 1
+            task.version += 1
+        return taken
+
+    def begin(self, worker: str, batch: list[tuple[str, int]]) -> None:
+        """Notes the batch of a replica."""
+        self.began[worker] = set(batch)
+
+    def complete(self, task_id: str, attempt: int, result: bytes) -> str:
+        """ok, again or stale."""
+        task = self.tasks.get(task_id)
+        if task is None or task.attempt != attempt:
+            return "stale"
+        if task.state == "running":
+            task.result = result
+            self._finish(task, "completed")
+            return "ok"
+        return "again" if task.state == "completed" else "stale"
+
+    def fail(self, task_id: str, attempt: int, final: bool) -> str:
+        """retry, failed or stale."""
+        task = self.tasks.get(task_id)
+        if task is None or task.attempt != attempt or task.state != "running":
+            return "stale"
+        task.failures += 1
+        if final or task.failures >= self.max_attempts:
+            self._finish(task, "failed")
+            return "failed"
+        task.state, task.where = "queued", "delay"
+        task.version += 1
+        return "retry"
+
+    def release(self, task_id: str, attempt: int) -> bool:
+        """Whether it went back."""
+        task = self.tasks.get(task_id)
+        if task is None or task.attempt != attempt or task.state != "running":
+            return False
+        self._requeue(task, charged=False)
+        return True
+
+    def cancel(self, task_id: str) -> str | None:
+        """The state it is in now."""
+        task = self.tasks.get(task_id)
+        if task is None:
+            return None
+        if task.state not in TERMINAL:
+            self._finish(task, "cancelled")
+        return task.state
+
+    def deadline_passes(self, task_id: str) -> None:
+        """What tick does to a task whose deadline is over."""
+        if self.tasks[task_id].state not in TERMINAL and self.tasks[task_id].expires:
+            self._finish(self.tasks[task_id], "expired")
+
+    def delay_passes(self, task_id: str) -> None:
+        """What tick does to a task whose retry is due."""
+        task = self.tasks[task_id]
+        if task.where == "delay":
+            task.where = task.lane
+
+    def lease_passes(self, task_id: str) -> None:
+        """What tick does to a task whose lease is over."""
+        task = self.tasks[task_id]
+        if task.where != "lease":
+            return
+        if (task_id, task.attempt) not in self.began.get(task.worker, set()):
+            self._requeue(task, charged=False)
+            return
+        task.crashes += 1
+        if task.crashes >= self.max_crashes:
+            self._finish(task, "failed")
+        else:
+            self._requeue(task, charged=True)
+
+    def _requeue(self, task: ModelTask, *, charged: bool) -> None:
+        task.state, task.where = "queued", task.lane
+        task.version += 1
+        task.uncharged += not charged
+
+    def _finish(self, task: ModelTask, state: str) -> None:
+        task.state, task.where = state, ""
+        task.version += 1
+        if self.unfinished(task.tenant) == 0:
+            for lane in LANES:
+                self.tags.pop((lane, task.tenant), None)

@@ -1,0 +1,161 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from inferstack.config import Settings, as_environment, load
+from inferstack.deployment import Deployment, DeploymentState
+from inferstack.queue.registry import Registry
+from inferstack.storage.migrations import migrate
+from tests.recorder.work import Work
+from tests.services import PostgresServer
+
+Start = Callable[..., subprocess.Popen[str]]
+COMMAND = [sys.executable, "-m", "inferstack.recorder"]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    """Starts recorder processes, and ends those that a test left."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(database_url: str | None = settings.database_url) -> subprocess.Popen[str]:
+        own = load(
+            database_url=database_url, redis_url=settings.redis_url, inferstack_home=tmp_path
+        )
+        running.append(
+            subprocess.Popen(COMMAND, env=as_environment(own), cwd=ROOT, text=True, stderr=-1)
+        )
+        return running[-1]
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+async def rows(url: str | None, expected: int, state: str = "completed") -> None:
+    """Waits until so many tasks are archived in a state."""
+    assert url is not None
+    count = -1
+    async with asyncio.timeout(40):
+        while count != expected:
+            await asyncio.sleep(0.05)
+            async with await psycopg.AsyncConnection.connect(url) as connection:
+                found = await connection.execute(
+                    "SELECT count(*) FROM tasks WHERE state = %s", (state,)
+                )
+                count = (await found.fetchone() or (0,))[0]
+
+
+async def known(work: Work) -> None:
+    deployment = Deployment(model="echo", version=1, state=DeploymentState.READY)
+    await Registry(work.redis).put(deployment)
+
+
+async def test_the_process_archives_and_ends_in_order(
+    work: Work, settings: Settings, start: Start
+) -> None:
+    await known(work)
+    process = start()
+    await work.submit(300)
+    await work.finish()
+    await rows(settings.database_url, 300)
+    assert await work.left() == 0
+    process.send_signal(signal.SIGTERM)
+    _, log = await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 0, log
+    assert '"message":"stopped"' in log
+
+
+async def test_a_process_killed_under_load_loses_nothing(
+    work: Work, settings: Settings, start: Start
+) -> None:
+    await known(work)
+    for _ in range(3):
+        process = start()
+        await work.submit(1000)
+        await work.finish()
+        while not await half_archived(work):
+            await asyncio.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        await asyncio.to_thread(process.communicate)
+        await work.submit(100)
+        await work.finish()
+    start()
+    await rows(settings.database_url, 3300)
+
+
+async def half_archived(work: Work) -> bool:
+    return await work.left() < 20
+
+
+async def test_what_a_removed_deployment_left_is_archived(
+    work: Work, settings: Settings, start: Start
+) -> None:
+    await known(work)
+    process = start()
+    await work.submit(1)
+    await rows(settings.database_url, 1, "queued")
+    process.terminate()
+    await asyncio.to_thread(process.communicate)
+    await work.finish()
+    await Registry(work.redis).remove("echo:1")
+    start()
+    await rows(settings.database_url, 1)
+
+
+async def test_deadlines_pass_without_any_replica(
+    work: Work, settings: Settings, start: Start
+) -> None:
+    await known(work)
+    start()
+    await work.submit(2, timeout=0.05)
+    await rows(settings.database_url, 2, "expired")
+
+
+async def test_deployments_become_rows(work: Work, settings: Settings, start: Start) -> None:
+    await known(work)
+    start()
+    await work.submit(1)
+    await rows(settings.database_url, 1, "queued")
+    assert settings.database_url is not None
+    with psycopg.connect(settings.database_url) as connection:
+        row = connection.execute("SELECT model, version, state FROM models").fetchone()
+    assert row == ("echo", 1, "ready")
+
+
+async def test_a_database_killed_and_started_again_gets_everything(
+    work: Work, start: Start
+) -> None:
+    with PostgresServer() as server:
+        migrate(server.url)
+        await known(work)
+        process = start(server.url)
+        await work.submit(100)
+        await rows(server.url, 100, "queued")
+        server.kill()
+        await work.finish()
+        await work.submit(100)
+        server.start()
+        await rows(server.url, 100, "completed")
+        await rows(server.url, 100, "queued")
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "DATABASE_URL"])
+def test_a_missing_url_is_one_line_and_exit_code_1(settings: Settings, name: str) -> None:
+    environment = as_environment(settings) | {name: ""}
+    done = subprocess.run(
+        COMMAND, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{name} is not set; it takes ")
+    assert done.stderr.count("\n") == 1

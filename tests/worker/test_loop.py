@@ -1,0 +1,341 @@
+"""The worker against a queue in memory: every promise of the loop."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+
+from inferstack.engines.base import DeviceLostError
+from inferstack.errors import InvalidInputError
+from inferstack.task import Priority
+from inferstack.worker.feed import Appetite
+from inferstack.worker.loop import EXIT_STUCK, Worker
+
+from .fakes import FakeEngine, MemorySession, deployment, lease, settings, slowly, work_off
+
+
+async def test_every_task_is_completed_once_with_its_own_output() -> None:
+    session = MemorySession([lease(n) for n in range(500)])
+    await work_off(session, FakeEngine(lambda values: [{"twice": 2 * v["n"]} for v in values]))
+    results = {key: orjson.loads(body) for key, (body, _) in session.done.items()}
+    assert results == {f"task-{n}": {"twice": 2 * n} for n in range(500)}
+    assert session.left
+
+
+async def test_batches_are_never_larger_than_the_batch_size() -> None:
+    engine = FakeEngine()
+    session = MemorySession([lease(n) for n in range(100)])
+    await work_off(session, engine, deployment=deployment(batch_size=8))
+    assert max(map(len, engine.batches)) == 8
+
+
+async def test_an_execution_tells_batch_size_and_times() -> None:
+    session = MemorySession([lease(n) for n in range(4)])
+    await work_off(session, FakeEngine(slowly(0.02)))
+    for _, execution in session.done.values():
+        assert execution.worker == session.worker
+        assert execution.batch_size == 4
+        assert execution.compute_ms >= 20
+        assert execution.batch_wait_ms >= 0
+
+
+async def test_numpy_outputs_become_json_numbers() -> None:
+    session = MemorySession([lease(1)])
+    row = np.array([0.5, -1.0], dtype=np.float32)
+    await work_off(session, FakeEngine(lambda values: [{"embedding": row} for _ in values]))
+    assert session.done["task-1"][0] == b'{"embedding":[0.5,-1.0]}'
+
+
+async def test_only_the_poisonous_task_of_a_batch_fails() -> None:
+    def picky(values: list[Any]) -> list[Any]:
+        if any(value["n"] == 13 for value in values):
+            raise ValueError("13 is unlucky")
+        return values
+
+    session = MemorySession([lease(n) for n in range(32)])
+    await work_off(session, FakeEngine(picky))
+    assert set(session.failed) == {"task-13"}
+    error = session.failed["task-13"]
+    assert (error.type, error.retryable) == ("engine-error", True)
+    assert error.message == "ValueError: 13 is unlucky"
+    assert error.traceback is not None
+    assert "picky" in error.traceback
+    assert len(session.done) == 31
+
+
+async def test_an_engine_that_exits_fails_the_task_and_not_the_replica() -> None:
+    def leaver(values: list[Any]) -> list[Any]:
+        if any(value["n"] == 1 for value in values):
+            raise SystemExit(3)
+        return values
+
+    session = MemorySession([lease(n) for n in range(3)])
+    await work_off(session, FakeEngine(leaver))
+    assert set(session.failed) == {"task-1"}
+    assert len(session.done) == 2
+
+
+async def test_a_wrong_number_of_outputs_fails_the_batch_loudly() -> None:
+    session = MemorySession([lease(n) for n in range(3)])
+    await work_off(session, FakeEngine(lambda values: values[:-1]))
+    assert {error.type for error in session.failed.values()} == {"output-mismatch"}
+    assert not next(iter(session.failed.values())).retryable
+    assert len(session.failed) == 3
+
+
+async def test_an_output_that_is_not_json_fails_its_task_only() -> None:
+    session = MemorySession([lease(n) for n in range(3)])
+    engine = FakeEngine(lambda values: [object() if v["n"] == 1 else v for v in values])
+    await work_off(session, engine)
+    assert set(session.failed) == {"task-1"}
+    assert not session.failed["task-1"].retryable
+    assert len(session.done) == 2
+
+
+async def test_an_input_that_the_model_refuses_fails_without_a_retry() -> None:
+    bad = lease(1, {"error": InvalidInputError("data.text has 300 tokens")})
+    session = MemorySession([lease(0), bad])
+    await work_off(session, FakeEngine())
+    error = session.failed["task-1"]
+    assert (error.type, error.retryable) == ("invalid-input", False)
+    assert set(session.done) == {"task-0"}
+
+
+async def test_inputs_of_similar_cost_share_a_batch() -> None:
+    costs = [10.0, 500.0] * 8
+    session = MemorySession([lease(n, {"cost": cost}) for n, cost in enumerate(costs)])
+    engine = FakeEngine(
+        lambda values: (time.sleep(1e-5 * len(values) * longest(values)), values)[1]
+    )
+    appetite = Appetite(batch_size=4, lookahead=4)
+    await work_off(session, engine, deployment=deployment(batch_size=4), appetite=appetite)
+    assert all(len({value["cost"] for value in batch}) == 1 for batch in engine.batches)
+
+
+def longest(values: list[Any]) -> float:
+    return float(max(value["cost"] for value in values))
+
+
+async def test_a_suspect_begins_alone_when_the_device_is_idle() -> None:
+    session = MemorySession([*(lease(n) for n in range(4)), lease(9, crashes=1)])
+    engine = FakeEngine(slowly(0.01))
+    await work_off(session, engine)
+    assert session.begun == [[f"task-{n}" for n in range(4)], ["task-9"]]
+    assert [len(batch) for batch in engine.batches] == [4, 1]
+
+
+async def test_a_batch_begins_before_it_computes_and_is_noted_with_the_one_under_way() -> None:
+    seen: list[list[str]] = []
+    session = MemorySession([lease(n) for n in range(8)])
+
+    def look(values: list[Any]) -> list[Any]:
+        noted = {task for note in session.begun for task in note}
+        seen.append([f"task-{v['n']}" for v in values if f"task-{v['n']}" not in noted])
+        time.sleep(0.02)
+        return values
+
+    await work_off(session, FakeEngine(look), deployment=deployment(batch_size=4))
+    assert seen == [[], []]
+    assert session.begun[1] == [f"task-{n}" for n in range(8)]
+
+
+async def test_the_next_batch_is_claimed_while_one_computes_and_no_more_than_one() -> None:
+    session = MemorySession([lease(n) for n in range(40)])
+    ahead: list[int] = []
+
+    def look(values: list[Any]) -> list[Any]:
+        time.sleep(0.03)
+        ahead.append(40 - len(session.waiting))
+        return values
+
+    engine = FakeEngine(look)
+    await work_off(session, engine, deployment=deployment(batch_size=4))
+    done = [4 * (n + 1) for n in range(len(ahead))]
+    # Claimed at the end of a batch: itself, the ones before, one prefetched, one being claimed.
+    assert all(claimed - own <= 8 for claimed, own in zip(ahead, done, strict=True))
+
+
+async def test_results_are_sent_while_the_next_batch_computes() -> None:
+    session = MemorySession([lease(n) for n in range(8)])
+    done_when_second_ran: list[int] = []
+
+    def look(values: list[Any]) -> list[Any]:
+        time.sleep(0.1)
+        done_when_second_ran.append(len(session.done))
+        return values
+
+    await work_off(session, FakeEngine(look), deployment=deployment(batch_size=4))
+    assert done_when_second_ran == [0, 4]
+
+
+async def test_a_free_device_waits_for_a_batch_to_fill() -> None:
+    session = MemorySession([lease(0)])
+    engine = FakeEngine()
+    session.expected = 2
+    asyncio.get_running_loop().call_later(0.05, lambda: session.waiting.append(lease(1)))
+    appetite = Appetite(batch_size=2, batch_wait=5.0)
+    started = time.monotonic()
+    await work_off(session, engine, deployment=deployment(batch_size=2), appetite=appetite)
+    assert [len(batch) for batch in engine.batches] == [2]
+    assert time.monotonic() - started < 4
+
+
+async def test_a_full_batch_never_waits() -> None:
+    session = MemorySession([lease(n) for n in range(4)])
+    appetite = Appetite(batch_size=4, batch_wait=10.0)
+    started = time.monotonic()
+    await work_off(session, FakeEngine(), deployment=deployment(batch_size=4), appetite=appetite)
+    assert time.monotonic() - started < 5
+
+
+async def test_a_drain_finishes_what_began_and_gives_the_rest_back() -> None:
+    session = MemorySession([lease(n) for n in range(16)])
+    began = threading.Event()
+    go_on = threading.Event()
+
+    def hold(values: list[Any]) -> list[Any]:
+        began.set()
+        go_on.wait(10)
+        return values
+
+    appetite = Appetite(batch_size=4, lookahead=4)
+    worker = Worker(
+        session, FakeEngine(hold), deployment(batch_size=4), settings(), appetite=appetite
+    )
+    running = asyncio.create_task(worker.run())
+    await asyncio.to_thread(began.wait, 10)
+    worker.drain()
+    go_on.set()
+    await asyncio.wait_for(running, 10)
+    assert set(session.done) | set(session.released) == {f"task-{n}" for n in range(16)}
+    assert not set(session.done) & set(session.released)
+    assert {"task-0", "task-1", "task-2", "task-3"} <= set(session.done)
+    assert len(session.released) >= 4
+    assert session.left
+
+
+async def test_results_wait_for_a_queue_that_is_away() -> None:
+    session = MemorySession([lease(n) for n in range(4)])
+
+    def breaks(values: list[Any]) -> list[Any]:
+        session.broken = 3
+        return values
+
+    await work_off(session, FakeEngine(breaks))
+    assert len(session.done) == 4
+
+
+async def test_a_replica_outlives_a_queue_that_is_away_while_idle() -> None:
+    session = MemorySession()
+    session.broken = 1
+    session.submit([lease(1)])
+    await work_off(session, FakeEngine())
+    assert set(session.done) == {"task-1"}
+
+
+async def test_lost_tasks_are_neither_computed_nor_reported() -> None:
+    session = MemorySession([lease(n) for n in range(12)])
+    session.lost = {"task-0", "task-11"}
+    session.expected = 10
+    engine = FakeEngine(slowly(1.3))
+    appetite = Appetite(batch_size=4, lookahead=3)
+    await work_off(
+        session,
+        engine,
+        deployment=deployment(batch_size=4),
+        settings=settings(lease=1.5),
+        appetite=appetite,
+    )
+    assert set(session.done) == {f"task-{n}" for n in range(1, 11)}
+    assert all(value["n"] != 11 for batch in engine.batches for value in batch)
+
+
+async def test_leases_are_extended_while_a_batch_computes() -> None:
+    session = MemorySession([lease(1)])
+    await work_off(session, FakeEngine(slowly(2.5)), settings=settings(lease=1.5))
+    assert session.extended[0] == ["task-1"]
+
+
+async def test_a_stuck_batch_ends_the_process() -> None:
+    ended: list[int] = []
+    session = MemorySession([lease(1)])
+    await work_off(
+        session,
+        FakeEngine(slowly(0.6)),
+        deployment=deployment(compute_timeout=0.2),
+        end_process=ended.append,
+    )
+    assert set(ended) == {EXIT_STUCK}
+
+
+async def test_a_lost_device_ends_the_process() -> None:
+    def lose(values: list[Any]) -> list[Any]:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    await check_end(lose)
+
+
+async def test_an_engine_can_say_that_its_device_is_lost() -> None:
+    def lose(values: list[Any]) -> list[Any]:
+        raise DeviceLostError
+
+    await check_end(lose)
+
+
+async def check_end(function: Any) -> None:
+    ended = asyncio.Event()
+    session = MemorySession([lease(n) for n in range(4)])
+    worker = Worker(
+        session,
+        FakeEngine(function),
+        deployment(),
+        settings(),
+        end_process=lambda code: ended.set() if code == EXIT_STUCK else None,
+    )
+    running = asyncio.create_task(worker.run())
+    await asyncio.wait_for(ended.wait(), 10)
+    worker.drain()
+    await asyncio.wait_for(running, 10)
+
+
+@pytest.mark.parametrize("error", [MemoryError("out"), ValueError("CUDA out of memory")])
+async def test_running_out_of_memory_halves_the_batch(error: BaseException) -> None:
+    def small(values: list[Any]) -> list[Any]:
+        if len(values) > 4:
+            raise error
+        return values
+
+    session = MemorySession([lease(n) for n in range(16)])
+    await work_off(session, FakeEngine(small))
+    assert len(session.done) == 16
+
+
+async def test_high_priority_tasks_of_a_window_compute_first() -> None:
+    rows = []
+    for number in range(12):
+        row = lease(number)
+        if number >= 8:
+            spec = msgspec.structs.replace(row.spec, priority=Priority.HIGH)
+            row = msgspec.structs.replace(row, spec=spec)
+        rows.append(row)
+    session = MemorySession(rows)
+    engine = FakeEngine()
+    appetite = Appetite(batch_size=4, lookahead=3)
+    await work_off(session, engine, deployment=deployment(batch_size=4), appetite=appetite)
+    assert [value["n"] for value in engine.batches[0]] == [8, 9, 10, 11]
+
+
+async def test_the_status_tells_device_counts_and_capacity() -> None:
+    session = MemorySession([lease(n) for n in range(64)])
+    worker = await work_off(session, FakeEngine(slowly(0.05)))
+    status = worker.status()
+    assert (status.device, status.completed, status.batches) == ("cpu", 64, 2)
+    assert 100 < status.capacity < 700
+    assert status.state == "draining"
+    assert session.statuses[0].state == "ready"
+    assert worker.silent_for() < 60
