@@ -7,9 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from inferstack.client.load import Load, run_blocking
-
 from benchmarks.machine import Foreign
+from inferstack.client.load import Load, run_blocking
 
 LONGEST = 300.0
 """Seconds after which a fixed number of requests is given up."""
@@ -80,9 +79,7 @@ class Client:
             foreign.steal_percent(),
         )
 
-    def fixed(
-        self, target: Target, kind: str, connections: int, count: int, number: int
-    ) -> Sample:
+    def fixed(self, target: Target, kind: str, connections: int, count: int, number: int) -> Sample:
         """The same requests for everybody, until the last is answered; always the own generator.
 
         Texts of mixed length need this: in a fixed time, a system that answers short texts

@@ -4,12 +4,11 @@ import time
 
 import msgspec
 
-from inferstack.client.load import Load, LoadReport, run_blocking
-
 from benchmarks.client import GRACE, Target
-from benchmarks.deploy import Deployment, cpu_seconds
+from benchmarks.deploy import Deployment, cpu_seconds, deployed
 from benchmarks.processes import free_port
-from benchmarks.rounds import Context, deployed, line
+from benchmarks.rounds import Context, line
+from inferstack.client.load import Load, LoadReport, run_blocking
 
 WAITED_RATE = 1200.0
 SUBMIT_RATE = 1000.0
@@ -74,11 +73,11 @@ def _at(target: Target, rate: float, seconds: float) -> FixedRate:
         )
     )
     expected = 200 if "Prefer" in target.headers else 202
-    good = report.statuses.get(expected, 0)
+    other = sum(count for status, count in report.statuses.items() if status != expected)
     return FixedRate(
         rate,
         round(report.rate, 1),
-        report.sent - good,
+        other + sum(report.errors.values()),
         report.statuses,
         report.errors,
         report.latency_ms,

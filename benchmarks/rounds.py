@@ -34,7 +34,7 @@ class Context(msgspec.Struct):
     say: Callable[[str], None]
     up_options: tuple[str, ...] = ()
     only: frozenset[str] = frozenset()
-    """Peers to measure; all if empty."""
+    """Systems to measure; all if empty."""
     skipped: dict[str, str] = {}
     """Systems that did not come up, and why."""
 
@@ -58,7 +58,7 @@ def calibrate(context: Context, model: str) -> dict[str, Variant]:
                 tried[variant] = 0.0
                 continue
             with started(context, peer, model, [kind], variant) as targets:
-                for target in targets.get(kind, [])[:1]:
+                for target in targets.values():
                     tried[variant] = _calibration_rate(context, target, kind)
                     context.say(f"{peer.name}, {variant}: {tried[variant]:,.0f} req/s")
         if tried:
@@ -75,7 +75,7 @@ def _calibration_rate(context: Context, target: Target, kind: str) -> float:
 @contextmanager
 def started(
     context: Context, peer: Peer, model: str, kinds: list[str], variant: Variant
-) -> Iterator[dict[str, list[Target]]]:
+) -> Iterator[dict[str, Target]]:
     """A running peer; no targets, and a note, if it does not come up."""
     running = peer.running(context.python, model, kinds, variant, context.place)
     try:
@@ -102,6 +102,8 @@ def throughput(context: Context, model: str) -> tuple[list[Sample], dict[str, st
     samples: list[Sample] = []
     for number in range(1, context.profile.rounds + 1):
         turn: list[Peer | None] = [None, *peers(context, model)]
+        if context.only and "inferstack" not in context.only:
+            turn.remove(None)
         for peer in turn if number % 2 else reversed(turn):
             if peer is None:
                 samples += _inferstack(context, model, kinds, number)
@@ -116,7 +118,7 @@ def throughput(context: Context, model: str) -> tuple[list[Sample], dict[str, st
 def _inferstack(context: Context, model: str, kinds: list[str], number: int) -> list[Sample]:
     with deployed(context.place, model, kinds[0], context.up_options) as stack:
         before = stack.archived()
-        targets = {kind: [stack.target(kind)] for kind in kinds}
+        targets = {kind: stack.target(kind) for kind in kinds}
         samples = _cells(context, targets, number)
         stack.settle(f"{MODELS[kinds[0]]}:1")
         kept, served = stack.archived() - before, sum(sample.completed for sample in samples)
@@ -125,19 +127,18 @@ def _inferstack(context: Context, model: str, kinds: list[str], number: int) -> 
     return samples
 
 
-def _cells(context: Context, targets: dict[str, list[Target]], number: int) -> list[Sample]:
+def _cells(context: Context, targets: dict[str, Target], number: int) -> list[Sample]:
     profile, client, samples = context.profile, context.client, []
-    for kind, known in targets.items():
-        for target in known:
-            client.closed(target, kind, CALIBRATION_CONNECTIONS, profile.warm_up, 0)
-            for connections in profile.connections:
-                if kind == "mixed":
-                    count = max(profile.mixed_count, 2 * connections)
-                    sample = client.fixed(target, kind, connections, count, number)
-                else:
-                    sample = client.closed(target, kind, connections, profile.seconds, number)
-                context.say(line(sample))
-                samples.append(sample)
+    for kind, target in targets.items():
+        client.closed(target, kind, CALIBRATION_CONNECTIONS, profile.warm_up, 0)
+        for connections in profile.connections:
+            if kind == "mixed":
+                count = max(profile.mixed_count, 2 * connections)
+                sample = client.fixed(target, kind, connections, count, number)
+            else:
+                sample = client.closed(target, kind, connections, profile.seconds, number)
+            context.say(line(sample))
+            samples.append(sample)
     return samples
 
 

@@ -42,8 +42,7 @@ class Peer:
     command: Callable[[Path, int], list[str]]
     """From the peers' interpreter and a port to a command line."""
     models: tuple[str, ...] = ("echo", "minilm")
-    paths: tuple[tuple[str, str], ...] = (("", "/infer"),)
-    """Suffix of the system's name, and path, of everything that is measured."""
+    path: str = "/infer"
     variants: tuple[Variant, ...] = VARIANTS
     extra: dict[str, str] = field(default_factory=dict)
     worker: Callable[[Path], list[str]] | None = None
@@ -52,8 +51,8 @@ class Peer:
     @contextmanager
     def running(
         self, python: Path, model: str, kinds: list[str], variant: Variant, logs: Path
-    ) -> Iterator[dict[str, list[Target]]]:
-        """Runs the peer; yields the targets of each kind of payload once it answers.
+    ) -> Iterator[dict[str, Target]]:
+        """Runs the peer; yields the target of each kind of payload once it answers.
 
         Args:
             python: the peers' interpreter.
@@ -75,28 +74,23 @@ class Peer:
             server = Server(self.name, self.command(python, port), environment, logs)
             stack.enter_context(server)
             base = f"http://127.0.0.1:{port}"
-            yield {kind: self._targets(server, base, kind) for kind in kinds}
+            yield {kind: self._target(server, base, kind) for kind in kinds}
 
-    def _targets(self, server: Server, base: str, kind: str) -> list[Target]:
-        targets = []
-        for suffix, path in self.paths:
-            bodies = [] if self.models == () else payloads.bodies(kind)
-            answer = server.wait_for(base + path, bodies[0] if bodies else None)
-            check(self.name, path, kind if bodies else "empty", answer)
-            targets.append(Target(self.name + suffix, base + path, bodies))
-        return targets
+    def _target(self, server: Server, base: str, kind: str) -> Target:
+        bodies = payloads.bodies(kind) if self.models else []
+        answer = server.wait_for(base + self.path, bodies[0] if bodies else None)
+        if bodies and self.path != "/submit":
+            check(self.name, kind, answer)
+        return Target(self.name, base + self.path, bodies)
 
 
-def check(name: str, path: str, kind: str, answer: bytes) -> None:
+def check(name: str, kind: str, answer: bytes) -> None:
     """Makes sure that a system really computes.
 
     Raises:
         RuntimeError: the answer is not the model's output.
     """
-    body = json.loads(answer)
-    if kind == "empty" or path == "/submit":
-        return
-    result = body["result"]
+    result = json.loads(answer)["result"]
     good = "text" in result if kind == "echo" else len(result["embedding"]) == 384
     if not good:
         raise RuntimeError(f"{name} answered {answer[:200]!r}")
@@ -153,29 +147,30 @@ def _celery_worker(python: Path) -> list[str]:
     return [*command, "--concurrency", str(CORES), *quiet]
 
 
+def _celery(name: str, path: str) -> Peer:
+    return Peer(
+        name,
+        lambda python, port: _uvicorn(python, "benchmarks.peers.celery_api:app", port),
+        models=("echo",),
+        path=path,
+        variants=(SPREAD,),
+        worker=_celery_worker,
+    )
+
+
 EMPTY = "benchmarks.peers.fastapi_empty:app"
 RAY = {"RAY_USAGE_STATS_ENABLED": "0"}
 HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
 FLOORS = (
-    Peer(
-        "fastapi-uvicorn", lambda py, port: _uvicorn(py, EMPTY, port), (), (("", "/"),), (SPREAD,)
-    ),
-    Peer(
-        "fastapi-granian", lambda py, port: _granian(py, EMPTY, port), (), (("", "/"),), (SPREAD,)
-    ),
+    Peer("fastapi-uvicorn", lambda py, port: _uvicorn(py, EMPTY, port), (), "/", (SPREAD,)),
+    Peer("fastapi-granian", lambda py, port: _granian(py, EMPTY, port), (), "/", (SPREAD,)),
 )
 PEERS = (
     Peer("mosec", _mosec),
     Peer("litserve", _module("litserve_server")),
-    Peer(
-        "celery",
-        lambda py, port: _uvicorn(py, "benchmarks.peers.celery_api:app", port),
-        models=("echo",),
-        paths=(("-submit", "/submit"), ("-wait", "/infer")),
-        variants=(SPREAD,),
-        worker=_celery_worker,
-    ),
+    _celery("celery-submit", "/submit"),
+    _celery("celery-wait", "/infer"),
     Peer("ray", _module("ray_server"), variants=VARIANTS[:3], extra=RAY),
     Peer("ray-haproxy", _module("ray_server"), variants=VARIANTS[:2], extra=RAY | HAPROXY),
 )

@@ -26,10 +26,13 @@ def show(console: Console, state: StackState, settings: Settings, *, detached: b
     table.add_row("Docs", f"[cyan]{state.url}/api/docs[/]")
     table.add_row("Login", f"{escape(settings.admin_username)} / {escape(password)}")
     table.add_row("Logs", escape(str(settings.inferstack_home / "logs")))
+    for step in state.steps:
+        if step.name == "model":
+            table.add_row("Model", escape(step.text))
     console.print("\n[bold green]inferstack is up[/]\n")
     console.print(table)
-    for note in (*state.notes, *(step.text for step in state.steps if step.name == "model")):
-        console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
+    for note in state.notes:
+        console.print(f"\n{note}", markup=False, highlight=False, soft_wrap=True)
     console.print("\nTry it:\n")
     console.print(_curl(state, settings), markup=False, highlight=False, soft_wrap=True)
     last = "Stop it with `inferstack down`." if detached else "Ctrl-C stops it."

@@ -93,7 +93,7 @@ class AsyncClient:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> TaskPage:
-        """One page of history, newest first; see `Client.list`."""
+        """One page of history, newest first, without results; see `Client.list`."""
         filters = {"status": status, "model": model, "priority": priority}
         rest = {"since": since, "limit": limit, "cursor": cursor}
         return await self._run(self._flows.history(filters | rest))

@@ -131,7 +131,7 @@ class Client:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> TaskPage:
-        """One page of history, newest first; filters that are None are not applied.
+        """One page of history, newest first, without results; None applies no filter.
 
         Args:
             status: state of the tasks.

@@ -112,6 +112,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     engine: str | None = None
     input_schema: dict[str, Any] | None = None
     """JSON Schema of `data`."""
+    waiting: dict[str, int] = {}
+    """Tasks that wait for it, by priority."""
+    running: int = 0
 
 
 class Token(msgspec.Struct, frozen=True):

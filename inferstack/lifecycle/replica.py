@@ -69,9 +69,9 @@ class ReplicaSession:
             return await self._load_inputs(claims)
         return [Lease(c.task_id, c.attempt, c.crashes, c.spec) for c in claims]
 
-    async def wait(self, timeout: float) -> None:
-        """Returns when the bell rings or after `timeout` seconds, at most LONGEST_WAIT."""
-        await self._bell.wait(min(timeout, LONGEST_WAIT))
+    async def wait(self, seconds: float) -> None:
+        """Returns when the bell rings or after `seconds`, at most LONGEST_WAIT."""
+        await self._bell.wait(min(seconds, LONGEST_WAIT))
 
     async def begin(self, leases: Sequence[Lease]) -> None:
         """Notes that a batch computes from now on: a crash counts against its tasks only."""

@@ -5,7 +5,6 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 
-import msgspec
 from redis.asyncio import Redis
 
 from inferstack.config import Settings
@@ -115,7 +114,7 @@ class Tasks:
 
     async def submit_many(
         self, caller: Caller, submissions: Sequence[Submission], *, trace: str | None = None
-    ) -> list[BatchAnswer]:
+    ) -> Sequence[BatchAnswer]:
         """Submits many; each answer is a receipt or the error of that one."""
         answers = await asyncio.gather(
             *(self.submit(caller, submission, trace=trace) for submission in submissions),
@@ -156,7 +155,7 @@ class Tasks:
             tasks = [task for task in tasks if task.state == wanted.status]
         return HistoryPage(tasks=tasks, next_cursor=page.next_cursor)
 
-    def deployments(self) -> list[Deployment]:
+    def deployments(self) -> Sequence[Deployment]:
         """Every known deployment."""
         return [target.deployment for target in self._directory.targets()]
 

@@ -55,7 +55,7 @@ class Child:
             StackError: it ended first, or took longer than it may.
         """
         until = time.monotonic() + self.program.ready_within
-        while not await self.program.ready():
+        while self.state.process is None or not await self.program.ready():
             if self._died.is_set() or (self._keeper and self._keeper.done()):
                 raise StackError(f"{self.program.name} {self.state.note}")
             if time.monotonic() > until:

@@ -18,11 +18,11 @@ class Bell:
         self._redis: Redis = connect(url, max_connections=1, timeout=longest + SLACK)
         self._key = f"{prefix(deployment)}bell"
 
-    async def wait(self, timeout: float) -> bool:
-        """Returns True when the bell rang, False after `timeout` seconds."""
+    async def wait(self, seconds: float) -> bool:
+        """Returns True when the bell rang, False after `seconds`."""
         try:
             with translated():
-                return await self._redis.blpop([self._key], timeout=timeout) is not None
+                return await self._redis.blpop([self._key], timeout=seconds) is not None
         except TimeoutError:
             return False
 

@@ -79,9 +79,13 @@ class GroupCommitter:
                 ticket.accepted(answer)
 
     async def _enqueue(self, submits: list[Submit]) -> list[Accepted]:
+        repeat = False
         for delay in RETRY_DELAYS:
             try:
-                return await self._queue.enqueue(submits, self._api, self._max_queue)
+                return await self._queue.enqueue(
+                    submits, self._api, self._max_queue, repeat=repeat
+                )
             except QueueUnavailableError:
+                repeat = True
                 await asyncio.sleep(delay)
-        return await self._queue.enqueue(submits, self._api, self._max_queue)
+        return await self._queue.enqueue(submits, self._api, self._max_queue, repeat=True)

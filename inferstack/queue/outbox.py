@@ -8,7 +8,7 @@ recorders see does no harm.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -47,7 +47,7 @@ class Outbox:
                 does not wait. Redis ends such a wait up to 100 ms late.
         """
         with translated():
-            reply = await self._redis.xread(
+            reply: Any = await self._redis.xread(
                 dict.fromkeys(self._streams, "0-0"), count=limit, block=block_ms
             )
         found: list[OutboxEntry] = []

@@ -1,7 +1,7 @@
 """Loads the Lua scripts and runs them, whatever Redis has forgotten."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 Argument = bytes | str | int | float
+Execute = Callable[..., Awaitable[Any]]
 
 
 class Script(NamedTuple):
@@ -34,7 +35,8 @@ async def run(redis: "Redis", name: str, prefix: str, args: Sequence[Argument]) 
     The script cache of Redis dies with its process, so a miss sends the source.
     """
     script = load(name)
+    execute: Execute = redis.execute_command
     try:
-        return await redis.execute_command("EVALSHA", script.sha, 1, prefix, *args)
+        return await execute("EVALSHA", script.sha, 1, prefix, *args)
     except NoScriptError:
-        return await redis.execute_command("EVAL", script.source, 1, prefix, *args)
+        return await execute("EVAL", script.source, 1, prefix, *args)

@@ -121,16 +121,20 @@ class TaskQueue:
             return await scripts.run(self._redis, name, self._prefix, args)
 
     async def enqueue(
-        self, submits: Sequence[Submit], api: str = "", max_queue: int | None = None
+        self,
+        submits: Sequence[Submit],
+        api: str = "",
+        max_queue: int | None = None,
+        *,
+        repeat: bool = False,
     ) -> list[Accepted]:
         """Accepts tasks durably: when this returns, Redis has fsynced them.
-
-        Safe to repeat with the same task ids after an error.
 
         Args:
             submits: at most a few hundred.
             api: the completion channel of the calling process.
             max_queue: the deployment's own limit; the setting if None.
+            repeat: whether an earlier call with the same task ids ended in an error.
         """
         config = self._settings
         args: list[scripts.Argument] = [
@@ -139,6 +143,7 @@ class TaskQueue:
             config.max_tenant_queue,
             config.max_outbox,
             int(config.idempotency_ttl * 1000),
+            int(repeat),
         ]
         for spec, encoded, fingerprint, weight, watch in submits:
             args += (
@@ -234,7 +239,7 @@ class TaskQueue:
     async def get(self, task_id: str) -> Task | None:
         """The task with its live state, None if Redis does not have it."""
         with translated(task_id):
-            row = await self._redis.hmget(f"{self._prefix}t:{task_id}", FIELDS)
+            row: Any = await self._redis.hmget(f"{self._prefix}t:{task_id}", FIELDS)
         return decode_task(row)
 
     async def load(self, task_ids: Sequence[str]) -> list[Task | None]:

@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -78,12 +79,12 @@ def encode_row(task: Task) -> tuple[bytes, ...]:
     spec = task.spec
     return (
         _size(16) + bytes.fromhex(spec.task_id.replace("-", "")),
-        _text(spec.tenant),
-        _text(spec.user),
-        _text(spec.model),
+        _word(spec.tenant),
+        _word(spec.user),
+        _word(spec.model),
         _int8(8, spec.model_version),
-        _text(spec.priority.value),
-        _text(task.state.value),
+        _word(spec.priority),
+        _word(task.state),
         _int8(8, task.version),
         _int4(4, task.attempts),
         _int4(4, task.crashes),
@@ -128,7 +129,7 @@ def _execution(execution: Execution | None) -> tuple[bytes, bytes, bytes, bytes]
         _float4(4, execution.batch_wait_ms),
         _float4(4, execution.compute_ms),
         _int4(4, execution.batch_size),
-        _text(execution.worker),
+        _word(execution.worker),
     )
 
 
@@ -148,6 +149,12 @@ def _text(value: str | None) -> bytes:
     if b"\0" in body:  # the one character that text cannot hold
         body = body.replace(b"\0", "\N{REPLACEMENT CHARACTER}".encode())
     return _size(len(body)) + body
+
+
+@lru_cache(maxsize=4096)
+def _word(value: str | None) -> bytes:
+    """`_text` for columns whose values repeat from row to row."""
+    return _text(value)
 
 
 def _document(value: Any) -> bytes:

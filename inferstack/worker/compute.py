@@ -65,6 +65,8 @@ class Compute:
         self.finished: deque[Job] = deque()
         self.lost: BaseException | None = None
         """Why the process cannot go on."""
+        self.busy = 0.0
+        """Seconds spent in finished batches."""
         self._engine = engine
         self._fit = fit
         self._wake = wake
@@ -112,6 +114,7 @@ class Compute:
             job.started = time.monotonic()
             job.outputs = self._run(job.batch.items)
             job.finished = time.monotonic()
+            self.busy += job.finished - job.started
             if self.lost is None:
                 items = len(job.batch.items)
                 self._fit.observe(items, job.batch.longest, job.finished - job.started)

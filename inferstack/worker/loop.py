@@ -70,6 +70,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._wake_pending = False
         self._alive_at = time.monotonic()
+        self._busy_mark = (self._alive_at, 0.0)
 
     async def run(self) -> None:
         """Works until `drain` is called and everything that began is reported.
@@ -116,6 +117,13 @@ class Worker:
         """Seconds since the event loop last showed a sign of life. From any thread."""
         return time.monotonic() - self._alive_at
 
+    def busy(self) -> float:
+        """Share of the time since the call before that was spent computing, 0 to 1."""
+        now = time.monotonic()
+        spent = self._compute.busy + self._compute.running_for(now)
+        (since, before), self._busy_mark = self._busy_mark, (now, spent)
+        return min(1.0, max(0.0, (spent - before) / max(now - since, 1e-6)))
+
     def _wake_from_thread(self) -> None:
         """Wakes the coroutines, once for everything that finished meanwhile."""
         if not self._wake_pending:
@@ -148,7 +156,8 @@ class Worker:
             return
         lost = await self._session.extend(leases)
         if lost:
-            log.info("%d tasks are no longer held", len(lost))
+            # Also tasks whose completion is being answered right now.
+            log.debug("%d tasks are no longer held", len(lost))
             self._held.forget(lease for lease in leases if lease.task_id in lost)
 
     async def _watch(self) -> None:

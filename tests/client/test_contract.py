@@ -7,9 +7,12 @@ from inferstack import errors
 from inferstack.api import views
 from inferstack.api.bodies import read_submission
 from inferstack.api.preferences import idempotency_key, wait_seconds
+from inferstack.api.routes.models import Models
+from inferstack.api.routes.models import _model as model_view
 from inferstack.client import Problem, types, wire
 from inferstack.client.flows import new_key
 from inferstack.client.wire import Response
+from inferstack.deployment import Deployment, DeploymentState
 from inferstack.lifecycle.types import Caller, Receipt
 from inferstack.storage.history import HistoryPage
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, TaskState
@@ -104,3 +107,10 @@ def test_the_headers_of_a_submit_are_taken() -> None:
     headers = wire.submit(types.Submission({}), new_key(), 12.3456789).headers
     assert idempotency_key(headers["idempotency-key"].encode())
     assert wait_seconds(headers["prefer"].encode(), b"", 60.0) == 12.346
+
+
+def test_the_list_of_models_is_read() -> None:
+    deployment = Deployment(model="echo", version=3, state=DeploymentState.READY, task="identity")
+    listed = Models(models=[model_view(deployment, None)]).model_dump(mode="json")
+    (model,) = wire.read_models(answer(200, listed))
+    assert (model.model, model.version, model.state, model.task) == ("echo", 3, "ready", "identity")

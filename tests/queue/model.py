@@ -53,20 +53,27 @@ class ModelQueue:
         return sum(t.tenant == tenant and t.state not in TERMINAL for t in self.tasks.values())
 
     def enqueue(
-        self, task_id: str, lane: str, tenant: str, cost: float, key: str, print_: str, expires: bool
+        self,
+        task_id: str,
+        lane: str,
+        tenant: str,
+        cost: float,
+        key: str,
+        body: str,
+        expires: bool,
     ) -> tuple[str, str, int]:
         """Status, id and how many are ahead."""
         if task_id in self.tasks:
             return "dup", task_id, 0
         if key and (tenant, key) in self.keys:
             holder, known = self.keys[tenant, key]
-            return ("dup" if known == print_ else "mismatch"), holder, 0
+            return ("dup" if known == body else "mismatch"), holder, 0
         if sum(len(self.waiting(each)) for each in LANES) >= self.max_queue:
             return "full", task_id, 0
         if self.unfinished(tenant) >= self.max_tenant:
             return "tenant-full", task_id, 0
         if key:
-            self.keys[tenant, key] = task_id, print_
+            self.keys[tenant, key] = task_id, body
         tag = max(self.virtual[lane], self.tags.get((lane, tenant), 0.0)) + cost
         self.tags[lane, tenant] = tag
         higher = LANES[: LANES.index(lane) + 1]

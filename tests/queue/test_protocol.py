@@ -1,7 +1,7 @@
 """Every script against the pure model, on a real Redis, in any order hypothesis can think of."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any, ClassVar
 
 import pytest
@@ -44,7 +44,11 @@ class Protocol(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.redis = connect(self.url)
         self.config = load(
-            redis_url=self.url, max_queue=12, max_tenant_queue=8, max_attempts=3, max_crashes=2,
+            redis_url=self.url,
+            max_queue=12,
+            max_tenant_queue=8,
+            max_attempts=3,
+            max_crashes=2,
             lease=3600,
         )
         self.queue = TaskQueue(self.redis, NAME, self.config)
@@ -52,7 +56,7 @@ class Protocol(RuleBasedStateMachine):
         self.model = ModelQueue(max_attempts=3, max_crashes=2, max_queue=12, max_tenant=8)
         self.history: dict[str, Task] = {}
 
-    def do(self, step: Coroutine[Any, Any, Any]) -> Any:
+    def do(self, step: Awaitable[Any]) -> Any:
         return self.loop.run_until_complete(step)
 
     def teardown(self) -> None:
@@ -107,7 +111,7 @@ class Protocol(RuleBasedStateMachine):
     def enqueue_again(self, task_id: str) -> None:
         """A submit whose answer was lost is sent once more."""
         submit = self._submit(task_id, "high", "a", 1.0, "", "x", True)
-        (answer,) = self.do(self.queue.enqueue([submit], "api"))
+        (answer,) = self.do(self.queue.enqueue([submit], "api", repeat=True))
         assert (answer.status, answer.task_id) == ("dup", task_id)
 
     @rule(target=held, worker=st.sampled_from(WORKERS), limit=st.integers(1, 6))
@@ -206,9 +210,7 @@ class Protocol(RuleBasedStateMachine):
             if task is not None:
                 self.history[task.spec.task_id] = task
         if entries:
-            finished = [
-                e.task_id for e in entries if self.history[e.task_id].state.terminal
-            ]
+            finished = [e.task_id for e in entries if self.history[e.task_id].state.terminal]
             for _ in range(1 + twice):
                 self.do(self.outbox.archived(NAME, entries, finished))
 
@@ -219,7 +221,9 @@ class Protocol(RuleBasedStateMachine):
         for want, have in zip(expected, found, strict=True):
             assert have is not None
             assert (have.state, have.version, have.crashes) == (
-                want.state, want.version, want.crashes,
+                want.state,
+                want.version,
+                want.crashes,
             )
             assert have.attempts == want.attempt - want.uncharged
             assert (bytes(have.result) if have.result else None) == want.result
@@ -228,12 +232,16 @@ class Protocol(RuleBasedStateMachine):
     def every_index_holds_what_it_should(self) -> None:
         for index in ("delay", "lease", *LANES):
             key = f"is:{{{NAME}}}:" + (f"w:{index}" if index in LANES else index)
-            rows = {m.decode(): s for m, s in self.do(self.redis.zrange(key, 0, -1, withscores=True))}
+            rows = {
+                m.decode(): s for m, s in self.do(self.redis.zrange(key, 0, -1, withscores=True))
+            }
             there = {t.task_id: t for t in self.model.tasks.values() if t.where == index}
             assert rows.keys() == there.keys()
             if index in LANES:
                 assert rows == {i: pytest.approx(t.tag) for i, t in there.items()}
-        expiring = {m.decode() for m in self.do(self.redis.zrange(f"is:{{{NAME}}}:deadline", 0, -1))}
+        expiring = {
+            m.decode() for m in self.do(self.redis.zrange(f"is:{{{NAME}}}:deadline", 0, -1))
+        }
         assert expiring == {
             t.task_id for t in self.model.tasks.values() if t.expires and t.state not in TERMINAL
         }
@@ -261,7 +269,7 @@ class Protocol(RuleBasedStateMachine):
 @pytest.mark.timeout(300)
 def test_the_scripts_do_what_the_model_says(clean_redis_url: str) -> None:
     Protocol.url = clean_redis_url
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Protocol,
         settings=settings(
             max_examples=100,

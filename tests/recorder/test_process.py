@@ -1,5 +1,4 @@
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -12,33 +11,47 @@ import pytest
 from inferstack.config import Settings, as_environment, load
 from inferstack.deployment import Deployment, DeploymentState
 from inferstack.queue.registry import Registry
+from inferstack.storage.database import Database
 from inferstack.storage.migrations import migrate
+from inferstack.storage.models import Models
 from tests.recorder.work import Work
 from tests.services import PostgresServer
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[bytes]]
 COMMAND = [sys.executable, "-m", "inferstack.recorder"]
+DEPLOYMENT = Deployment(model="echo", version=1, state=DeploymentState.READY)
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
-    """Starts recorder processes, and ends those that a test left."""
-    running: list[subprocess.Popen[str]] = []
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "recorder.log"
 
-    def begin(database_url: str | None = settings.database_url) -> subprocess.Popen[str]:
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path, log: Path) -> Iterator[Start]:
+    """Starts recorder processes, and ends those that a test left."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(database_url: str | None = settings.database_url) -> subprocess.Popen[bytes]:
         own = load(
             database_url=database_url, redis_url=settings.redis_url, inferstack_home=tmp_path
         )
-        running.append(
-            subprocess.Popen(COMMAND, env=as_environment(own), cwd=ROOT, text=True, stderr=-1)
-        )
+        with log.open("ab") as stderr:
+            running.append(
+                subprocess.Popen(COMMAND, env=as_environment(own), cwd=ROOT, stderr=stderr)
+            )
         return running[-1]
 
     yield begin
     for process in running:
         process.kill()
-        process.communicate()
+        process.wait()
+
+
+async def ended(process: subprocess.Popen[bytes], how: signal.Signals) -> int:
+    process.send_signal(how)
+    return await asyncio.to_thread(process.wait, timeout=20)
 
 
 async def rows(url: str | None, expected: int, state: str = "completed") -> None:
@@ -56,23 +69,20 @@ async def rows(url: str | None, expected: int, state: str = "completed") -> None
 
 
 async def known(work: Work) -> None:
-    deployment = Deployment(model="echo", version=1, state=DeploymentState.READY)
-    await Registry(work.redis).put(deployment)
+    await Registry(work.redis).put(DEPLOYMENT)
 
 
 async def test_the_process_archives_and_ends_in_order(
-    work: Work, settings: Settings, start: Start
+    work: Work, settings: Settings, start: Start, log: Path
 ) -> None:
     await known(work)
     process = start()
     await work.submit(300)
     await work.finish()
     await rows(settings.database_url, 300)
+    assert await ended(process, signal.SIGTERM) == 0, log.read_text()
     assert await work.left() == 0
-    process.send_signal(signal.SIGTERM)
-    _, log = await asyncio.to_thread(process.communicate, timeout=20)
-    assert process.returncode == 0, log
-    assert '"message":"stopped"' in log
+    assert '"message":"stopped"' in log.read_text()
 
 
 async def test_a_process_killed_under_load_loses_nothing(
@@ -83,18 +93,13 @@ async def test_a_process_killed_under_load_loses_nothing(
         process = start()
         await work.submit(1000)
         await work.finish()
-        while not await half_archived(work):
-            await asyncio.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        await asyncio.to_thread(process.communicate)
+        while await work.left() > 20:
+            await asyncio.sleep(0.001)
+        await ended(process, signal.SIGKILL)
         await work.submit(100)
         await work.finish()
     start()
     await rows(settings.database_url, 3300)
-
-
-async def half_archived(work: Work) -> bool:
-    return await work.left() < 20
 
 
 async def test_what_a_removed_deployment_left_is_archived(
@@ -104,8 +109,7 @@ async def test_what_a_removed_deployment_left_is_archived(
     process = start()
     await work.submit(1)
     await rows(settings.database_url, 1, "queued")
-    process.terminate()
-    await asyncio.to_thread(process.communicate)
+    assert await ended(process, signal.SIGTERM) == 0
     await work.finish()
     await Registry(work.redis).remove("echo:1")
     start()
@@ -124,12 +128,12 @@ async def test_deadlines_pass_without_any_replica(
 async def test_deployments_become_rows(work: Work, settings: Settings, start: Start) -> None:
     await known(work)
     start()
-    await work.submit(1)
-    await rows(settings.database_url, 1, "queued")
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url) as connection:
-        row = connection.execute("SELECT model, version, state FROM models").fetchone()
-    assert row == ("echo", 1, "ready")
+    database = Database.from_settings(settings)
+    async with asyncio.timeout(20):
+        while not (found := await Models(database).all()):
+            await asyncio.sleep(0.02)
+    await database.close()
+    assert found == [DEPLOYMENT]
 
 
 async def test_a_database_killed_and_started_again_gets_everything(

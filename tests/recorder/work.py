@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from inferstack.config import Settings
+from inferstack.queue.codec import encode
 from inferstack.queue.task_queue import Completion, Enqueued, Submit, TaskQueue, prefix
 from inferstack.task import Execution, TaskSpec, new_task_id
 
@@ -24,16 +25,10 @@ class Work:
 
     async def submit(self, count: int, **values: Any) -> list[str]:
         """Enqueues tasks; returns their ids."""
-        specs = [
-            TaskSpec(
-                **{"task_id": new_task_id(NAME), "model": "echo", "model_version": 1}
-                | {"tenant": "acme", "data": {"n": number}}
-                | values
-            )
-            for number in range(count)
-        ]
+        specs = [_spec({"data": {"n": number}} | values) for number in range(count)]
+        submits = [Submit(spec, encode(spec)) for spec in specs]
         for start in range(0, count, 100):
-            done = await self.queue.enqueue([Submit(spec) for spec in specs[start : start + 100]])
+            done = await self.queue.enqueue(submits[start : start + 100])
             assert {accepted.status for accepted in done} == {Enqueued.OK}
         return [spec.task_id for spec in specs]
 
@@ -56,3 +51,9 @@ class Work:
     async def left(self) -> int:
         """Stream entries that are not acknowledged."""
         return int(await self.redis.xlen(f"{prefix(NAME)}out"))
+
+
+def _spec(values: dict[str, Any]) -> TaskSpec:
+    return TaskSpec(
+        task_id=new_task_id(NAME), model="echo", model_version=1, tenant="acme", **values
+    )

@@ -1,7 +1,8 @@
 #!lua
--- Accepts tasks. Replay-safe: a task id that exists is answered as a duplicate.
+-- Accepts tasks. Replay-safe: in a repeat, a task id that exists is answered as a duplicate.
 -- Refused by Redis itself when it is out of memory.
--- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, then for each task:
+-- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, repeat ('1': this call may
+--       have happened before; ids are random, so no first call can meet its own), then for each task:
 --       id, lane, tenant, cost / weight, timeout_ms ('' never expires),
 --       idempotency key ('' for none), fingerprint, spec, watch ('1': tell api when done)
 -- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full or
@@ -17,7 +18,7 @@ local unfinished, added, tags, virtual = {}, {}, {}, {}
 local queue, deadlines, changed, reply = {}, {}, {}, {now}
 
 local function refuse(id, tenant, key, fingerprint)
-  if redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
+  if ARGV[6] == '1' and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
   if key ~= '' then
     local held = redis.call('GET', P .. 'idem:' .. tenant .. ':' .. key)
     if held then
@@ -46,7 +47,7 @@ local function stamp(lane, tenant, cost)
   return string.format('%.17g', tags[slot])
 end
 
-for i = 6, #ARGV, 9 do
+for i = 7, #ARGV, 9 do
   local id, lane, tenant, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 5]
   local status, holder = refuse(id, tenant, key, ARGV[i + 6])
   local ahead = 0

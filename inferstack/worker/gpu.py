@@ -1,0 +1,71 @@
+"""The devices of this machine: GPUs by NVML, cores by what the process may use."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pynvml
+
+CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+
+
+class GpuUsage(NamedTuple):
+    """One GPU at one moment."""
+
+    number: int
+    name: str
+    utilisation: float
+    """Share of the last second in which a kernel ran, 0 to 1."""
+    memory_used: int
+    """Bytes."""
+    memory_total: int
+    """Bytes."""
+
+
+def gpus() -> list[GpuUsage]:
+    """Every GPU that NVML can see; empty without a driver."""
+    with _nvml() as nvml:
+        if nvml is None:
+            return []
+        return [_usage(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+
+
+def cores(cgroup: Path = CGROUP_CPU) -> int:
+    """CPU cores that this process may use, by its affinity and its container's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    available = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = cgroup.read_text().split()
+        limit = int(quota) // int(period)
+    except (OSError, ValueError):
+        # No cgroup v2, or no quota: the first word is "max".
+        return available
+    return max(1, min(available, limit))
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[ModuleType | None]:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _usage(nvml: ModuleType, index: int) -> GpuUsage:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    try:
+        share = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    except nvml.NVMLError:
+        # A slice of a GPU (MIG) does not tell.
+        share = 0.0
+    name = nvml.nvmlDeviceGetName(handle)
+    return GpuUsage(index, str(name), share, int(memory.used), int(memory.total))

@@ -1,0 +1,113 @@
+"""Brings a replica up: loads its model, joins the queue, works until told to stop."""
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable
+
+import msgspec
+
+from inferstack.batching import CostFit
+from inferstack.config import Settings
+from inferstack.deployment import DeploymentState
+from inferstack.engines.base import Engine, create, summary
+from inferstack.engines.repository import ModelEntry, find, scan
+from inferstack.errors import ConfigurationError, InferstackError, ModelLoadError
+from inferstack.lifecycle.replica import ReplicaSession
+from inferstack.queue.connection import connect
+from inferstack.queue.registry import Registry
+from inferstack.storage.objects import ObjectStore
+from inferstack.worker.feed import Appetite
+from inferstack.worker.loop import Worker
+
+log = logging.getLogger(__name__)
+
+
+class LoadedModel:
+    """A model that is ready to serve."""
+
+    def __init__(self, entry: ModelEntry, settings: Settings, device: str | None) -> None:
+        """Loads and warms up; takes seconds.
+
+        Raises:
+            ModelFolderError: the folder is broken.
+            ModelLoadError: the model's code or files raised.
+        """
+        self.entry = entry
+        self.settings = settings
+        self.fit = CostFit()
+        self.engine: Engine = create(entry, settings, device)
+        try:
+            self.engine.warm_up(self.fit)
+        except (Exception, SystemExit) as error:
+            raise ModelLoadError(f"{entry.name}: warm-up: {summary(error)}") from error
+
+    async def serve(self, made: Callable[[Worker], object]) -> None:
+        """Works until the worker is drained.
+
+        Args:
+            made: gets the worker before it runs, to be able to drain it.
+        """
+        settings = self.settings
+        deployment = self.entry.deployment(settings)
+        redis = connect(redis_url(settings))
+        store = ObjectStore.from_settings(settings)
+        session = ReplicaSession(redis, deployment, store, worker_name(), settings)
+        appetite = Appetite(
+            deployment.batch_size, self.entry.lookahead, self.entry.batch_wait(settings)
+        )
+        worker = Worker(session, self.engine, deployment, settings, appetite=appetite, fit=self.fit)
+        made(worker)
+        log.info("serving %s on %s as %s", self.entry.name, self.engine.device, session.worker)
+        try:
+            await worker.run()
+        finally:
+            await redis.aclose()
+            self.engine.close()
+
+
+def load(model: str, version: int, settings: Settings, device: str | None) -> LoadedModel:
+    """Finds and loads a model version; a failure is put into the registry before it is raised.
+
+    Raises:
+        ModelFolderError: the folder is broken or missing.
+        ModelLoadError: the model's code or files raised.
+    """
+    entry = find(scan(settings.model_path, settings), model, version)
+    try:
+        return LoadedModel(entry, settings, device)
+    except InferstackError as error:
+        log.exception("cannot load %s", entry.name)
+        asyncio.run(_report(entry, settings, error.detail))
+        raise
+
+
+def redis_url(settings: Settings) -> str:
+    """Where the queue is.
+
+    Raises:
+        ConfigurationError: REDIS_URL is not set.
+    """
+    if settings.redis_url is None:
+        raise ConfigurationError("REDIS_URL is not set: it takes redis://host:port/number")
+    return settings.redis_url
+
+
+def worker_name() -> str:
+    """A name that no other process has ever had."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+async def _report(entry: ModelEntry, settings: Settings, reason: str) -> None:
+    redis = connect(redis_url(settings))
+    failed = msgspec.structs.replace(
+        entry.deployment(settings), state=DeploymentState.FAILED, reason=reason
+    )
+    try:
+        await Registry(redis).put(failed)
+    except InferstackError as error:
+        log.warning("cannot report that %s failed: %s", entry.name, error)
+    finally:
+        await redis.aclose()

@@ -1,0 +1,62 @@
+"""What Ray is told through its environment and arguments. Imports no Ray."""
+
+import os
+import secrets
+from pathlib import Path
+
+from inferstack.config import Settings
+
+LONGEST_SOCKET_PATH = 107
+"""Bytes of a unix socket's path on Linux, without the final zero (unix(7))."""
+INSIDE = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1234567")
+"""What Ray adds to its folder for its longest socket."""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Variables that must be set before Ray is imported.
+
+    A local Ray listens on loopback only and asks for a token; the operator of the cluster at
+    RAY_ADDRESS decides about its authentication.
+    """
+    values = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1",
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+        # A replica without a GPU share of its own may still be given a device by its config.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if settings.ray_address is not None:
+        return values
+    return {
+        **values,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(_token(settings.inferstack_home.absolute())),
+        # The switch behind which Ray takes 127.0.0.1 for the address of its node.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Nobody scrapes Ray: its own metrics only cost.
+        "RAY_enable_metrics_collection": "0",
+        # The controller polls: ten times a second is a waste on a small machine.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
+    }
+
+
+def folder(settings: Settings) -> Path:
+    """Where a local Ray keeps its sockets and logs; /tmp if the home's path is too long."""
+    home = settings.inferstack_home.absolute() / "ray"
+    if len(os.fsencode(home)) + INSIDE <= LONGEST_SOCKET_PATH:
+        return home
+    return Path("/tmp") / f"inferstack-ray-{os.getuid()}"
+
+
+def _token(home: Path) -> Path:
+    """The file with the token of the local cluster, made once, readable by its owner only."""
+    path = home / "ray_token"
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(32))
+    return path

@@ -1,0 +1,237 @@
+"""Replicas on Ray Serve: `python -m inferstack.worker.serve`. The only home of Ray.
+
+One Serve application for each deployment, without HTTP: work comes through Redis. Ray reads its
+environment when it is imported, so it is imported in functions, after `main` has set it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from inferstack import config
+from inferstack.config import Settings
+from inferstack.engines.repository import ModelEntry, scan
+from inferstack.errors import EngineError, InferstackError
+from inferstack.queue.connection import connect
+from inferstack.queue.registry import Registry
+from inferstack.queue.statistics import sample
+from inferstack.telemetry import logs
+from inferstack.worker import gpu, ray_settings, scaling
+from inferstack.worker.host import LoadedModel, load, redis_url
+from inferstack.worker.loop import Worker
+from inferstack.worker.placement import Placement, place
+from inferstack.worker.registrar import Registrar
+
+log = logging.getLogger(__name__)
+
+REPLICA_CPUS = 0.1
+"""CPUs that Ray counts for a replica: threads are set explicitly, so Ray need not ration them."""
+SILENCE = 15.0
+"""Seconds without a sign of the worker's event loop after which a replica is unhealthy."""
+GRACE = 10.0
+"""Seconds beyond the longest batch that a replica gets to drain."""
+LOOK_BACK = 10.0
+"""Seconds over which auto-scaling averages."""
+
+
+class Replica:
+    """Hosts one worker, on a thread and an event loop of its own."""
+
+    def __init__(self, model: str, version: int, settings: Settings, device: str) -> None:
+        """Loads the model and starts to work; raises what `host.load` raises."""
+        logs.setup("replica", level=settings.log_level, style=settings.log_format)
+        self._loaded = load(model, version, settings, device)
+        self._worker: Worker | None = None
+        self._failure: BaseException | None = None
+        self._ready = threading.Event()
+        self._windows = 0.0
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread.start()
+        self._ready.wait(GRACE)
+
+    def check_health(self) -> None:
+        """Raises EngineError when the worker ended or no longer shows a sign of life."""
+        if self._failure is not None or not self._thread.is_alive():
+            raise EngineError(f"the worker ended: {self._failure}")
+        if self._worker is not None and self._worker.silent_for() > SILENCE:
+            raise EngineError("the worker's event loop is stuck")
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `scaling.QueuePolicy` decides by."""
+        busy = self._worker.busy() if self._worker is not None else 0.0
+        return {scaling.WINDOWS: self._windows, scaling.BUSY: busy}
+
+    async def __del__(self) -> None:
+        """Drains: Serve awaits this before it ends the process."""
+        if self._worker is not None:
+            self._worker.drain()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            log.exception("the worker ended")
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        sampling = asyncio.create_task(self._sample(self._loaded))
+        try:
+            await self._loaded.serve(self._made)
+        finally:
+            sampling.cancel()
+
+    def _made(self, worker: Worker) -> None:
+        self._worker = worker
+        self._ready.set()
+
+    async def _sample(self, loaded: LoadedModel) -> None:
+        """Watches the depth of the queue for auto-scaling."""
+        name = loaded.entry.name
+        window = loaded.entry.batch_size(loaded.settings) * loaded.entry.lookahead
+        redis = connect(redis_url(loaded.settings), max_connections=1)
+        while True:
+            with contextlib.suppress(InferstackError):
+                self._windows = (await sample(redis, [name]))[name].depth / window
+            await asyncio.sleep(LOOK_BACK / 10)
+
+
+def _targets(entries: Sequence[ModelEntry], settings: Settings, gpus: int, cores: int) -> list[Any]:
+    """One application for each usable folder."""
+    from ray import serve
+
+    targets = []
+    for entry in entries:
+        if entry.config is None:
+            continue
+        placement = place(entry.config, gpus, cores)
+        made: Any = serve.deployment(
+            Replica,
+            name="replica",
+            ray_actor_options={"num_cpus": REPLICA_CPUS, "num_gpus": placement.num_gpus},
+            health_check_period_s=1,
+            health_check_timeout_s=SILENCE,
+            graceful_shutdown_timeout_s=entry.config.timeout + GRACE,
+            graceful_shutdown_wait_loop_s=0.1,
+            max_constructor_retry_count=3,
+            **_scale(placement),
+        )
+        bound = made.bind(entry.model, entry.version, settings, placement.device)
+        targets.append(serve.RunTarget(bound, name=entry.name, route_prefix=None))
+    return targets
+
+
+def _scale(placement: Placement) -> dict[str, Any]:
+    if placement.minimum == placement.maximum:
+        return {"num_replicas": placement.minimum}
+    policy = {"policy_function": f"{scaling.__name__}:{scaling.QueuePolicy.__name__}"}
+    return {
+        "autoscaling_config": {
+            "min_replicas": placement.minimum,
+            "max_replicas": placement.maximum,
+            "upscale_delay_s": 3.0,
+            "downscale_delay_s": 60.0,
+            "look_back_period_s": LOOK_BACK,
+            "policy": policy,
+        }
+    }
+
+
+def start(entries: Sequence[ModelEntry], settings: Settings) -> None:
+    """Joins or starts a Ray cluster, and starts every application without waiting for any."""
+    import ray
+    from ray import serve
+
+    local = settings.ray_address is None
+    ray.init(
+        address=settings.ray_address or "local",
+        namespace="inferstack",
+        include_dashboard=False if local else None,
+        log_to_driver=True,
+        logging_level=logging.WARNING,
+        **_local_options(settings) if local else {},
+    )
+    gpus, cores = len(gpu.gpus()), gpu.cores()
+    if not local:
+        cluster: Any = ray
+        resources = cluster.cluster_resources()
+        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    serve.start(proxy_location="Disabled")
+    targets = _targets(entries, settings, gpus, cores)
+    if targets:
+        serve.run_many(
+            targets,
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+
+
+def _local_options(settings: Settings) -> dict[str, Any]:
+    place_of_ray = ray_settings.folder(settings)
+    place_of_ray.mkdir(parents=True, exist_ok=True)
+    return {
+        "_temp_dir": str(place_of_ray),
+        "num_cpus": max(4, gpu.cores()),
+        # Work does not pass through Ray's object store.
+        "object_store_memory": 80 * 1024 * 1024,
+        "configure_logging": False,
+    }
+
+
+def stop() -> None:
+    """Drains every replica and, if it is ours, ends Ray."""
+    import ray
+    from ray import serve
+
+    end_ray: Any = ray.shutdown
+    serve.shutdown()
+    end_ray()
+    log.info("all replicas have ended")
+
+
+async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
+    """Keeps the registry true until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    redis = connect(redis_url(settings))
+    registering = asyncio.create_task(Registrar(Registry(redis), entries, settings).run())
+    try:
+        await asyncio.to_thread(start, entries, settings)
+        await stopping.wait()
+    finally:
+        registering.cancel()
+        await asyncio.wait([registering])
+        await redis.aclose()
+        await asyncio.to_thread(stop)
+
+
+def main() -> int:
+    """Serves the whole repository; returns the exit code."""
+    try:
+        settings = config.settings()
+        environment = config.as_environment(settings)
+        wanted = ray_settings.environment(settings)
+        if any(environment.get(name) != value for name, value in wanted.items()):
+            # Not by changing the environment of this process: only config.py touches that.
+            command = [sys.executable, "-m", "inferstack.worker.serve"]
+            os.execve(sys.executable, command, {**environment, **wanted})
+        logs.setup("worker", level=settings.log_level, style=settings.log_format)
+        asyncio.run(register(scan(settings.model_path, settings), settings))
+    except InferstackError as error:
+        print(error.detail, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""The API over a real Redis and a real PostgreSQL; only the model is pretended."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from inferstack.api.app import create_app
+from inferstack.api.edge import Edge
+from inferstack.config import Settings
+from inferstack.deployment import Deployment, DeploymentState
+from inferstack.lifecycle.replica import ReplicaSession
+from inferstack.queue.connection import connect
+from inferstack.queue.registry import Registry
+from inferstack.storage.accounts import Accounts
+from inferstack.storage.database import Database
+from inferstack.storage.objects import ObjectStore
+from inferstack.task import Execution
+
+URL = "/api/inference"
+ECHO = Deployment(model="echo", version=1, state=DeploymentState.READY)
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def settings(clean_redis_url: str, clean_postgres_url: str, tmp_path: Path) -> Settings:
+    return Settings(
+        redis_url=clean_redis_url,
+        database_url=clean_postgres_url,
+        secret_key="a secret of thirty-two characters",
+        auth_required=True,
+        admin_password=PASSWORD,
+        default_model="echo",
+        inferstack_home=tmp_path,
+        model_path=tmp_path,
+    )
+
+
+@contextlib.asynccontextmanager
+async def living(edge: Edge) -> AsyncIterator[None]:
+    """Runs the application's lifespan."""
+    inbox: asyncio.Queue[str] = asyncio.Queue()
+    outbox: asyncio.Queue[str] = asyncio.Queue()
+
+    async def receive() -> dict[str, str]:
+        return {"type": await inbox.get()}
+
+    async def send(message: dict[str, str]) -> None:
+        await outbox.put(message["type"])
+
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    task = asyncio.create_task(edge(scope, receive, send))  # type: ignore[arg-type]
+    await inbox.put("lifespan.startup")
+    assert await outbox.get() == "lifespan.startup.complete"
+    try:
+        yield
+    finally:
+        await inbox.put("lifespan.shutdown")
+        assert await outbox.get() == "lifespan.shutdown.complete"
+        await task
+
+
+@contextlib.asynccontextmanager
+async def replica(settings: Settings) -> AsyncIterator[None]:
+    """A replica of `echo` that gives every input back."""
+    redis = connect(str(settings.redis_url))
+    store = ObjectStore.from_settings(settings)
+    session = ReplicaSession(redis, ECHO, store, "test:1:a", settings)
+
+    async def work() -> None:
+        while True:
+            for lease in await session.claim(32):
+                await session.begin([lease])
+                result = httpx.Response(200, json=lease.spec.data).content
+                await session.complete([(lease, result, Execution("test:1:a", 1.0, 2.0, 1))])
+            await session.wait(0.1)
+
+    task = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await session.leave()
+        await redis.aclose()
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    redis = connect(str(settings.redis_url))
+    await Registry(redis).put(ECHO)
+    await redis.aclose()
+    edge = create_app(settings)
+    transport = httpx.ASGITransport(app=edge)
+    async with (
+        living(edge),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as found,
+    ):
+        login = {"username": "admin", "password": PASSWORD}
+        async with asyncio.timeout(10):
+            while (answer := await found.post("/api/auth/login", json=login)).status_code != 200:
+                await asyncio.sleep(0.05)
+        found.headers["authorization"] = f"Bearer {answer.json()['access_token']}"
+        yield found
+
+
+async def test_a_task_is_submitted_run_and_read(
+    client: httpx.AsyncClient, settings: Settings
+) -> None:
+    async with replica(settings):
+        data = {"text": "hello"}
+        done = await client.post(URL, json={"data": data}, headers={"prefer": "wait=10"})
+        assert done.status_code == 200, done.text
+        assert done.json()["status"] == "completed"
+        assert done.json()["result"] == data
+        read = await client.get(f"{URL}/{done.json()['task_id']}")
+        assert read.json()["result"] == data
+        large = {"text": "x" * 200_000}
+        done = await client.post(URL, json={"data": large}, headers={"prefer": "wait=10"})
+        assert done.json()["result"] == large
+
+
+async def test_a_task_waits_is_polled_and_cancelled(client: httpx.AsyncClient) -> None:
+    receipt = await client.post(URL, json={"data": {}}, headers={"prefer": "wait=0.1"})
+    assert receipt.status_code == 202
+    assert receipt.json()["queue_position"] == 1
+    path = receipt.headers["location"]
+    assert (await client.get(path, params={"wait": 0.05})).json()["status"] == "queued"
+    assert (await client.delete(path)).json()["status"] == "cancelled"
+    assert (await client.get(path)).json()["status"] == "cancelled"
+
+
+async def test_an_idempotency_key_gives_the_first_task_again(client: httpx.AsyncClient) -> None:
+    headers = {"idempotency-key": "order-17"}
+    first = await client.post(URL, json={"data": {"n": 1}}, headers=headers)
+    again = await client.post(URL, json={"data": {"n": 1}}, headers=headers)
+    other = await client.post(URL, json={"data": {"n": 2}}, headers=headers)
+    assert first.json()["task_id"] == again.json()["task_id"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    assert other.status_code == 422
+    assert other.json()["type"].endswith("/idempotency-mismatch")
+
+
+async def test_tenants_do_not_see_each_other(client: httpx.AsyncClient, settings: Settings) -> None:
+    database = Database(str(settings.database_url))
+    await Accounts(database).create_user("ann", PASSWORD, tenant="acme")
+    await database.close()
+    login = {"username": "ann", "password": PASSWORD}
+    token = (await client.post("/api/auth/login", data=login)).json()["access_token"]
+    ann = {"authorization": f"Bearer {token}"}
+    path = (await client.post(URL, json={"data": {}})).headers["location"]
+    assert (await client.get(path)).status_code == 200
+    assert (await client.get(path, headers=ann)).status_code == 404
+    assert (await client.delete(path, headers=ann)).status_code == 404
+    made = await client.post("/api/auth/keys", json={"name": "job"}, headers=ann)
+    key = {"authorization": "", "x-api-key": made.json()["key"]}
+    mine = (await client.post(URL, json={"data": {}}, headers=key)).headers["location"]
+    assert (await client.get(mine, headers=ann)).status_code == 200
+    url = f"/api/auth/keys/{made.json()['id']}"
+    assert (await client.delete(url, headers=ann)).status_code == 204
+    assert (await client.get(mine, headers=key)).status_code == 401
+
+
+async def test_a_batch_goes_in_whole(client: httpx.AsyncClient) -> None:
+    items = [{"data": {"n": n}} for n in range(999)] + [{"data": {}, "model": "nope"}]
+    body = (await client.post(f"{URL}/batch", json=items)).json()
+    assert [item["status"] for item in body] == ["queued"] * 999 + [404]
+    assert len({item["task_id"] for item in body[:-1]}) == 999
+
+
+async def test_health_models_and_metrics_tell_of_the_real_services(
+    client: httpx.AsyncClient,
+) -> None:
+    detailed = (await client.get("/health/detailed")).json()
+    assert detailed["status"] == "healthy"
+    assert {c["name"]: c["ok"] for c in detailed["components"]} == {
+        "queue": True,
+        "database": True,
+        "objects": True,
+    }
+    models = (await client.get("/api/models")).json()["models"]
+    assert [(m["model"], m["state"]) for m in models] == [("echo", "ready")]
+    assert 'inferstack_deployment_ready{model="echo",version="1"} 1.0' in (
+        await client.get("/metrics")
+    ).text
+    assert (await client.get(URL)).json() == {"tasks": [], "next_cursor": None}

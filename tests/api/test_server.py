@@ -1,0 +1,237 @@
+"""The server over real sockets: both ways through it, slow clients, the drain."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from inferstack.api import protocol
+from inferstack.api.server import Server, bind, configure
+from inferstack.config import Settings
+from inferstack.errors import ConfigurationError
+from tests.api.fakes import World
+from tests.services import free_port
+
+BODY = b'{"data": {"text": "hello"}}'
+POST = b"POST /api/inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+SUBMIT = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+WAITED = SUBMIT.replace(b"Host:", b"Prefer: wait=5\r\nHost:")
+
+
+class Running:
+    """A server in this event loop."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.port = free_port()
+        settings = world.settings.model_copy(update={"port": self.port})
+        self.server = Server(configure(world.edge))
+        self.task = asyncio.create_task(self.server.serve(sockets=[bind(settings)]))
+        self.clients: list[Connection] = []
+
+    async def connect(self) -> "Connection":
+        while not self.server.started:
+            await asyncio.sleep(0.01)
+        self.clients.append(Connection(*await asyncio.open_connection("127.0.0.1", self.port)))
+        return self.clients[-1]
+
+    async def stop(self) -> None:
+        self.server.should_exit = True
+        await self.task
+        for client in self.clients:
+            client.writer.close()
+            with contextlib.suppress(ConnectionError):
+                await client.writer.wait_closed()
+
+
+class Connection:
+    """One client."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        self.writer.write(request)
+        return await self.read()
+
+    async def read(self) -> tuple[int, dict[str, str], bytes]:
+        async with asyncio.timeout(10):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in head[1:-2])
+            body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        return int(head[0].split()[1]), headers, body
+
+    async def ended(self) -> bool:
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                return await self.reader.read() == b""
+        return True
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    found = Running(World(max_body_bytes=100_000))
+    yield found
+    await found.stop()
+
+
+async def test_a_connection_serves_many_requests(running: Running) -> None:
+    client = await running.connect()
+    for n in range(3):
+        status, headers, body = await client.ask(SUBMIT)
+        assert status == 202
+        assert headers["date"]
+        path = headers["location"].encode()
+        assert json.loads(body)["status"] == "queued", n
+        status, _, body = await client.ask(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+        assert status == 401, "the host is not local"
+        status, _, _ = await client.ask(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
+        assert status == 200
+        assert (await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] == 200
+
+
+async def test_a_request_in_small_pieces_is_understood(running: Running) -> None:
+    client = await running.connect()
+    for n in range(len(SUBMIT) - 1):
+        client.writer.write(SUBMIT[n : n + 1])
+        await client.writer.drain()
+        if n % 10 == 0:
+            await asyncio.sleep(0)
+    assert (await client.ask(SUBMIT[-1:]))[0] == 202
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\n\r\n", 202),
+        (SUBMIT.replace(b"HTTP/1.1", b"HTTP/1.0"), 202),
+        (SUBMIT.replace(b"/api/inference", b"/api/%69nference"), 202),
+        (SUBMIT.replace(b"POST", b"PUT"), 405),
+        (POST + b"Content-Length: 100001\r\n\r\n", 413),
+        (POST + b"Content-Length: 100001\r\n\r\n" + b" " * 100_001, 413),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"ffff\r\n%b\r\n" % (b" " * 65535) * 3, 413),
+        (POST + b"\r\n", 422),
+        (SUBMIT.replace(b"application/json", b"text/plain"), 415),
+        (POST + b"Content-Length: 1\r\n\r\n{", 422),
+        (POST + b"Content-Length: x\r\n\r\n", 400),
+        (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+    ],
+)
+async def test_every_shape_of_request_gets_its_answer(
+    running: Running, request_: bytes, status: int
+) -> None:
+    client = await running.connect()
+    assert (await client.ask(request_))[0] == status
+    # and the server goes on
+    assert (await (await running.connect()).ask(SUBMIT))[0] == 202
+
+
+async def test_a_client_that_expects_100_is_told_to_continue(running: Running) -> None:
+    client = await running.connect()
+    head = POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    client.writer.write(head)
+    assert b"100 Continue" in await client.reader.readuntil(b"\r\n\r\n")
+    assert (await client.ask(BODY))[0] == 202
+
+
+async def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
+    running.world.tasks.delay = 0.05
+    client = await running.connect()
+    health = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    client.writer.write(WAITED + SUBMIT + health + WAITED)
+    answers = [await client.read() for _ in range(4)]
+    assert [status for status, _, _ in answers] == [200, 202, 200, 200]
+    assert b'"healthy"' in answers[2][2]
+    assert (await client.ask(SUBMIT))[0] == 202
+
+
+async def test_a_client_that_asks_for_close_gets_it(running: Running) -> None:
+    client = await running.connect()
+    status, headers, _ = await client.ask(SUBMIT.replace(b"Host:", b"Connection: close\r\nHost:"))
+    assert (status, headers["connection"]) == (202, "close")
+    assert await client.ended()
+
+
+async def test_a_client_that_leaves_disturbs_nobody(running: Running) -> None:
+    running.world.tasks.delay = 0.05
+    client = await running.connect()
+    client.writer.write(WAITED)
+    await asyncio.sleep(0.02)
+    client.writer.transport.abort()
+    assert (await (await running.connect()).ask(WAITED))[0] == 200
+
+
+async def test_both_ways_give_the_same_answer(running: Running) -> None:
+    client = await running.connect()
+    direct = await client.ask(WAITED)
+    asgi = await client.ask(WAITED.replace(b"/api/inference", b"/api/inferenc%65"))
+    assert direct[0] == asgi[0] == 200
+    assert direct[1].keys() == asgi[1].keys()
+    known = [json.loads(answer[2]) for answer in (direct, asgi)]
+    for body in known:
+        body.pop("task_id")
+    assert known[0] == known[1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "sent"),
+    [("idle", b""), ("idle", POST), ("idle", SUBMIT), ("body", SUBMIT[:-5]), ("body", None)],
+    ids=["nothing", "half-a-head", "between-requests", "half-a-body", "half-a-cold-body"],
+)
+async def test_a_client_that_is_too_slow_is_cut_off(
+    running: Running, monkeypatch: pytest.MonkeyPatch, stage: str, sent: bytes | None
+) -> None:
+    monkeypatch.setitem(protocol.DEADLINES, stage, 0.1)
+    client = await running.connect()
+    if sent is None:
+        sent = POST.replace(b"inference", b"auth/login") + b"Content-Length: 9\r\n\r\n{"
+    client.writer.write(sent)
+    if sent == SUBMIT:
+        await client.read()
+    assert await client.ended()
+
+
+async def test_a_slow_body_is_told_so_when_there_is_still_somebody_to_tell(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferstack.api.edge.READ_DEADLINE", 0.05)
+    client = await running.connect()
+    head = POST.replace(b"inference", b"auth/login") + b"Content-Length: 9\r\n\r\n{"
+    status, _, body = await client.ask(head)
+    assert status == 408
+    assert json.loads(body)["type"].endswith("/request-timeout")
+
+
+async def test_a_drain_answers_what_is_in_flight() -> None:
+    running = Running(World())
+    running.world.tasks.delay = 0.3
+    client, idle = await running.connect(), await running.connect()
+    client.writer.write(WAITED)
+    await asyncio.sleep(0.1)
+    stopping = asyncio.create_task(running.stop())
+    status, headers, _ = await client.read()
+    assert (status, headers["connection"]) == (200, "close")
+    await stopping
+    assert await idle.ended()
+    with pytest.raises(OSError, match="refused|Connect call failed"):
+        await asyncio.open_connection("127.0.0.1", running.port)
+
+
+async def test_several_processes_can_share_a_port_only_when_told_to() -> None:
+    def settings(processes: int, port: int) -> Settings:
+        given: dict[str, Any] = {"api_processes": processes, "port": port}
+        return Settings(**given)
+
+    port = free_port()
+    with bind(settings(2, port)), bind(settings(2, port)):
+        pass
+    port = free_port()
+    with bind(settings(1, port)) as first:
+        first.listen()
+        with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port}.*in use"):
+            bind(settings(1, port))

@@ -1,0 +1,120 @@
+"""A whole stack in a process of its own, as a user starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from inferstack.client import Client
+from inferstack.local import processes, state
+from inferstack.local.home import Home, free_port
+from inferstack.local.processes import ProcessId
+from inferstack.local.state import ChildState, Phase, StackState
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0
+
+
+class RealStack:
+    """`inferstack up` with plain processes and the model `echo` alone, which starts fast."""
+
+    def __init__(self, root: Path) -> None:
+        self.home = Home(root)
+        self.port = free_port(None)
+        self.process: subprocess.Popen[str] | None = None
+        self.seen: set[ProcessId] = set()
+
+    def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Runs `inferstack ...` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "inferstack.cli", *arguments],
+            cwd=ROOT,
+            env=self._environment(env),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def up(self) -> StackState:
+        """Starts it in the foreground of another process, and waits until it is ready."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "inferstack.cli", "up", "--no-ray", "--port", str(self.port)],
+            cwd=ROOT,
+            env=self._environment({}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return self.wait_ready(self.process.pid)
+
+    def wait_ready(self, pid: int) -> StackState:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            found = state.read(self.home.state_file)
+            if found and found.supervisor.pid == pid and found.phase is Phase.READY:
+                self._remember(found)
+                return found
+            assert self.process is None or self.process.poll() is None, self.output()
+            time.sleep(0.05)
+        raise AssertionError("the stack did not become ready")
+
+    def child(self, name: str) -> ChildState:
+        found = state.read(self.home.state_file)
+        assert found is not None
+        self._remember(found)
+        return next(child for child in found.children if child.name == name)
+
+    def restarted(self, name: str, before: ProcessId) -> ChildState:
+        """Waits until a child runs as another process than before."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            child = self.child(name)
+            if child.process not in (None, before):
+                return child
+            time.sleep(0.05)
+        raise AssertionError(f"{name} was not started again")
+
+    def signal(self, number: int) -> int:
+        """Signals the supervisor and waits for its end."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+    def output(self) -> str:
+        assert self.process is not None
+        return self.process.communicate(timeout=PATIENCE)[0]
+
+    def client(self) -> Client:
+        return Client(f"http://127.0.0.1:{self.port}")
+
+    def left(self) -> list[ProcessId]:
+        """Processes of this stack that still live."""
+        identity = self.home.identity()
+        marked = processes.marked(identity.stack_id) if identity else []
+        return [*marked, *(process for process in self.seen if processes.alive(process))]
+
+    def _remember(self, found: StackState) -> None:
+        self.seen |= {child.process for child in found.children if child.process}
+
+    def close(self) -> None:
+        """Ends whatever a failed test left."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.command("down")
+
+    def _environment(self, env: dict[str, str]) -> dict[str, str]:
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in {"REDIS_URL", "DATABASE_URL", "PORT", "HOST"}
+        }
+        own = {
+            "INFERSTACK_HOME": str(self.home.root),
+            "MODEL_PATH": str(ROOT / "models"),
+            "MODEL_LIST": "echo",
+            "DEFAULT_MODEL": "echo",
+        }
+        return kept | own | env

