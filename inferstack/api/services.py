@@ -5,6 +5,7 @@ import logging
 from typing import NamedTuple
 
 from inferstack.api.auth import Authenticator
+from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
@@ -32,6 +33,7 @@ class Services(NamedTuple):
     authenticator: Authenticator
     tokens: Tokens | None
     monitor: Monitor
+    exposition: Exposition
 
 
 class Lifetime:
@@ -58,19 +60,22 @@ class Lifetime:
             key = await accounts.api_key(plaintext)
             return None if key is None else Caller(key.tenant, key.username, key.role)
 
+        tasks = Tasks(self._redis, self._store, History(self._database), settings)
         self.services = Services(
             settings=settings,
-            tasks=Tasks(self._redis, self._store, History(self._database), settings),
+            tasks=tasks,
             accounts=accounts,
             authenticator=Authenticator(settings, tokens, key_owner),
             tokens=tokens,
             monitor=Monitor(self._checks()),
+            exposition=Exposition(tasks, settings),
         )
 
     async def start(self) -> None:
         """Returns once tasks can be accepted."""
         await self.services.tasks.start()
         await self.services.monitor.start()
+        await self.services.exposition.start()
         if self._settings.admin_password is not None:
             self._admin = asyncio.create_task(self._ensure_admin())
 
@@ -79,6 +84,7 @@ class Lifetime:
         if self._admin is not None:
             self._admin.cancel()
             await asyncio.wait([self._admin])
+        await self.services.exposition.stop()
         await self.services.monitor.stop()
         await self.services.tasks.stop()
         await self._redis.aclose()

@@ -46,6 +46,8 @@ class Replica:
     def __init__(self, model: str, version: int, settings: Settings, device: str) -> None:
         """Loads the model and starts to work; raises what `host.load` raises."""
         logs.setup("replica", level=settings.log_level, style=settings.log_format)
+        if settings.ray_address is None:
+            _keep_to_loopback()
         self._loaded = load(model, version, settings, device)
         self._worker: Worker | None = None
         self._failure: BaseException | None = None
@@ -102,6 +104,22 @@ class Replica:
             with contextlib.suppress(InferstackError):
                 self._windows = (await sample(redis, [name]))[name].depth / window
             await asyncio.sleep(LOOK_BACK / 10)
+
+
+def _keep_to_loopback() -> None:
+    """Has Serve's server for calls between deployments listen on loopback.
+
+    Serve binds it to all interfaces and has no setting for it (2.60, `replica.py`). It is
+    started after the replica's constructor, which is where this is called.
+    """
+    from ray.serve._private import replica
+
+    bind = replica.add_port_to_grpc_server
+
+    def bind_to_loopback(server: Any, address: str) -> Any:
+        return bind(server, address.replace("[::]", "127.0.0.1"))
+
+    replica.add_port_to_grpc_server = bind_to_loopback
 
 
 def _targets(entries: Sequence[ModelEntry], settings: Settings, gpus: int, cores: int) -> list[Any]:
@@ -200,19 +218,25 @@ def stop() -> None:
 async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
     """Keeps the registry true until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    _stop_on_signals(stopping)
     redis = connect(redis_url(settings))
     registering = asyncio.create_task(Registrar(Registry(redis), entries, settings).run())
     try:
         await asyncio.to_thread(start, entries, settings)
+        # Ray has installed handlers of its own meanwhile.
+        _stop_on_signals(stopping)
         await stopping.wait()
     finally:
         registering.cancel()
         await asyncio.wait([registering])
         await redis.aclose()
         await asyncio.to_thread(stop)
+
+
+def _stop_on_signals(stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
 
 
 def main() -> int:

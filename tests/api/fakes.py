@@ -9,6 +9,7 @@ import msgspec
 from inferstack.api.app import assemble
 from inferstack.api.auth import Authenticator
 from inferstack.api.edge import Edge
+from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
 from inferstack.api.services import Services
 from inferstack.api.tokens import Tokens
@@ -185,6 +186,7 @@ class World:
             self.authenticator,
             self.tokens,
             Monitor(checks),
+            Exposition(cast("Tasks", self.tasks), self.settings),
         )
         self.edge: Edge = assemble(self.services)
 

@@ -22,8 +22,9 @@ class RealStack:
 
     def __init__(self, root: Path) -> None:
         self.home = Home(root)
+        self.log = root.with_name("up.log")
         self.port = free_port(None)
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.seen: set[ProcessId] = set()
 
     def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -40,14 +41,22 @@ class RealStack:
 
     def up(self) -> StackState:
         """Starts it in the foreground of another process, and waits until it is ready."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "inferstack.cli", "up", "--no-ray", "--port", str(self.port)],
-            cwd=ROOT,
-            env=self._environment({}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "inferstack.cli",
+                    "up",
+                    "--no-ray",
+                    "--port",
+                    str(self.port),
+                ],
+                cwd=ROOT,
+                env=self._environment({}),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         return self.wait_ready(self.process.pid)
 
     def wait_ready(self, pid: int) -> StackState:
@@ -84,8 +93,8 @@ class RealStack:
         return self.process.wait(PATIENCE)
 
     def output(self) -> str:
-        assert self.process is not None
-        return self.process.communicate(timeout=PATIENCE)[0]
+        """What the latest `up` has printed."""
+        return self.log.read_text()
 
     def client(self) -> Client:
         return Client(f"http://127.0.0.1:{self.port}")

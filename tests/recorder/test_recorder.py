@@ -176,6 +176,28 @@ async def test_the_size_of_a_read_follows_the_size_of_the_entries(
     assert sizes == [100, 200, 200, 200, 200, 100]
 
 
+async def test_only_a_small_batch_is_followed_by_a_pause(
+    outbox: CountingOutbox, counting: CountingHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(outbox, counting, linger=0.05)
+    sizes = [3, module.BATCH, module.BATCH // 2, 0, 0]
+    events: list[object] = []
+
+    async def step(block_ms: int) -> int:
+        events.append(size := sizes.pop(0))
+        if len(sizes) == 1:
+            recorder.stop()
+        return size
+
+    async def pause(seconds: float) -> None:
+        events.append(f"pause {seconds}")
+
+    monkeypatch.setattr(recorder, "step", step)
+    monkeypatch.setattr(recorder, "_pause", pause)
+    await recorder.run()
+    assert events == [3, "pause 0.05", 1000, 500, 0, "pause 0.05", 0]
+
+
 async def test_a_stop_archives_what_is_waiting(
     work: Work, outbox: CountingOutbox, counting: CountingHistory
 ) -> None:

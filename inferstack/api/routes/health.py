@@ -6,9 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 
-from inferstack.api.queue_metrics import exposition
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
 
 router = APIRouter(tags=["health"])
@@ -99,9 +97,7 @@ async def detailed(services: ServicesOf, _: CallerOf) -> DetailedHealth:
 @router.get("/metrics", openapi_extra=OPEN, response_class=Response)
 async def metrics(services: ServicesOf) -> Response:
     """Metrics in Prometheus' text format."""
-    # Writing them takes a few milliseconds; requests go on meanwhile.
-    text = await run_in_threadpool(exposition, services.tasks)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    return Response(await services.exposition.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _uptime(services: ServicesOf) -> float:

@@ -1,0 +1,81 @@
+"""What `/metrics` shows: this process, its peers on the same port, and the queues."""
+
+import asyncio
+import threading
+
+from prometheus_client import generate_latest
+
+from inferstack.config import Settings
+from inferstack.deployment import DeploymentState
+from inferstack.lifecycle.tasks import Tasks
+from inferstack.queue.statistics import QueueStatistics
+from inferstack.telemetry import metrics
+from inferstack.telemetry.peers import Peers, folder_for
+
+_PER_DEPLOYMENT = (
+    metrics.QUEUE_WAITING,
+    metrics.QUEUE_DELAYED,
+    metrics.QUEUE_RUNNING,
+    metrics.QUEUE_OUTBOX,
+    metrics.QUEUE_REPLICAS,
+    metrics.QUEUE_CAPACITY,
+    metrics.QUEUE_COMPLETED,
+    metrics.QUEUE_FAILED,
+    metrics.QUEUE_EXPIRED,
+    metrics.DEPLOYMENT_READY,
+)
+
+class Exposition:
+    """Writes the metrics; with several API processes, those of all of them."""
+
+    def __init__(self, tasks: Tasks, settings: Settings) -> None:
+        """Args: settings: tell where the other processes are, if there are any."""
+        self._tasks = tasks
+        self._scraping = threading.Lock()
+        self._peers: Peers | None = None
+        if settings.api_processes > 1:
+            folder = folder_for(settings.inferstack_home)
+            self._peers = Peers(folder, "api", self._own)
+
+    async def start(self) -> None:
+        """Answers the other processes from now on."""
+        if self._peers is not None:
+            await self._peers.start()
+
+    async def stop(self) -> None:
+        """Answers them no more."""
+        if self._peers is not None:
+            await self._peers.stop()
+
+    async def text(self) -> bytes:
+        """Every metric in Prometheus' text format."""
+        if self._peers is not None:
+            return await self._peers.gather()
+        # Writing them takes a few milliseconds; requests go on meanwhile.
+        return await asyncio.to_thread(self._own)
+
+    def _own(self) -> bytes:
+        with self._scraping:
+            for gauge in _PER_DEPLOYMENT:
+                gauge.clear()
+            statistics = self._tasks.statistics()
+            for deployment in self._tasks.deployments():
+                labels = (deployment.model, str(deployment.version))
+                ready = deployment.state is DeploymentState.READY
+                metrics.DEPLOYMENT_READY.labels(*labels).set(ready)
+                if deployment.name in statistics:
+                    _copy(labels, statistics[deployment.name])
+            return generate_latest()
+
+
+def _copy(labels: tuple[str, str], queue: QueueStatistics) -> None:
+    for priority, waiting in queue.waiting.items():
+        metrics.QUEUE_WAITING.labels(*labels, priority).set(waiting)
+    metrics.QUEUE_DELAYED.labels(*labels).set(queue.delayed)
+    metrics.QUEUE_RUNNING.labels(*labels).set(queue.running)
+    metrics.QUEUE_OUTBOX.labels(*labels).set(queue.outbox)
+    metrics.QUEUE_REPLICAS.labels(*labels).set(len(queue.replicas))
+    metrics.QUEUE_CAPACITY.labels(*labels).set(queue.capacity)
+    metrics.QUEUE_COMPLETED.labels(*labels).set(queue.completed)
+    metrics.QUEUE_FAILED.labels(*labels).set(queue.failed)
+    metrics.QUEUE_EXPIRED.labels(*labels).set(queue.expired)

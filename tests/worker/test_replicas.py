@@ -1,0 +1,194 @@
+"""Real replica processes on a real Redis: as a pool of plain processes, and on Ray Serve."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+from redis.asyncio import Redis
+
+from inferstack.config import Settings, as_environment
+from inferstack.deployment import Deployment, DeploymentState
+from inferstack.queue.codec import encode
+from inferstack.queue.connection import connect
+from inferstack.queue.registry import Registry
+from inferstack.queue.task_queue import Submit, TaskQueue
+from inferstack.task import Task, TaskSpec, TaskState, new_task_id
+
+from .fakes import settings as make_settings
+
+MODELS = Path(__file__).parents[2] / "models"
+BROKEN = "class Model:\n    def load(self, path, device):\n        raise ValueError('no weights')\n"
+BROKEN += "    def predict(self, inputs):\n        return inputs\n"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A repository with echo, a folder that is wrong and a model that does not load."""
+    root = tmp_path / "models"
+    shutil.copytree(MODELS / "echo", root / "echo", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, config in (("wrong", "engine: magic\n"), ("raises", "engine: python\nreplicas: 1\n")):
+        folder = root / name / "1"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(config)
+    (root / "raises" / "1" / "model.py").write_text(BROKEN)
+    return root
+
+
+@pytest.fixture
+def settings(models: Path, tmp_path: Path, clean_redis_url: str) -> Settings:
+    base = make_settings(model_path=models, inferstack_home=tmp_path / "home", lease=2.0)
+    return base.model_copy(update={"redis_url": clean_redis_url, "retry_delay": 0.0})
+
+
+@pytest.fixture
+async def redis(settings: Settings) -> AsyncIterator[Redis]:
+    client = connect(str(settings.redis_url))
+    yield client
+    await client.aclose()
+
+
+class Running:
+    """A worker program under test."""
+
+    def __init__(self, module: str, settings: Settings, log: Path) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                env=as_environment(settings),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture(params=["inferstack.worker.pool", "inferstack.worker.serve"])
+def running(
+    request: pytest.FixtureRequest, settings: Settings, tmp_path: Path
+) -> Iterator[Running]:
+    program = Running(request.param, settings, tmp_path / "log")
+    yield program
+    if program.process.poll() is None:
+        program.stop()
+    print(program.log.read_text()[-8000:])
+
+
+async def until(redis: Redis, name: str, state: DeploymentState) -> Deployment:
+    async with asyncio.timeout(90):
+        while True:
+            for deployment in await Registry(redis).all():
+                if deployment.name == name and deployment.state is state:
+                    return deployment
+            await asyncio.sleep(0.1)
+
+
+async def submit(redis: Redis, settings: Settings, data: dict[str, object]) -> str:
+    spec = TaskSpec(
+        task_id=new_task_id("echo:1"), model="echo", model_version=1, tenant="t", data=data
+    )
+    await TaskQueue(redis, "echo:1", settings).enqueue([Submit(spec, encode(spec), "", 1.0, False)])
+    return spec.task_id
+
+
+async def finished(redis: Redis, settings: Settings, task_id: str) -> Task:
+    queue = TaskQueue(redis, "echo:1", settings)
+    async with asyncio.timeout(40):
+        while True:
+            task = await queue.get(task_id)
+            if task is not None and task.state.terminal:
+                return task
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.timeout(240)
+async def test_replicas_serve_fail_crash_and_drain(
+    running: Running, redis: Redis, settings: Settings
+) -> None:
+    """One story, because Ray takes seconds to start."""
+    await until(redis, "echo:1", DeploymentState.READY)
+    wrong = await until(redis, "wrong:1", DeploymentState.FAILED)
+    assert wrong.reason is not None
+    assert wrong.reason.startswith("config.yaml: engine:")
+    raises = await until(redis, "raises:1", DeploymentState.FAILED)
+    assert raises.reason == "raises:1: ValueError: no weights"
+
+    task = await finished(redis, settings, await submit(redis, settings, {"n": 1}))
+    assert task.state is TaskState.COMPLETED
+    assert orjson.loads(bytes(task.result or b"")) == {"n": 1}
+
+    task = await finished(redis, settings, await submit(redis, settings, {"fail": "on purpose"}))
+    assert task.state is TaskState.FAILED
+    assert task.error is not None
+    assert task.error.message == "ValueError: on purpose"
+    assert task.attempts == settings.max_attempts
+
+    (before,) = await Registry(redis).replicas("echo:1")
+    innocent = await submit(redis, settings, {"sleep_ms": 300, "n": 2})
+    await asyncio.sleep(0.15)
+    os.kill(int(before.worker.split(":")[1]), signal.SIGKILL)
+    task = await finished(redis, settings, innocent)
+    assert task.state is TaskState.COMPLETED
+    assert task.execution is not None
+    assert task.execution.worker != before.worker
+
+    _only_on_loopback(running.process.pid)
+    began = await submit(redis, settings, {"sleep_ms": 1500, "n": 3})
+    await asyncio.sleep(0.5)
+    children = psutil.Process(running.process.pid).children(recursive=True)
+    assert await asyncio.to_thread(running.stop) == 0
+    task = await finished(redis, settings, began)
+    assert task.state is TaskState.COMPLETED
+    assert task.attempts == 1
+    assert await Registry(redis).replicas("echo:1") == []
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+
+
+def _only_on_loopback(root: int) -> None:
+    processes = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
+    for process in processes:
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                address = connection.laddr.ip.removeprefix("::ffff:")
+                assert address in ("127.0.0.1", "::1"), (process.cmdline()[:3], connection.laddr)
+
+
+async def test_a_pool_without_a_queue_says_what_is_missing() -> None:
+    environment = {**as_environment(make_settings()), "REDIS_URL": "", "MODEL_PATH": str(MODELS)}
+    result = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "inferstack.worker.pool"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert result.returncode == 1
+    assert re.fullmatch(r"REDIS_URL is not set.*\n", result.stderr)
+
+
+def test_a_replica_of_a_python_model_does_not_import_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from inferstack.config import load;"
+        "from inferstack.engines.repository import scan, find; from inferstack.worker import host;"
+        "import inferstack.worker.process, inferstack.worker.pool;"
+        f"s = load(redis_url='redis://x', model_path=Path({str(MODELS)!r}));"
+        "host.load('echo', 1, s, 'cpu');"
+        "assert not {'torch', 'transformers', 'numpy', 'ray'} & set(sys.modules)"
+    )
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert time.monotonic() - started < 30
