@@ -33,8 +33,8 @@ check: $(VENV)/.installed-dev ## lint, format, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.installed ## measure, next to other systems (ARGS='--quick')
-	@$(BIN)/inferstack bench $(ARGS)
+bench: $(VENV)/.installed ## measure, next to other systems (ARGS='--profile quick')
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 e2e: $(VENV)/.installed-dev ## test the whole stack from outside, as `make run` starts it
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)

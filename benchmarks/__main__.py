@@ -55,7 +55,11 @@ def main(
         ("--no-ray",) if no_ray else (),
         frozenset(name for name in systems.split(",") if name),
     )
-    content = {"machine": machine.describe(), "profile": chosen, "client": client.name}
+    content: dict[str, Any] = {
+        "machine": machine.describe(),
+        "profile": chosen,
+        "client": client.name,
+    }
     content["inferstack_options"] = list(context.up_options)
     found = run(context, parts or list(Part), content)
     report.rates(console, [s for name in ("noop", "minilm") for s in content.get(name, [])])

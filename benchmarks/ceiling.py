@@ -64,7 +64,7 @@ def main() -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    print(sum(counts))
+    print(sum(counts[:]))
 
 
 if __name__ == "__main__":

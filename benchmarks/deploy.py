@@ -38,6 +38,7 @@ class Deployment:
             extra: more options of `inferstack up`, such as `--no-ray`.
         """
         self.home = home
+        self.log = home.with_name(f"{home.name}.log")
         self.url = f"http://127.0.0.1:{port}"
         self._port = port
         self._extra = extra
@@ -65,26 +66,28 @@ class Deployment:
         """
         self._environment["MODEL_LIST"] = models
         command = ("up", "--detach", "--port", str(self._port), *self._extra)
-        done = self._run(*command, seconds=300)
-        if done.returncode != 0:
-            raise StartError(f"inferstack up: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        if self._run(*command, seconds=300) != 0:
+            raise StartError(f"inferstack up: {self.log.read_text(errors='replace')[-2000:]}")
         return self
 
     def down(self) -> None:
         """Ends it; its data stays."""
         self._run("down", seconds=120)
 
-    def _run(self, *arguments: str, seconds: float) -> "subprocess.CompletedProcess[str]":
-        program = Path(sys.executable).with_name("inferstack")
-        return subprocess.run(
-            [str(program), *arguments],
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+    def _run(self, *arguments: str, seconds: float) -> int:
+        # Into a file: a pipe would stay open as long as anything that `up` leaves behind.
+        with self.log.open("ab") as log:
+            done = subprocess.run(
+                [sys.executable, "-m", "inferstack.cli", *arguments],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                check=False,
+            )
+        return done.returncode
 
     def token(self) -> str:
         """An access token of the admin, by a real login."""

@@ -25,7 +25,8 @@ def peers_python() -> Path:
         return python
     print(f"installing the peers into {PEERS} ...", file=sys.stderr, flush=True)
     venv.create(PEERS, with_pip=True, clear=True)
-    command = [python, "-m", "pip", "install", "-q", "-r", LISTS[0], "-c", LISTS[1]]
+    lists = ["-r", str(LISTS[0]), "-c", str(LISTS[1])]
+    command = [str(python), "-m", "pip", "install", "-q", *lists]
     subprocess.run(command, check=True)
     stamp.write_text(wanted)
     return python

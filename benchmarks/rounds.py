@@ -18,6 +18,9 @@ from benchmarks.profiles import Profile
 from benchmarks.systems import FLOORS, PEERS, Peer, Variant
 
 CALIBRATION_CONNECTIONS = 64
+HEADLINE = (64, 256)
+"""Connections that the targets are about; 1000 is measured for information."""
+
 CEILINGS = (("raw-1x2", 1, 2), ("raw-2x1", 2, 1))
 """Name, processes, threads: MiniLM without any serving, at batch 64."""
 
@@ -132,8 +135,10 @@ def _cells(context: Context, targets: dict[str, Target], number: int) -> list[Sa
     for kind, target in targets.items():
         client.closed(target, kind, CALIBRATION_CONNECTIONS, profile.warm_up, 0)
         for connections in profile.connections:
+            if number > 1 and connections not in HEADLINE:
+                continue  # for information: once is enough
             if kind == "mixed":
-                count = max(profile.mixed_count, 2 * connections)
+                count = max(profile.mixed_count, connections)
                 sample = client.fixed(target, kind, connections, count, number)
             else:
                 sample = client.closed(target, kind, connections, profile.seconds, number)

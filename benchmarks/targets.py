@@ -9,9 +9,7 @@ import msgspec
 from benchmarks.client import Sample
 from benchmarks.growth import Level
 from benchmarks.open_loop import FixedRate, RedisCost, StartUp
-
-HEADLINE = (64, 256)
-"""Connections that the ratios are about; 1000 is measured for information."""
+from benchmarks.rounds import HEADLINE
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ _PER_DEPLOYMENT = (
     metrics.DEPLOYMENT_READY,
 )
 
+
 class Exposition:
     """Writes the metrics; with several API processes, those of all of them."""
 

@@ -3,15 +3,14 @@
 import asyncio
 import logging
 
-from redis.asyncio import Redis
-
 from inferstack import routing
 from inferstack.config import Settings
 from inferstack.deployment import Deployment
 from inferstack.engines.admission import Admission
 from inferstack.engines.repository import ModelEntry, scan
-from inferstack.errors import InferstackError
+from inferstack.errors import InferstackError, ModelFolderError
 from inferstack.queue.committer import GroupCommitter
+from inferstack.queue.connection import Redis
 from inferstack.queue.registry import Registry
 from inferstack.queue.statistics import QueueStatistics, sample
 from inferstack.queue.task_queue import TaskQueue
@@ -115,7 +114,12 @@ class Directory:
             self._targets[deployment.name] = target
 
     def _entries(self) -> dict[str, ModelEntry]:
-        found = scan(self._settings.model_path, self._settings)
+        """The model folders that this process can see: none where only replicas have them."""
+        try:
+            found = scan(self._settings.model_path, self._settings)
+        except ModelFolderError as error:
+            log.info("inputs are checked by schema only: %s", error)
+            return {}
         return {f"{entry.model}:{entry.version}": entry for entry in found}
 
     async def _refresh_forever(self) -> None:

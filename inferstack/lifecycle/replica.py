@@ -6,7 +6,6 @@ import random
 from collections.abc import Sequence
 
 import msgspec
-from redis.asyncio import Redis
 
 from inferstack import retry
 from inferstack.config import Settings
@@ -15,6 +14,7 @@ from inferstack.errors import NotFoundError, StorageUnavailableError
 from inferstack.lifecycle import payloads
 from inferstack.queue.bell import Bell
 from inferstack.queue.codec import encode
+from inferstack.queue.connection import Redis
 from inferstack.queue.task_queue import Claim, Completion, Failure, TaskQueue
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, TaskError, TaskSpec

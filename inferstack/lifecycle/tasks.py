@@ -5,8 +5,6 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 
-from redis.asyncio import Redis
-
 from inferstack.config import Settings
 from inferstack.deployment import Deployment
 from inferstack.errors import (
@@ -23,7 +21,7 @@ from inferstack.lifecycle.ticket import Ticket
 from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Receipt, Submission
 from inferstack.queue.codec import News, encode, news_of
 from inferstack.queue.completions import CompletionChannel
-from inferstack.queue.connection import connect
+from inferstack.queue.connection import Redis, connect
 from inferstack.queue.statistics import QueueStatistics
 from inferstack.queue.task_queue import Accepted, Enqueued, Submit
 from inferstack.storage.history import History, HistoryFilter, HistoryPage

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import inferstack
-from inferstack import config
 from inferstack.config import Settings
 from inferstack.errors import StackError
 from inferstack.local import leftovers, logs, processes, stack, state
@@ -56,11 +54,10 @@ def run_detached(
     refuse_second(home)
     home.prepare()
     log = home.logs / "supervisor.log"
-    package = str(Path(inferstack.__file__).parents[1])
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "inferstack.cli", *arguments],
-            env=config.as_environment(wanted) | {"PYTHONPATH": package},
+            env=stack.code_environment(wanted),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,5 +1,6 @@
 """What the embedded stack is made of, given the settings."""
 
+import os
 import sys
 from pathlib import Path
 from signal import SIGTERM
@@ -99,14 +100,7 @@ def python_program(stack: Stack, name: str, *arguments: str, grace: float = 30.0
         arguments: a module and its arguments.
         grace: seconds that it gets to drain.
     """
-    # Code comes from where this code is, never from the working directory, where a file named
-    # like a module of the standard library would win.
-    package = str(Path(inferstack.__file__).parents[1])
-    environment = config.as_environment(stack.settings) | {
-        MARK: stack.stack_id,
-        "PYTHONPATH": package,
-        "PYTHONUNBUFFERED": "1",
-    }
+    environment = {**code_environment(stack.settings), MARK: stack.stack_id}
     return Program(
         name=name,
         command=(sys.executable, "-P", "-m", *arguments),
@@ -114,6 +108,20 @@ def python_program(stack: Stack, name: str, *arguments: str, grace: float = 30.0
         ready=_at_once,
         stop=((SIGTERM, grace),),
     )
+
+
+def code_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a Python that runs this very inferstack with some settings.
+
+    Its code comes from where this code is. Run it with `-P`: in the working directory a file
+    named like a module of the standard library would win.
+    """
+    environment = config.as_environment(settings)
+    paths = [str(Path(inferstack.__file__).parents[1]), environment.get("PYTHONPATH", "")]
+    return environment | {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 async def api_ready(url: str) -> bool:

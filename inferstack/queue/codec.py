@@ -32,9 +32,7 @@ def seconds(millis: Any) -> float | None:
 
 
 Row = Sequence[bytes | None]
-"""The fields of a task's hash in the order of `FIELDS`."""
-
-FIELDS = ("st", "v", "spec", "a", "rl", "cr", "at", "sa", "ca", "ex", "err", "res", "ref")
+"""The fields of a task's hash in the order of `load.lua`."""
 
 
 def decode_task(row: Row) -> Task | None:

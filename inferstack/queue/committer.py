@@ -82,9 +82,7 @@ class GroupCommitter:
         repeat = False
         for delay in RETRY_DELAYS:
             try:
-                return await self._queue.enqueue(
-                    submits, self._api, self._max_queue, repeat=repeat
-                )
+                return await self._queue.enqueue(submits, self._api, self._max_queue, repeat=repeat)
             except QueueUnavailableError:
                 repeat = True
                 await asyncio.sleep(delay)

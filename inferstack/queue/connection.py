@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -16,6 +16,8 @@ from redis.exceptions import (
 )
 
 from inferstack.errors import ConfigurationError, QueueFullError, QueueUnavailableError
+
+__all__ = ["Redis", "connect", "translated"]
 
 COMMAND_TIMEOUT = 10.0
 """Seconds that Redis may take to answer a command that does not block."""
@@ -33,9 +35,11 @@ def connect(
         max_connections: upper limit of the pool.
         timeout: seconds for one command; None for connections that block.
     """
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,
+        # How long a command waits for one of them when all are busy.
+        timeout=COMMAND_TIMEOUT,
         socket_timeout=timeout,
         socket_connect_timeout=5.0,
         socket_keepalive=True,
@@ -43,6 +47,7 @@ def connect(
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,
     )
+    return Redis.from_pool(pool)
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 from inferstack.config import Settings
 from inferstack.deployment import ReplicaStatus
 from inferstack.queue import scripts
-from inferstack.queue.codec import FIELDS, decode_spec, decode_task, encode
+from inferstack.queue.codec import decode_spec, decode_task, encode
 from inferstack.queue.connection import translated
+from inferstack.queue.grouping import Grouper
 from inferstack.task import Task, TaskError, TaskSpec, TaskState
 
 TICK_LIMIT = 500
@@ -114,6 +115,7 @@ class TaskQueue:
         self._redis = redis
         self._prefix = prefix(deployment)
         self._settings = settings
+        self._reads: Grouper[str, Task | None] = Grouper(self.load)
         self._lease_ms = int(settings.lease * 1000)
 
     async def _run(self, name: str, args: Sequence[scripts.Argument]) -> Any:
@@ -238,9 +240,7 @@ class TaskQueue:
 
     async def get(self, task_id: str) -> Task | None:
         """The task with its live state, None if Redis does not have it."""
-        with translated(task_id):
-            row: Any = await self._redis.hmget(f"{self._prefix}t:{task_id}", FIELDS)
-        return decode_task(row)
+        return await self._reads.ask(task_id)
 
     async def load(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Many tasks with their live state, in the same order."""

@@ -156,7 +156,7 @@ def _conditions(tenant: str | None, filter: HistoryFilter) -> list[ColumnElement
     if tenant is not None:
         found.append(table.c.tenant == tenant)
     if filter.status is not None:
-        found.append(table.c.state == filter.status.value)
+        found.append(table.c.state.in_(_archived_as(filter.status)))
         if filter.status is not TaskState.COMPLETED:
             # Said again as the partial index says it: a parameter does not prove it.
             found.append(table.c.state != "completed")
@@ -199,3 +199,12 @@ def _uuid(text: str) -> UUID | None:
         return UUID(text) if len(text) == 36 else None
     except ValueError:
         return None
+
+
+def _archived_as(status: TaskState) -> tuple[str, ...]:
+    """The states that a task of this state may have here.
+
+    A claim is not archived by itself, so an unfinished task may stand here in the other one.
+    """
+    unfinished = (TaskState.QUEUED.value, TaskState.RUNNING.value)
+    return unfinished if status in unfinished else (status.value,)

@@ -11,7 +11,7 @@ A batch of tasks travels as one array for each column, into one
     binary COPY, no upsert possible        5.5 + 6   /  7.8 + 28
 
 `unnest` needs one round trip and no temporary table, which would grow the system catalogue.
-`json_to_recordset` also unescapes every string, and so refuses each `\\u0000` in a result.
+`json_to_recordset` also unescapes every string, and so refuses a result with an escaped NUL.
 Format: https://www.postgresql.org/docs/current/protocol-overview.html#PROTOCOL-FORMAT-CODES
 """
 

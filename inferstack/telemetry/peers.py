@@ -89,10 +89,14 @@ class Peers:
                 finally:
                     writer.close()
         except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
+            _forget(path)
         except (OSError, TimeoutError) as error:
             log.warning("no metrics from %s: %s", path.stem, error or "no answer in time")
         return b""
+
+
+def _forget(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def merge(found: Sequence[tuple[str, bytes]]) -> bytes:

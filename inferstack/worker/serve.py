@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from inferstack import config
@@ -45,15 +46,17 @@ class Replica:
 
     def __init__(self, model: str, version: int, settings: Settings, device: str) -> None:
         """Loads the model and starts to work; raises what `host.load` raises."""
-        logs.setup("replica", level=settings.log_level, style=settings.log_format)
-        if settings.ray_address is None:
-            _keep_to_loopback()
-        self._loaded = load(model, version, settings, device)
         self._worker: Worker | None = None
         self._failure: BaseException | None = None
         self._ready = threading.Event()
         self._windows = 0.0
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        logs.setup("replica", level=settings.log_level, style=settings.log_format)
+        if settings.ray_address is None:
+            _keep_to_loopback()
+        # Serve calls this inside its event loop, and __del__ also if it raises.
+        with ThreadPoolExecutor(1) as loader:
+            self._loaded = loader.submit(load, model, version, settings, device).result()
         self._thread.start()
         self._ready.wait(GRACE)
 
@@ -73,7 +76,7 @@ class Replica:
         """Drains: Serve awaits this before it ends the process."""
         if self._worker is not None:
             self._worker.drain()
-        await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         try:
@@ -114,12 +117,13 @@ def _keep_to_loopback() -> None:
     """
     from ray.serve._private import replica
 
-    bind = replica.add_port_to_grpc_server
+    internals: Any = replica
+    bind = internals.add_port_to_grpc_server
 
     def bind_to_loopback(server: Any, address: str) -> Any:
         return bind(server, address.replace("[::]", "127.0.0.1"))
 
-    replica.add_port_to_grpc_server = bind_to_loopback
+    internals.add_port_to_grpc_server = bind_to_loopback
 
 
 def _targets(entries: Sequence[ModelEntry], settings: Settings, gpus: int, cores: int) -> list[Any]:
@@ -209,9 +213,9 @@ def stop() -> None:
     import ray
     from ray import serve
 
-    end_ray: Any = ray.shutdown
-    serve.shutdown()
-    end_ray()
+    untyped: tuple[Any, ...] = (serve, ray)
+    for part in untyped:
+        part.shutdown()
     log.info("all replicas have ended")
 
 

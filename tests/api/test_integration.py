@@ -184,7 +184,8 @@ async def test_health_models_and_metrics_tell_of_the_real_services(
     }
     models = (await client.get("/api/models")).json()["models"]
     assert [(m["model"], m["state"]) for m in models] == [("echo", "ready")]
-    assert 'inferstack_deployment_ready{model="echo",version="1"} 1.0' in (
-        await client.get("/metrics")
-    ).text
+    assert (
+        'inferstack_deployment_ready{model="echo",version="1"} 1.0'
+        in (await client.get("/metrics")).text
+    )
     assert (await client.get(URL)).json() == {"tasks": [], "next_cursor": None}

@@ -113,7 +113,10 @@ async def test_a_request_in_small_pieces_is_understood(running: Running) -> None
         (SUBMIT.replace(b"POST", b"PUT"), 405),
         (POST + b"Content-Length: 100001\r\n\r\n", 413),
         (POST + b"Content-Length: 100001\r\n\r\n" + b" " * 100_001, 413),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"ffff\r\n%b\r\n" % (b" " * 65535) * 3, 413),
+        (
+            POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"ffff\r\n%b\r\n" % (b" " * 65535) * 3,
+            413,
+        ),
         (POST + b"\r\n", 422),
         (SUBMIT.replace(b"application/json", b"text/plain"), 415),
         (POST + b"Content-Length: 1\r\n\r\n{", 422),
@@ -218,7 +221,7 @@ async def test_a_drain_answers_what_is_in_flight() -> None:
     assert (status, headers["connection"]) == (200, "close")
     await stopping
     assert await idle.ended()
-    with pytest.raises(OSError, match="refused|Connect call failed"):
+    with pytest.raises(OSError, match="Connect call failed"):
         await asyncio.open_connection("127.0.0.1", running.port)
 
 
@@ -233,5 +236,5 @@ async def test_several_processes_can_share_a_port_only_when_told_to() -> None:
     port = free_port()
     with bind(settings(1, port)) as first:
         first.listen()
-        with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port}.*in use"):
+        with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1:{port}.*in use"):
             bind(settings(1, port))

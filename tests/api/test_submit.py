@@ -199,9 +199,7 @@ async def test_an_unknown_model_is_404(client: httpx.AsyncClient) -> None:
     assert _problem(answer)["type"].endswith("/model-not-found")
 
 
-@pytest.mark.parametrize(
-    ("error", "status"), [(TenantQueueFullError, 429), (QueueFullError, 503)]
-)
+@pytest.mark.parametrize(("error", "status"), [(TenantQueueFullError, 429), (QueueFullError, 503)])
 async def test_a_full_queue_says_when_to_come_back(
     client: httpx.AsyncClient, world: World, error: type[QueueFullError], status: int
 ) -> None:

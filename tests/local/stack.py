@@ -113,6 +113,8 @@ class RealStack:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         self.command("down")
+        if self.process is not None:
+            self.process.wait(PATIENCE)
 
     def _environment(self, env: dict[str, str]) -> dict[str, str]:
         kept = {

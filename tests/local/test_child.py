@@ -47,9 +47,9 @@ async def test_a_child_runs_until_it_is_stopped(tmp_path: Path) -> None:
     await child.ready()
     process = child.state.process
     assert process is not None
-    assert child.state.phase is ChildPhase.RUNNING
+    phases = [child.state.phase]
     await child.stop()
-    assert child.state.phase is ChildPhase.STOPPED
+    assert [*phases, child.state.phase] == [ChildPhase.RUNNING, ChildPhase.STOPPED]
     assert not alive(process)
 
 

@@ -55,7 +55,7 @@ def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> 
     assert "Stopped." in down.stdout
     assert "inferstack is up" in stack.output()
     assert stack.process is not None
-    assert stack.process.returncode == 0
+    assert stack.process.wait() == 0
     assert stack.left() == []
     assert stack.command("status").returncode == 1
     assert "Nothing runs here." in stack.command("down").stdout
@@ -177,7 +177,7 @@ def _one_line(code: int, stderr: str, text: str) -> None:
 def _served(stack: RealStack) -> object:
     """The result of a request that is repeated until the restarted child takes it."""
     until = time.monotonic() + 60.0
-    last = None
+    last = ""
     while time.monotonic() < until:
         try:
             answer = httpx.post(
@@ -187,7 +187,7 @@ def _served(stack: RealStack) -> object:
                 timeout=40.0,
             )
         except httpx.HTTPError as error:
-            last = error
+            last = repr(error)
         else:
             last = answer.text
             if answer.status_code == 200:

@@ -9,7 +9,8 @@ import pytest
 from inferstack.config import load
 from inferstack.errors import NotFoundError, StorageUnavailableError
 from inferstack.storage.objects import ObjectStore
-from tests.services import free_port, program
+from tests.programs import program
+from tests.services import free_port
 
 ACCESS, SECRET = "access", "a-long-enough-secret"
 

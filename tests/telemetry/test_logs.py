@@ -55,4 +55,6 @@ def test_setup_leaves_one_handler(capsys: pytest.CaptureFixture[str]) -> None:
         root.handlers[:] = before
         root.setLevel(level)
         logging.captureWarnings(False)
-    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["seen"]
+    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == [
+        "seen"
+    ]

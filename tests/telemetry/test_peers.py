@@ -8,7 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inferstack.telemetry.peers import Peers, folder_for, merge
 
-ONE = b"# HELP a_total A.\n# TYPE a_total counter\na_total 1.0\n# HELP b B.\n# TYPE b gauge\nb 2.0\n"
+ONE = (
+    b"# HELP a_total A.\n# TYPE a_total counter\na_total 1.0\n# HELP b B.\n# TYPE b gauge\nb 2.0\n"
+)
 TWO = b'# HELP b B.\n# TYPE b gauge\nb{x="{y} z"} 3.0\n# HELP c C.\n# TYPE c gauge\nc 4.0\n'
 
 

@@ -109,16 +109,15 @@ async def test_an_input_that_the_model_refuses_fails_without_a_retry() -> None:
 async def test_inputs_of_similar_cost_share_a_batch() -> None:
     costs = [10.0, 500.0] * 8
     session = MemorySession([lease(n, {"cost": cost}) for n, cost in enumerate(costs)])
-    engine = FakeEngine(
-        lambda values: (time.sleep(1e-5 * len(values) * longest(values)), values)[1]
-    )
+    engine = FakeEngine(padded)
     appetite = Appetite(batch_size=4, lookahead=4)
     await work_off(session, engine, deployment=deployment(batch_size=4), appetite=appetite)
     assert all(len({value["cost"] for value in batch}) == 1 for batch in engine.batches)
 
 
-def longest(values: list[Any]) -> float:
-    return float(max(value["cost"] for value in values))
+def padded(values: list[Any]) -> list[Any]:
+    time.sleep(1e-5 * len(values) * max(value["cost"] for value in values))
+    return values
 
 
 async def test_a_suspect_begins_alone_when_the_device_is_idle() -> None:

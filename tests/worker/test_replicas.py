@@ -152,8 +152,9 @@ async def test_replicas_serve_fail_crash_and_drain(
     task = await finished(redis, settings, began)
     assert task.state is TaskState.COMPLETED
     assert task.attempts == 1
-    assert await Registry(redis).replicas("echo:1") == []
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    left = {replica.worker for replica in await Registry(redis).replicas("echo:1")}
+    assert left <= {before.worker}
+    _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
 
 

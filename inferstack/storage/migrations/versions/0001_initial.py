@@ -14,6 +14,7 @@ def upgrade() -> None:
     _create_accounts()
     _create_models()
     _create_tasks()
+    _tune_tasks()
 
 
 def downgrade() -> None:
@@ -97,6 +98,9 @@ def _create_tasks() -> None:
         sa.Column("idempotency_key", sa.Text),
         sa.Column("trace", sa.Text),
     )
+
+
+def _tune_tasks() -> None:
     # Large bodies move out of the row as they are: compressing them would cost the archiver
     # more than writing them does.
     for column in ("input", "result"):

@@ -1,0 +1,84 @@
+"""What a stranger does first: start everything, send the first request, come back tomorrow."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from inferstack.local.home import free_port
+
+ROOT = Path(__file__).parents[2]
+NOT_DEFAULTS = {
+    "REDIS_URL",
+    "DATABASE_URL",
+    "RAY_ADDRESS",
+    "MODEL_PATH",
+    "MODEL_LIST",
+    "DEFAULT_MODEL",
+}
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command() -> Iterator[Command]:
+    """Runs `inferstack ...` with its defaults, in a home of its own; ends what it left."""
+    with tempfile.TemporaryDirectory(prefix="inferstack-e2e-") as folder:
+        Path(folder).chmod(0o755)
+        kept = {name: value for name, value in os.environ.items() if name not in NOT_DEFAULTS}
+
+        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "inferstack.cli", *arguments],
+                cwd=ROOT,
+                env=kept | {"INFERSTACK_HOME": f"{folder}/home"},
+                capture_output=True,
+                text=True,
+                timeout=240,
+                check=False,
+            )
+
+        yield run
+        run("down")
+
+
+@pytest.mark.timeout(600)
+def test_the_first_request_is_answered_and_outlives_a_restart_of_everything(
+    command: Command,
+) -> None:
+    port = free_port(None)
+    url = f"http://127.0.0.1:{port}"
+    up = command("up", "--detach", "--port", str(port))
+    assert up.returncode == 0, up.stderr
+    assert f"curl -s {url}/api/inference" in up.stdout
+
+    answer = httpx.post(
+        f"{url}/api/inference",
+        json={"data": {"text": "Hello, world!"}},
+        headers={"Prefer": "wait=30"},
+        timeout=40,
+    )
+    assert answer.status_code == 200, answer.text
+    task = answer.json()
+    assert task["status"] == "completed"
+    assert len(task["result"]["embedding"]) == 384
+    assert (task["model"], task["model_version"], task["attempts"]) == ("minilm", 1, 1)
+
+    again = command("infer", "--model", "minilm", "Hello, world!")
+    assert json.loads(again.stdout)["embedding"] == pytest.approx(
+        task["result"]["embedding"], abs=1e-5
+    )
+
+    assert command("down").returncode == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health")
+    assert command("up", "--detach", "--port", str(port)).returncode == 0
+    kept = httpx.get(f"{url}/api/inference/{task['task_id']}")
+    assert kept.json()["result"] == task["result"]
+    assert task["task_id"] in command("tasks", "--json").stdout

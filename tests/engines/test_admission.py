@@ -1,0 +1,87 @@
+"""What is refused before it is queued."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferstack.config import load
+from inferstack.engines.admission import Admission
+from inferstack.engines.repository import find, scan
+from inferstack.engines.text import load_tokenizer
+from inferstack.errors import InvalidInputError
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+def admission(model: str, **overrides: Any) -> Admission:
+    settings = load(**overrides)
+    entry = find(scan(MODELS, settings), model, 1)
+    return Admission(entry.deployment(settings), entry)
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Admission:
+    return admission("minilm")
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({}, "data"),
+        ({"text": 5}, "data.text"),
+        ({"text": ""}, "data.text"),
+        ({"texts": []}, "data.texts"),
+        ({"texts": ["a", None]}, "data.texts.1"),
+        ({"texts": ["a"] * 1001}, "data.texts"),
+        ({"text": "a", "texts": ["b"]}, "data"),
+        ({"text": "a", "x": 1}, "data"),
+        ({"text": "word " * 300}, "data.text"),
+        ({"texts": ["a", "word " * 300]}, "data.texts.1"),
+        ({"text": "a" * 20_000}, "data.text"),
+    ],
+)
+def test_what_the_model_does_not_take_names_the_field(
+    minilm: Admission, data: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        minilm.check(data)
+    assert caught.value.errors is not None
+    assert caught.value.errors[0]["field"] == field
+
+
+def test_the_limit_is_counted_in_tokens_exactly(minilm: Admission) -> None:
+    assert minilm.check({"text": "word " * 254}) == 256
+    with pytest.raises(InvalidInputError, match="has 257 tokens; the model takes 256 at most"):
+        minilm.check({"text": "word " * 255})
+
+
+def test_short_texts_cost_about_their_tokens(minilm: Admission) -> None:
+    text = "The quick brown fox jumps over the lazy dog."
+    tokens = len(load_tokenizer(find(scan(MODELS, load()), "minilm", 1).source).encode(text))
+    assert minilm.check({"text": text}) == pytest.approx(tokens, rel=0.3)
+    assert minilm.check({"texts": [text, text]}) == pytest.approx(2 * tokens, rel=0.3)
+
+
+def test_characters_that_split_into_several_tokens_are_counted(minilm: Admission) -> None:
+    with pytest.raises(InvalidInputError, match="tokens"):
+        minilm.check({"text": "각" * 200})
+
+
+def test_echo_takes_anything_that_is_an_object() -> None:
+    assert admission("echo").check({"any": ["thing"]}) == 1.0
+
+
+def test_production_refuses_inputs_that_crash_on_purpose() -> None:
+    with pytest.raises(InvalidInputError, match="not allowed"):
+        admission("echo", environment="production").check({"crash": True})
+    assert admission("echo").check({"crash": True}) == 1.0
+
+
+def test_without_the_folder_only_the_schema_is_checked() -> None:
+    settings = load()
+    deployment = find(scan(MODELS, settings), "minilm", 1).deployment(settings)
+    alone = Admission(deployment, None)
+    assert alone.check({"text": "word " * 300}) == 1.0
+    with pytest.raises(InvalidInputError):
+        alone.check({"text": 5})

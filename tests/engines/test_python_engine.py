@@ -1,0 +1,107 @@
+"""Models written in Python."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferstack.batching import CostFit
+from inferstack.config import load
+from inferstack.engines.base import Engine, Prepared, create, device_lost
+from inferstack.engines.repository import find, scan
+from inferstack.errors import InvalidInputError, ModelLoadError
+
+MODELS = Path(__file__).parents[2] / "models"
+COSTLY = """
+from inferstack.errors import InvalidInputError
+class Model:
+    events = []
+    def load(self, path, device):
+        self.events.append((path.name, device))
+    def cost(self, data):
+        if "n" not in data:
+            raise InvalidInputError("data.n is missing")
+        return data["n"]
+    def predict(self, inputs):
+        return [data["n"] + 1 for data in inputs]
+    def warm_up(self):
+        self.events.append("warm")
+    def close(self):
+        self.events.append("closed")
+"""
+
+
+def make(root: Path, code: str | None, config: str = "engine: python\n") -> Engine:
+    folder = root / "m" / "1"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(config)
+    if code is not None:
+        (folder / "model.py").write_text(code)
+    return create(find(scan(root, load()), "m", 1), load(), "cpu")
+
+
+def test_load_cost_predict_warm_up_and_close_are_called(tmp_path: Path) -> None:
+    engine = make(tmp_path, COSTLY)
+    good, bad = engine.prepare([{"n": 5}, {}])
+    assert good == Prepared({"n": 5}, 5.0)
+    assert isinstance(bad, InvalidInputError)
+    assert engine.predict([good.value]) == [6]
+    engine.warm_up(CostFit())
+    engine.close()
+    events = engine._model.events  # type: ignore[attr-defined]
+    assert events == [("1", "cpu"), "warm", "closed"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "m:1: model.py is missing"),
+        ("x = 1\n", "model.py needs a class Model with predict"),
+        ("def broken(:\n", "m:1: SyntaxError: "),
+        ("import no_such_module\n", "m:1: ModuleNotFoundError: "),
+        ("raise SystemExit(1)\n", "m:1: SystemExit: 1"),
+        ("class Model:\n  def __init__(self): 1/0\n  def predict(self, i): pass\n", "ZeroDivision"),
+    ],
+)
+def test_a_model_that_does_not_load_says_why_in_one_line(
+    tmp_path: Path, code: str | None, message: str
+) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        make(tmp_path, code)
+    assert message in caught.value.detail
+    assert "\n" not in caught.value.detail
+
+
+def echo(**overrides: Any) -> Engine:
+    settings = load(**overrides)
+    return create(find(scan(MODELS, settings), "echo", 1), settings, "cpu")
+
+
+def test_echo_returns_its_inputs() -> None:
+    engine = echo()
+    inputs = [{"a": 1}, {"b": [2]}]
+    values = [p.value for p in engine.prepare(inputs) if isinstance(p, Prepared)]
+    assert engine.predict(values) == inputs
+
+
+def test_echo_fails_on_purpose() -> None:
+    with pytest.raises(ValueError, match="because"):
+        echo().predict([{"a": 1}, {"fail": "because"}])
+
+
+def test_echo_refuses_to_crash_in_production() -> None:
+    (refused,) = echo(environment="production").prepare([{"crash": True}])
+    assert isinstance(refused, InvalidInputError)
+
+
+def test_errors_of_cuda_are_told_from_running_out_of_memory() -> None:
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    class AcceleratorError(RuntimeError):
+        pass
+
+    assert device_lost(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert device_lost(AcceleratorError("device-side assert"))
+    assert not device_lost(OutOfMemoryError("CUDA error: out of memory"))
+    assert not device_lost(ValueError("no"))

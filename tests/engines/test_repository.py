@@ -1,0 +1,128 @@
+"""Model folders: what is taken, what is refused, and in which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferstack.config import Settings, load
+from inferstack.deployment import DeploymentState
+from inferstack.engines.repository import ModelEntry, find, scan
+from inferstack.errors import ModelFolderError
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+def folder(root: Path, config: str | None, model: str = "m", version: str = "1") -> Path:
+    path = root / model / version
+    path.mkdir(parents=True)
+    if config is not None:
+        (path / "config.yaml").write_text(config)
+    return path
+
+
+def only(root: Path, **overrides: Any) -> ModelEntry:
+    (entry,) = scan(root, load(**overrides))
+    return entry
+
+
+def test_the_demo_repository_is_valid() -> None:
+    entries = {entry.name: entry for entry in scan(MODELS, load())}
+    assert {name: entry.error for name, entry in entries.items()} == {
+        "echo:1": None,
+        "minilm:1": None,
+    }
+    minilm = entries["minilm:1"].deployment(load())
+    assert (minilm.engine, minilm.task) == ("transformers", "sentence-embedding")
+    assert minilm.max_cost == 256
+    assert minilm.input_schema is not None
+    assert entries["echo:1"].deployment(load()).test_only
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, "config.yaml is missing"),
+        ("engine: [", "config.yaml: while parsing"),
+        ("- a\n", "config.yaml: it must be a mapping"),
+        ("\x00", "config.yaml: "),
+        ("task: x\n", "config.yaml: engine: Field required"),
+        ("engine: magic\n", "config.yaml: engine: Input should be 'python'"),
+        ("engine: python\nspeed: 9\n", "config.yaml: speed: Extra inputs are not permitted"),
+        ("engine: python\nbatch: {max_size: 0}\n", "config.yaml: batch.max_size: "),
+        ("engine: python\nreplicas: {min: 3, max: 2}\n", "min is larger than max"),
+        ("engine: transformers\ntask: poetry\n", "config.yaml: task: engine transformers takes"),
+        ("engine: torch\n", "config.yaml: engine torch needs inputs and outputs"),
+        ("engine: python\ninput_schema: {type: 5}\n", "config.yaml: input_schema: "),
+        (
+            "engine: python\nsource: package:no_such_package/x\n",
+            "'no_such_package' is not installed",
+        ),
+        ("engine: python\nsource: package:yaml/../json\n", "is not a folder"),
+        ("engine: python\nsource: /etc\n", "config.yaml: source: "),
+        ("engine: transformers\ntask: sentence-embedding\n", "limits.max_cost is missing"),
+    ],
+)
+def test_a_broken_folder_says_in_one_line_what_is_wrong(
+    tmp_path: Path, config: str | None, message: str
+) -> None:
+    folder(tmp_path, config)
+    entry = only(tmp_path)
+    assert entry.error is not None
+    assert message in entry.error
+    assert "\n" not in entry.error
+    deployment = entry.deployment(load())
+    assert deployment.state is DeploymentState.FAILED
+    assert deployment.reason == entry.error
+    with pytest.raises(ModelFolderError):
+        _ = entry.ready_config
+
+
+def test_one_broken_folder_leaves_the_others_alone(tmp_path: Path) -> None:
+    folder(tmp_path, "engine: [")
+    folder(tmp_path, "engine: python\n", model="n")
+    assert [entry.error is None for entry in scan(tmp_path, load())] == [False, True]
+
+
+def test_names_that_are_no_models_or_versions_are_ignored(tmp_path: Path) -> None:
+    for model, version in ((".git", "1"), ("m", "01"), ("m", "latest"), ("m", "0"), ("m", "2")):
+        folder(tmp_path, "engine: python\n", model, version)
+    (tmp_path / "README.md").write_text("")
+    assert [entry.name for entry in scan(tmp_path, load())] == ["m:2"]
+
+
+def test_model_list_restricts_what_is_served(tmp_path: Path) -> None:
+    for model in ("a", "b"):
+        folder(tmp_path, "engine: python\n", model)
+    names = [entry.name for entry in scan(tmp_path, load(model_list="b"))]
+    assert names == ["b:1"]
+
+
+def test_a_missing_repository_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFolderError, match="MODEL_PATH=.*nowhere"):
+        scan(tmp_path / "nowhere", load())
+
+
+def test_an_unknown_version_is_named(tmp_path: Path) -> None:
+    folder(tmp_path, "engine: python\n")
+    with pytest.raises(ModelFolderError, match="there is no folder for m:7"):
+        find(scan(tmp_path, load()), "m", 7)
+
+
+def test_settings_are_defaults_and_upper_limits(tmp_path: Path) -> None:
+    folder(tmp_path, "engine: python\nbatch: {max_wait_ms: 50}\n")
+    settings: Settings = load(batch_size=7, max_batch_wait_ms=10)
+    entry = only(tmp_path)
+    assert entry.batch_size(settings) == 7
+    assert entry.batch_wait(settings) == pytest.approx(0.010)
+    assert entry.lookahead == 1
+
+
+def test_production_forbids_test_only_fields_in_the_schema() -> None:
+    entry = find(scan(MODELS, load()), "echo", 1)
+    schema = entry.deployment(load(environment="production")).input_schema
+    assert schema is not None
+    assert schema["properties"]["crash"] is False
+    schema = entry.deployment(load()).input_schema
+    assert schema is not None
+    assert schema["properties"]["crash"] == {"type": "boolean"}

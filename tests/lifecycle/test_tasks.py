@@ -1,0 +1,286 @@
+"""What callers can rely on, on a real Redis, PostgreSQL and object store."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from inferstack.errors import (
+    DeadlineUnreachableError,
+    IdempotencyMismatchError,
+    ModelNotFoundError,
+    QueueFullError,
+    TaskNotFoundError,
+    TenantQueueFullError,
+)
+from inferstack.lifecycle.types import Caller, Receipt, Submission
+from inferstack.storage.history import HistoryFilter
+from inferstack.task import Execution, Priority, Task, TaskError, TaskState
+from tests.lifecycle.conftest import ECHO, House
+
+pytestmark = pytest.mark.asyncio
+
+ANN = Caller("ann", "ann")
+BOB = Caller("bob", "bob")
+ROOT = Caller("root", "root", "admin")
+
+
+def hello(**fields: Any) -> Submission:
+    return Submission(**({"data": {"text": "hello"}} | fields))
+
+
+async def test_a_task_is_queued_then_done_and_stays_readable_from_history(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    assert (receipt.state, receipt.position) == (TaskState.QUEUED, 1)
+    assert (await house.tasks.get(ANN, receipt.task_id)).state is TaskState.QUEUED
+    assert await house.work() == [receipt.task_id]
+    await house.archive()
+    live = await house.tasks.get(ANN, receipt.task_id)
+    await house.redis.flushall()
+    archived = await house.tasks.get(ANN, receipt.task_id)
+    for task in (live, archived):
+        assert task.state is TaskState.COMPLETED
+        assert bytes(task.result or b"") == b'"done"'
+        assert (task.attempts, task.execution) == (1, Execution("host:1:a", 1.0, 2.0, 1))
+    assert msgspec.json.encode(archived.spec) == msgspec.json.encode(live.spec)
+
+
+async def test_a_waiting_submit_gets_the_finished_task(house: House) -> None:
+    waiting = asyncio.create_task(house.tasks.run(ANN, hello(), 10.0))
+    await house.replica.wait(5.0)
+    await house.work(b"[1]")
+    task = await waiting
+    assert isinstance(task, Task)
+    assert bytes(task.result or b"") == b"[1]"
+    assert task.started_at is not None
+    assert task.completed_at is not None
+    assert task.created_at <= task.started_at <= task.completed_at
+
+
+async def test_a_wait_that_ends_first_gives_a_receipt_and_the_task_lives_on(house: House) -> None:
+    receipt = await house.tasks.run(ANN, hello(), 0.05)
+    assert isinstance(receipt, Receipt)
+    await house.work()
+    assert (await house.tasks.get(ANN, receipt.task_id)).state is TaskState.COMPLETED
+
+
+async def test_several_callers_can_wait_for_one_task(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    waits = [asyncio.create_task(house.tasks.get(ANN, receipt.task_id, 10.0)) for _ in range(3)]
+    while not await house.redis.hget(f"is:{{{ECHO.name}}}:t:{receipt.task_id}", "api"):
+        await asyncio.sleep(0.01)
+    await house.work()
+    assert {task.state for task in await asyncio.gather(*waits)} == {TaskState.COMPLETED}
+
+
+async def test_one_idempotency_key_makes_one_task_however_often_it_is_sent(house: House) -> None:
+    answers = await asyncio.gather(
+        *(house.tasks.submit(ANN, hello(), idempotency_key="k") for _ in range(100))
+    )
+    assert len({answer.task_id for answer in answers}) == 1
+    assert sum(not answer.existing for answer in answers) == 1
+    assert await house.work() == [answers[0].task_id]
+    again = await house.tasks.run(ANN, hello(), 5.0, idempotency_key="k")
+    assert isinstance(again, Task)
+    assert again.spec.task_id == answers[0].task_id
+
+
+async def test_a_key_with_another_body_is_refused_and_keys_are_per_tenant(house: House) -> None:
+    first = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    with pytest.raises(IdempotencyMismatchError):
+        await house.tasks.submit(ANN, hello(priority=Priority.LOW), idempotency_key="k")
+    other = await house.tasks.submit(BOB, hello(), idempotency_key="k")
+    assert other.task_id != first.task_id
+
+
+async def test_a_foreign_task_does_not_exist(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    for call in (house.tasks.get(BOB, receipt.task_id), house.tasks.cancel(BOB, receipt.task_id)):
+        with pytest.raises(TaskNotFoundError):
+            await call
+    assert (await house.tasks.get(ROOT, receipt.task_id)).state is TaskState.QUEUED
+    await house.archive()
+    await house.redis.flushall()
+    with pytest.raises(TaskNotFoundError):
+        await house.tasks.get(BOB, receipt.task_id)
+
+
+async def test_cancelling_a_queued_task_takes_it_off_the_queue(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    assert (await house.tasks.cancel(ANN, receipt.task_id)).state is TaskState.CANCELLED
+    assert await house.work() == []
+
+
+async def test_cancelling_a_running_task_discards_its_result(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    (lease,) = await house.replica.claim(1)
+    assert (await house.tasks.cancel(ANN, receipt.task_id)).state is TaskState.CANCELLED
+    assert await house.replica.extend([lease]) == {receipt.task_id}
+    await house.replica.complete([(lease, b"1", Execution("w"))])
+    assert house.replica.stale == 1
+    task = await house.tasks.get(ANN, receipt.task_id)
+    assert (task.state, task.result) == (TaskState.CANCELLED, None)
+
+
+async def test_cancelling_a_finished_task_changes_nothing(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    await house.work()
+    assert (await house.tasks.cancel(ANN, receipt.task_id)).state is TaskState.COMPLETED
+
+
+async def test_a_retryable_failure_is_tried_three_times_then_failed(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    error = TaskError("engine-error", "boom", retryable=True)
+    for _ in range(house.settings.max_attempts):
+        (lease,) = await _claim(house)
+        await house.replica.fail([(lease, error, Execution("w"))])
+    task = await house.tasks.get(ANN, receipt.task_id)
+    assert (task.state, task.attempts, task.error) == (TaskState.FAILED, 3, error)
+
+
+async def test_a_failure_that_cannot_be_retried_is_final(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    (lease,) = await house.replica.claim(1)
+    await house.replica.fail([(lease, TaskError("invalid-input", "no"), Execution("w"))])
+    assert (await house.tasks.get(ANN, receipt.task_id)).state is TaskState.FAILED
+
+
+async def _claim(house: House) -> list[Any]:
+    """Claims, letting due retries come back first."""
+    while True:
+        await house.replica._queue.tick()
+        if leases := await house.replica.claim(1):
+            return leases
+
+
+async def test_released_tasks_are_not_charged_an_attempt(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    await house.replica.release(await house.replica.claim(1))
+    await house.work()
+    assert (await house.tasks.get(ANN, receipt.task_id)).attempts == 1
+
+
+async def test_large_inputs_and_results_go_through_the_object_store(house: House) -> None:
+    text = "x" * 5000
+    receipt = await house.tasks.submit(ANN, hello(data={"text": text}))
+    (lease,) = await house.replica.claim(1)
+    assert lease.spec.data == {"text": text}
+    body = msgspec.json.encode(["y" * 5000])
+    await house.replica.complete([(lease, body, Execution("w"))])
+    await house.archive()
+    assert bytes((await house.tasks.get(ANN, receipt.task_id)).result or b"") == body
+    await house.redis.flushall()
+    task = await house.tasks.get(ANN, receipt.task_id)
+    assert bytes(task.result or b"") == body
+    assert (task.spec.data, task.spec.data_ref is None) == (None, False)
+
+
+async def test_a_waiting_submit_gets_a_large_result(house: House) -> None:
+    waiting = asyncio.create_task(house.tasks.run(ANN, hello(), 10.0))
+    await house.replica.wait(5.0)
+    body = msgspec.json.encode("z" * 5000)
+    await house.work(body)
+    task = await waiting
+    assert isinstance(task, Task)
+    assert bytes(task.result or b"") == body
+
+
+async def test_a_lost_input_fails_the_task_and_not_the_replica(house: House) -> None:
+    lost = await house.tasks.submit(ANN, hello(data={"text": "x" * 5000}))
+    fine = await house.tasks.submit(ANN, hello())
+    await house.store.delete([f"tasks/{lost.task_id}/input.json"])
+    assert await house.work() == [fine.task_id]
+    task = await house.tasks.get(ANN, lost.task_id)
+    assert task.state is TaskState.FAILED
+    assert task.error is not None
+    assert task.error.type == "input-missing"
+
+
+async def test_a_full_tenant_and_a_full_queue_are_refused(house: House) -> None:
+    for _ in range(house.settings.max_tenant_queue):
+        await house.tasks.submit(ANN, hello())
+    with pytest.raises(TenantQueueFullError) as tenant:
+        await house.tasks.submit(ANN, hello())
+    assert tenant.value.retry_after
+    answers = await house.tasks.submit_many(BOB, [hello()] * 12)
+    assert [type(answer) for answer in answers].count(TenantQueueFullError) == 2
+    await house.tasks.submit_many(ROOT, [hello()] * 5)
+    with pytest.raises(QueueFullError) as full:
+        await house.tasks.submit(ROOT, hello())
+    assert full.value.retry_after
+    await house.work()
+    await house.tasks.submit(ANN, hello())
+
+
+async def test_an_unknown_model_or_version_is_not_found(house: House) -> None:
+    for submission in (hello(model="nope"), hello(model_version=7)):
+        with pytest.raises(ModelNotFoundError):
+            await house.tasks.submit(ANN, submission)
+
+
+async def test_a_task_that_would_be_late_is_refused_when_asked_for(house: House) -> None:
+    for _ in range(9):
+        await house.tasks.submit(ANN, hello())
+    await house.tasks.refresh()
+    with pytest.raises(DeadlineUnreachableError):
+        await house.tasks.submit(BOB, hello(timeout=0.5, reject_if_late=True))
+    await house.tasks.submit(BOB, hello(timeout=50, reject_if_late=True))
+
+
+async def test_one_bad_item_does_not_sink_a_batch(house: House) -> None:
+    good, bad = await house.tasks.submit_many(ANN, [hello(), hello(model="nope")])
+    assert isinstance(good, Receipt)
+    assert isinstance(bad, ModelNotFoundError)
+
+
+async def test_history_shows_unfinished_tasks_as_they_are_now(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    await house.archive()
+    await house.replica.claim(1)
+    wanted = HistoryFilter(status=TaskState.RUNNING)
+    assert [t.spec.task_id for t in (await house.tasks.list(ANN, wanted)).tasks] == [
+        receipt.task_id
+    ]
+    assert (await house.tasks.list(ANN, HistoryFilter(status=TaskState.QUEUED))).tasks == []
+    assert (await house.tasks.list(BOB, HistoryFilter())).tasks == []
+
+
+async def test_a_completion_missed_while_disconnected_is_swept_up(house: House) -> None:
+    waiting = asyncio.create_task(house.tasks.run(ANN, hello(), 10.0))
+    await house.replica.wait(5.0)
+    assert await house.redis.client_kill_filter(_type="pubsub") == 1
+    await house.work()
+    task = await waiting
+    assert isinstance(task, Task)
+    assert task.state is TaskState.COMPLETED
+
+
+async def test_expired_tasks_tell_who_waits(house: House) -> None:
+    waiting = asyncio.create_task(house.tasks.run(ANN, hello(timeout=0.001), 10.0))
+    await house.replica.wait(5.0)
+    while not waiting.done():
+        await house.replica._queue.tick()
+        await asyncio.sleep(0.005)
+    task = await waiting
+    assert isinstance(task, Task)
+    assert task.state is TaskState.EXPIRED
+
+
+async def test_high_priority_overtakes_and_low_still_moves(house: House) -> None:
+    low = [await house.tasks.submit(ANN, hello(priority=Priority.LOW)) for _ in range(2)]
+    high = [await house.tasks.submit(BOB, hello(priority=Priority.HIGH)) for _ in range(9)]
+    order = []
+    for _ in range(11):
+        order += [lease.task_id for lease in await house.replica.claim(1)]
+    assert order[:7] == [receipt.task_id for receipt in high[:7]]
+    assert order[7] == low[0].task_id, "one claim in eight starts at the low end"
+    assert order[8:] == [high[7].task_id, high[8].task_id, low[1].task_id]
+
+
+async def test_a_flooding_tenant_does_not_delay_a_quiet_one(house: House) -> None:
+    flood = [await house.tasks.submit(ANN, hello()) for _ in range(9)]
+    quiet = await house.tasks.submit(BOB, hello())
+    first, second, *_ = [await house.replica.claim(1) for _ in range(10)]
+    assert first[0].task_id == flood[0].task_id
+    assert second[0].task_id == quiet.task_id
