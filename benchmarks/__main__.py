@@ -1,6 +1,8 @@
 """`python -m benchmarks`: the whole comparison, or parts of it, in one run."""
 
 import os
+import signal
+import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -61,6 +63,8 @@ def main(
         "client": client.name,
     }
     content["inferstack_options"] = list(context.up_options)
+    # Servers are ended by `finally`, which the default SIGTERM would skip.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found = run(context, parts or list(Part), content)
     report.rates(console, [s for name in ("noop", "minilm") for s in content.get(name, [])])
     report.verdicts(console, found)

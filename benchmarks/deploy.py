@@ -59,12 +59,14 @@ class Deployment:
         """Starts it and waits until it answers; the fresh home is made by the stack itself.
 
         Args:
-            models: MODEL_LIST; all models if empty.
+            models: the only model to serve; all of the repository if empty.
 
         Raises:
             StartError: it did not come up.
         """
         self._environment["MODEL_LIST"] = models
+        # `up` waits until the default model is served.
+        self._environment["DEFAULT_MODEL"] = models or "minilm"
         command = ("up", "--detach", "--port", str(self._port), *self._extra)
         if self._run(*command, seconds=300) != 0:
             raise StartError(f"inferstack up: {self.log.read_text(errors='replace')[-2000:]}")
@@ -180,7 +182,7 @@ def deployed(
 
     Args:
         place: folder for homes; on a real disk, or `always` means nothing.
-        models: MODEL_LIST.
+        models: the only model to serve; all of the repository if empty.
         kind: the payload of the first request.
         extra: more options of `inferstack up`.
 

@@ -12,10 +12,13 @@ MAX_DEPTH = 100
 """Levels of nesting in a body; every JSON library on the way to the model takes more."""
 
 MAX_PARTS = 500_000
-"""`[`, `{` and `:` in a body. Decoding so many takes about a quarter of a second."""
+"""`[`, `{` and `:` in a body. Decoding and checking so many takes at most about 0.3 s."""
 
 SMALL = 64 * 1024
 """A body of this many bytes cannot hold enough parts to matter."""
+
+CONTAINERS = frozenset({dict, list})
+"""Exactly what msgspec makes of arrays and objects; isinstance makes a walk four times slower."""
 
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -97,7 +100,7 @@ def _require_shallow(field: str, value: Any) -> None:
         level = [
             child
             for container in level
-            for child in (container.values() if isinstance(container, dict) else container)
-            if isinstance(child, dict | list)
+            for child in (container.values() if type(container) is dict else container)
+            if type(child) in CONTAINERS
         ]
     raise wrong_field(field, f"is nested deeper than {MAX_DEPTH} levels")

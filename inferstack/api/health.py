@@ -59,7 +59,7 @@ class _Watch:
         except Exception as failure:
             log.exception("health check failed: %s", self.check.name)
             error = type(failure).__name__
-        if (error is None) != (self.error is None):
+        if self.latency is not None and (error is None) != (self.error is None):
             log.warning("%s: %s", self.check.name, error or "answers again")
         self.answered_at = time.monotonic()
         self.error, self.latency = error, self.answered_at - start

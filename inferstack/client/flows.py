@@ -86,7 +86,7 @@ class Flows:
 
     def batch(self, submissions: Sequence[Submission]) -> Flow[tuple[Receipt | Problem, ...]]:
         """Submits many tasks."""
-        return wire.read_batch((yield from self._call(wire.batch(submissions))))
+        return wire.read_batch((yield from self._call(wire.batch(submissions, new_key()))))
 
     def history(self, filters: dict[str, Any]) -> Flow[TaskPage]:
         """Reads a page of history."""

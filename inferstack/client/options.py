@@ -56,7 +56,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
             request: what was sent.
             rng: source of the jitter.
         """
-        if failures >= self.attempts or not may_repeat(failure, request):
+        if failures >= self.attempts or not may_repeat(failure):
             return None
         return (failure.retry_after or 0.0) + full_jitter(failures, self.base, self.cap, rng)
 
@@ -74,15 +74,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return urlsplit(self.url).hostname in config.LOOPBACK
 
 
-def may_repeat(failure: ClientError, request: Request) -> bool:
-    """Whether sending the request again may help and can do no harm."""
+def may_repeat(failure: ClientError) -> bool:
+    """Whether sending the request again may help; it does no harm, submits carry a key."""
     if isinstance(failure, UnreachableError):
-        return request.repeatable or not failure.sent
+        return True
     if not isinstance(failure, Problem) or failure.kind == AT_ONCE:
         return False
-    if request.repeatable:
-        return failure.status in REFUSED | GATEWAY
-    return failure.status == 429
+    return failure.status in REFUSED | GATEWAY
 
 
 def target(url: str | None, token: str | None, api_key: str | None) -> Target:

@@ -26,8 +26,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | None = None
     hold: float = 0.0
     """Seconds for which the server may hold the answer back."""
-    repeatable: bool = True
-    """Whether sending it twice does no more than sending it once."""
     after: float = 0.0
     """Seconds to wait before it is sent."""
 
@@ -68,11 +66,11 @@ def submit(submission: Submission, key: str, hold: float = 0.0) -> Request:
     return Request(method="POST", path="/api/inference", headers=headers, body=body, hold=hold)
 
 
-def batch(submissions: Sequence[Submission]) -> Request:
-    """Submits many tasks. Not repeatable: the API takes no idempotency key here."""
+def batch(submissions: Sequence[Submission], key: str) -> Request:
+    """Submits many tasks under one idempotency key."""
     body = msgspec.json.encode(submissions)
-    path = "/api/inference/batch"
-    return Request(method="POST", path=path, headers=JSON, body=body, repeatable=False)
+    headers = JSON | {"idempotency-key": key}
+    return Request(method="POST", path="/api/inference/batch", headers=headers, body=body)
 
 
 def get(task_id: str, hold: float = 0.0) -> Request:

@@ -1,5 +1,6 @@
 """Exported PyTorch programs: `model.pt2` (torch.export) or `model.pt` (TorchScript)."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -82,16 +83,13 @@ class TorchEngine:
                 for column in zip(*values, strict=True)
             ]
             named = self._named(self._program(*stacked))
-        arrays = {name: tensor.cpu().numpy() for name, tensor in named.items()}
+        arrays = {name: tensor.contiguous().cpu().numpy() for name, tensor in named.items()}
         for name, array in arrays.items():
             if array.ndim == 0 or len(array) != len(values):
                 raise OutputMismatchError(
                     f"output '{name}' has shape {array.shape} for a batch of {len(values)}"
                 )
-        return [
-            {name: np.ascontiguousarray(array[i]) for name, array in arrays.items()}
-            for i in range(len(values))
-        ]
+        return [{name: array[i] for name, array in arrays.items()} for i in range(len(values))]
 
     def _named(self, result: Any) -> dict[str, torch.Tensor]:
         names = [declared.name for declared in self._outputs]
@@ -130,7 +128,10 @@ def _load(folder: Path, device: torch.device) -> Callable[..., Any]:
         return module.to(device)  # type: ignore[no-any-return]
     if script.is_file():
         load: Any = torch.jit.load
-        return load(script, map_location=device).eval()  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            # TorchScript is deprecated, and still what many folders hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return load(script, map_location=device).eval()  # type: ignore[no-any-return]
     raise ModelLoadError(f"{folder}: there is neither model.pt2 nor model.pt")
 
 

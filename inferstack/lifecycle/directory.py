@@ -9,6 +9,7 @@ from inferstack.deployment import Deployment
 from inferstack.engines.admission import Admission
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import InferstackError, ModelFolderError
+from inferstack.queue.background import end
 from inferstack.queue.committer import GroupCommitter
 from inferstack.queue.connection import Redis
 from inferstack.queue.registry import Registry
@@ -68,9 +69,7 @@ class Directory:
 
     async def stop(self) -> None:
         """Stops looking; commits what is still on its way in."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await end(self._task)
         await asyncio.gather(*(target.committer.drain() for target in self._targets.values()))
 
     def resolve(self, model: str | None, version: int | None) -> Target:

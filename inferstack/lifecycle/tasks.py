@@ -111,11 +111,23 @@ class Tasks:
         return await self._receipt(target, ticket)
 
     async def submit_many(
-        self, caller: Caller, submissions: Sequence[Submission], *, trace: str | None = None
+        self,
+        caller: Caller,
+        submissions: Sequence[Submission],
+        *,
+        idempotency_key: str | None = None,
+        trace: str | None = None,
     ) -> Sequence[BatchAnswer]:
-        """Submits many; each answer is a receipt or the error of that one."""
+        """Submits many; each answer is a receipt or the error of that one.
+
+        An idempotency key covers the whole batch: item `i` is submitted under `key:i`.
+        """
+        keys = [idempotency_key and f"{idempotency_key}:{i}" for i in range(len(submissions))]
         answers = await asyncio.gather(
-            *(self.submit(caller, submission, trace=trace) for submission in submissions),
+            *(
+                self.submit(caller, submission, idempotency_key=key, trace=trace)
+                for submission, key in zip(submissions, keys, strict=True)
+            ),
             return_exceptions=True,
         )
         return [_expected(answer) for answer in answers]

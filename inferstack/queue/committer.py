@@ -1,10 +1,12 @@
 """Group commit: requests that arrive while a commit is in flight form the next one."""
 
 import asyncio
+import time
 from typing import Protocol
 
 from inferstack.errors import InferstackError, QueueUnavailableError
 from inferstack.queue.task_queue import Accepted, Submit, TaskQueue
+from inferstack.telemetry.metrics import COMMIT_SECONDS, COMMIT_TASKS
 
 GROUP = 256
 """Most tasks in one script call: it bounds how long Redis is busy with one call."""
@@ -65,6 +67,7 @@ class GroupCommitter:
             self._task = None
 
     async def _commit(self, group: list[Ticket]) -> None:
+        begun = time.perf_counter()
         try:
             answers = await self._enqueue([ticket.submit for ticket in group])
         except InferstackError as error:
@@ -75,6 +78,8 @@ class GroupCommitter:
             for ticket in group:
                 ticket.refused(wrapped)
         else:
+            COMMIT_SECONDS.observe(time.perf_counter() - begun)
+            COMMIT_TASKS.observe(len(group))
             for ticket, answer in zip(group, answers, strict=True):
                 ticket.accepted(answer)
 

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from inferstack.errors import InferstackError
+from inferstack.queue.background import end
 from inferstack.queue.codec import News, decode_news
 
 log = logging.getLogger(__name__)
@@ -44,9 +45,7 @@ class CompletionChannel:
 
     async def stop(self) -> None:
         """Ends the subscription."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await end(self._task)
 
     def listen(self, task_id: str, listener: Listener) -> None:
         """Registers a listener of a task; it is called once and then forgotten."""

@@ -21,9 +21,9 @@ IDLE_WAIT = 1.0
 """Seconds that an idle replica waits for the bell at a time; bounds how long a drain takes."""
 PAUSE = 0.5
 """Seconds between two tries while the queue does not answer."""
-SLACK = 0.05
+SLACK = 0.1
 """Share of compute time given up for earlier results, see `batching.Limits`."""
-HANDLING = 0.002
+HANDLING = 0.001
 """Seconds of queue traffic that a batch costs beside its compute time."""
 WINDOWS_HELD = 4
 """Windows that may be held before claiming stops: bounds memory while results cannot be sent."""

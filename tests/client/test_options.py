@@ -10,7 +10,6 @@ from inferstack.client.wire import Request
 from inferstack.errors import ConfigurationError
 
 GET = Request(method="GET", path="/")
-BATCH = Request(method="POST", path="/", repeatable=False)
 
 
 def test_without_settings_it_is_an_anonymous_local_caller() -> None:
@@ -45,12 +44,10 @@ def test_a_url_that_is_not_one_is_named(url: str) -> None:
         target(url, None, None)
 
 
-def test_a_lost_answer_is_repeated_only_where_that_is_harmless() -> None:
-    lost, unsent = UnreachableError("x", sent=True), UnreachableError("x", sent=False)
-    assert may_repeat(lost, GET)
-    assert not may_repeat(lost, BATCH)
-    assert may_repeat(unsent, BATCH)
-    assert not may_repeat(Problem(503), BATCH)
+def test_what_may_pass_is_repeated_and_what_will_not_is_not() -> None:
+    assert may_repeat(UnreachableError("x", sent=True))
+    assert may_repeat(Problem(503))
+    assert not may_repeat(Problem(422))
 
 
 def test_delays_double_up_to_the_cap_and_come_after_retry_after() -> None:

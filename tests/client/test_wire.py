@@ -35,7 +35,6 @@ def test_a_submission_carries_only_what_was_set() -> None:
     request = wire.submit(Submission({"text": "a"}), "key")
     assert request.body == b'{"data":{"text":"a"}}'
     assert request.headers["idempotency-key"] == "key"
-    assert request.repeatable
 
 
 def test_a_task_id_cannot_leave_its_place_in_the_path() -> None:

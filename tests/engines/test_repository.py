@@ -99,7 +99,7 @@ def test_model_list_restricts_what_is_served(tmp_path: Path) -> None:
 
 
 def test_a_missing_repository_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelFolderError, match="MODEL_PATH=.*nowhere"):
+    with pytest.raises(ModelFolderError, match=r"MODEL_PATH=.*nowhere"):
         scan(tmp_path / "nowhere", load())
 
 

@@ -17,7 +17,7 @@ from inferstack.engines.repository import find, scan
 from inferstack.errors import InvalidInputError, ModelFolderError, ModelLoadError
 
 MODELS = Path(__file__).parents[2] / "models"
-WORDS = "red green blue".split()
+WORDS = ["red", "green", "blue"]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,8 @@ def test_classification_gives_labels_and_probabilities(tmp_path: Path) -> None:
     folder = classifier(tmp_path)
     engine = colours(tmp_path)
     one, many = run(engine, [{"text": "red red"}, {"texts": ["blue", "green red blue"]}])
-    model = BertForSequenceClassification.from_pretrained(folder).eval()
+    model: Any = BertForSequenceClassification.from_pretrained(folder)
+    model.eval()
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([[2, 4, 4, 3]])).logits[0]
     expected = torch.softmax(logits, -1).tolist()

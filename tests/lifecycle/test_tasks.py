@@ -284,3 +284,12 @@ async def test_a_flooding_tenant_does_not_delay_a_quiet_one(house: House) -> Non
     first, second, *_ = [await house.replica.claim(1) for _ in range(10)]
     assert first[0].task_id == flood[0].task_id
     assert second[0].task_id == quiet.task_id
+
+
+async def test_a_batch_sent_twice_under_one_key_makes_each_task_once(house: House) -> None:
+    items = [hello(), hello(priority=Priority.HIGH)]
+    first = await house.tasks.submit_many(ANN, items, idempotency_key="k")
+    second = await house.tasks.submit_many(ANN, items, idempotency_key="k")
+    ids = [[a.task_id for a in answers if isinstance(a, Receipt)] for answers in (first, second)]
+    assert ids[0] == ids[1]
+    assert sorted(await house.work()) == sorted(ids[0])

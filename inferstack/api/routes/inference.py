@@ -74,7 +74,9 @@ async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) ->
     require_json((request.headers.get("content-type") or "").encode("latin-1"))
     items = read_batch(await request.body(), services.settings.max_batch_items)
     trace = preferences.traceparent((request.headers.get("traceparent") or "").encode("latin-1"))
-    answers = await _submit_all(services.tasks, who, items, trace)
+    given = request.headers.get("idempotency-key")
+    key = None if given is None else preferences.idempotency_key(given.encode("latin-1"))
+    answers = await _submit_all(services.tasks, who, items, key, trace)
     return _json(views.batch_view(answers, request.url.path))
 
 
@@ -96,11 +98,16 @@ async def cancel(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
 
 
 async def _submit_all(
-    tasks: Tasks, who: Caller, items: list[Submission | InvalidRequestError], trace: str | None
+    tasks: Tasks,
+    who: Caller,
+    items: list[Submission | InvalidRequestError],
+    key: str | None,
+    trace: str | None,
 ) -> list[Answer]:
     """Submits what could be read; what could not keeps its place."""
     good = [item for item in items if isinstance(item, Submission)]
-    submitted = iter(await tasks.submit_many(who, good, trace=trace) if good else ())
+    answers = await tasks.submit_many(who, good, idempotency_key=key, trace=trace) if good else ()
+    submitted = iter(answers)
     return [next(submitted) if isinstance(item, Submission) else item for item in items]
 
 
