@@ -138,8 +138,7 @@ class Feed:
             left = until - time.monotonic()
             if missing <= 0 or left <= 0:
                 break
-            # Redis counts in milliseconds, and takes 0 for endless.
-            await self._bell(max(left, 0.001))
+            await self._bell(left)
             more += await self._claim(missing)
         return more
 

@@ -41,6 +41,10 @@ class RealStack:
 
     def up(self) -> StackState:
         """Starts it in the foreground of another process, and waits until it is ready."""
+        return self.wait_ready(self.begin())
+
+    def begin(self) -> int:
+        """Starts it in the foreground of another process; returns the supervisor's id."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
@@ -57,7 +61,7 @@ class RealStack:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        return self.wait_ready(self.process.pid)
+        return self.process.pid
 
     def wait_ready(self, pid: int) -> StackState:
         until = time.monotonic() + PATIENCE

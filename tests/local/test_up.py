@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from inferstack.local import processes
+from inferstack.local import processes, state
 from inferstack.local.control import running
 from inferstack.local.home import port_free
 from inferstack.local.state import ChildPhase
@@ -29,8 +29,8 @@ def stack(folder: Path) -> Iterator[RealStack]:
 
 
 def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> None:
-    state = stack.up()
-    assert {child.name for child in state.children} == {
+    first = stack.up()
+    assert {child.name for child in first.children} == {
         "redis",
         "postgres",
         "worker",
@@ -43,8 +43,8 @@ def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> 
     second = stack.command("up", "--no-ray")
     assert second.returncode == 1
     assert second.stderr.count("\n") == 1
-    assert f"pid {state.supervisor.pid}" in second.stderr
-    assert state.url in second.stderr
+    assert f"pid {first.supervisor.pid}" in second.stderr
+    assert first.url in second.stderr
 
     report = json.loads(stack.command("status", "--json").stdout)
     assert report["healthy"]
@@ -72,8 +72,8 @@ def test_after_a_killed_supervisor_up_ends_the_old_children_and_keeps_all_data(
     assert all(process and processes.alive(process) for process in old.values())
     assert running(stack.home) is None
 
-    state = stack.up()
-    assert any("api" in note for note in state.notes)
+    notes = stack.up().notes
+    assert any("api" in note for note in notes)
     assert not any(process and processes.alive(process) for process in old.values())
     with stack.client() as client:
         task = client.get(task_id)
@@ -103,6 +103,26 @@ def test_every_child_that_is_killed_comes_back_and_the_others_live_on(stack: Rea
         assert _served(stack) == INPUT, name
         assert {n: stack.child(n).process for n in others} == others
     assert stack.signal(signal.SIGTERM) == 0
+    assert stack.left() == []
+
+
+@pytest.mark.parametrize("step", ["redis", "migrate", "api"])
+def test_ctrl_c_during_the_start_leaves_nothing_running(stack: RealStack, step: str) -> None:
+    stack.begin()
+    until = time.monotonic() + 60.0
+    while not _has_begun(stack, step):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert stack.signal(signal.SIGINT) == 0
+    assert "Traceback" not in stack.output()
+    assert stack.left() == []
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_drain(stack: RealStack) -> None:
+    stack.up()
+    assert stack.process is not None
+    os.kill(stack.process.pid, signal.SIGINT)
+    assert stack.signal(signal.SIGINT) == 0
     assert stack.left() == []
 
 
@@ -165,6 +185,11 @@ def test_a_setting_that_is_nonsense_is_named(stack: RealStack) -> None:
     refused = stack.command("up", BATCH_SIZE="many")
     assert refused.returncode == 1
     assert "BATCH_SIZE='many'" in refused.stderr
+
+
+def _has_begun(stack: RealStack, step: str) -> bool:
+    found = state.read(stack.home.state_file)
+    return found is not None and any(item.name == step for item in found.steps)
 
 
 def _one_line(code: int, stderr: str, text: str) -> None:
