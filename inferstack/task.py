@@ -1,9 +1,11 @@
 """The unit of work and its life. Pure: knows nothing of Redis, HTTP or models."""
 
 import os
+import random
 import time
 import zlib
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -134,11 +136,17 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """Key of the output in the object store, for outputs over the inline limit."""
 
 
+# Seeded from the system's entropy, and so far cheaper than asking it for each id.
+_random = random.Random()
+os.register_at_fork(after_in_child=_random.seed)
+
+
 def deployment_name(model: str, version: int) -> str:
     """The name of a deployment's queue: `model:version`."""
     return f"{model}:{version}"
 
 
+@lru_cache(maxsize=1024)
 def deployment_hint(deployment: str) -> int:
     """The 12 bits by which a task id tells which deployment it may belong to."""
     return zlib.crc32(deployment.encode()) & 0xFFF
@@ -151,10 +159,10 @@ def new_task_id(deployment: str) -> str:
     deployments with the same hint. 62 random bits a millisecond remain.
     """
     millis = time.time_ns() // 1_000_000
-    rand = int.from_bytes(os.urandom(8)) >> 2
-    high = (millis << 16) | 0x7000 | deployment_hint(deployment)
-    text = f"{(high << 64) | (0b10 << 62) | rand:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    low = (0b10 << 62) | _random.getrandbits(62)
+    head, tail = f"{millis:012x}", f"{low:016x}"
+    hint = deployment_hint(deployment)
+    return f"{head[:8]}-{head[8:]}-7{hint:03x}-{tail[:4]}-{tail[4:]}"
 
 
 def task_id_hint(task_id: str) -> int | None:

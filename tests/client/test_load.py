@@ -1,0 +1,154 @@
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from inferstack.client.load import Load, UnreachableError, percentiles, requests, run
+from inferstack.errors import ConfigurationError
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@asynccontextmanager
+async def server(answer):
+    """Yields a URL; `answer(number, request)` gives the bytes to send back, None to hang up."""
+    count = 0
+
+    async def serve(reader, writer):
+        nonlocal count
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                size = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+                body = await reader.readexactly(int(size or 0))
+                count += 1
+                reply = await answer(count, head + body)
+                if reply is None:
+                    break
+                writer.write(reply)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+    finally:
+        listening.close()
+
+
+async def ok(number, request):
+    return OK
+
+
+async def test_a_closed_loop_stops_after_the_count_with_every_request_answered():
+    async with server(ok) as url:
+        report = await run(Load(url=url, connections=3, max_requests=50, duration=30))
+    assert report.statuses == {200: 50}
+    assert report.sent == report.completed == 50
+    assert report.failed == 0
+    assert report.duration < 10
+
+
+async def test_a_closed_loop_stops_after_its_time():
+    async with server(ok) as url:
+        report = await run(Load(url=url, connections=2, duration=0.2))
+    assert report.duration == pytest.approx(0.2)
+    assert report.rate > 0
+
+
+async def test_bodies_are_sent_in_turn_with_the_headers():
+    seen = []
+
+    async def answer(number, request):
+        seen.append(request)
+        return OK
+
+    async with server(answer) as url:
+        load = Load(
+            url=url, bodies=[b"1", b"22"], headers={"A": "b"}, connections=1, max_requests=3
+        )
+        await run(load)
+    assert [request[-2:].lstrip(b"\n") for request in seen] == [b"1", b"22", b"1"]
+    assert all(request.startswith(b"POST /x HTTP/1.1\r\n") for request in seen)
+    assert all(b"\r\nA: b\r\n" in request for request in seen)
+
+
+async def test_a_fixed_rate_sends_what_was_due():
+    async with server(ok) as url:
+        report = await run(Load(url=url, connections=8, rate=200, duration=0.5))
+    assert 99 <= report.completed <= 101
+    assert report.failed == 0
+
+
+async def test_a_stall_counts_for_every_request_that_was_due_meanwhile():
+    async def answer(number, request):
+        if number == 1:
+            await asyncio.sleep(0.4)
+        return OK
+
+    async with server(answer) as url:
+        report = await run(Load(url=url, connections=1, rate=100, duration=0.5))
+    # Only one request was under way during the stall, but 40 were due.
+    assert report.latency_ms["p50"] > 100
+    assert report.completed >= 49
+
+
+async def test_requests_that_are_never_answered_are_errors_and_count_with_their_age():
+    async def answer(number, request):
+        await asyncio.sleep(5)
+
+    async with server(answer) as url:
+        report = await run(Load(url=url, connections=1, rate=10, duration=0.3, timeout=0.3))
+    assert report.errors == {"timeout": 3}
+    assert report.failed == 3
+    assert report.latency_ms["max"] >= 500
+
+
+async def test_a_lost_connection_is_an_error_and_is_replaced():
+    async def answer(number, request):
+        return None if number == 2 else OK
+
+    async with server(answer) as url:
+        report = await run(Load(url=url, connections=1, max_requests=5, duration=10))
+    assert report.errors == {"connection-lost": 1}
+    assert report.statuses == {200: 4}
+
+
+async def test_bad_statuses_are_counted():
+    async def answer(number, request):
+        return OK if number % 2 else OK.replace(b"200 OK", b"503 No")
+
+    async with server(answer) as url:
+        report = await run(Load(url=url, connections=1, max_requests=4, duration=10))
+    assert report.statuses == {200: 2, 503: 2}
+    assert report.failed == 2
+
+
+async def test_a_server_that_is_not_there_is_named():
+    async with server(ok) as url:
+        pass
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1"):
+        await run(Load(url=url, connections=1))
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1/", "ftp://127.0.0.1", "http://10.0.0.1/", "x"])
+def test_only_this_machine_over_plain_http_is_loaded(url):
+    with pytest.raises(ConfigurationError):
+        requests(Load(url=url))
+
+
+def test_another_machine_is_loaded_when_asked_for():
+    assert requests(Load(url="http://10.0.0.1/", allow_remote=True))
+
+
+def test_percentiles_of_nothing_are_zero():
+    assert set(percentiles([]).values()) == {0.0}
+
+
+def test_percentiles_are_in_milliseconds():
+    found = percentiles([number / 1000 for number in range(1, 101)])
+    assert found["p50"] == 51
+    assert found["p99"] == 100
+    assert found["max"] == 100

@@ -1,0 +1,60 @@
+"""The environment, and what is said when it is wrong."""
+
+import pytest
+
+from inferstack import config
+from inferstack.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in config.Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("BATCH_SIZE", "zero"), ("PORT", "99999"), ("LEASE", "-1"), ("LOG_LEVEL", "LOUD")],
+)
+def test_nonsense_is_named_with_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"{name}='{value}': Input should be"):
+        config.load()
+
+
+def test_everything_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "x")
+    monkeypatch.setenv("BATCH_SIZE", "y")
+    with pytest.raises(ConfigurationError) as caught:
+        config.load()
+    assert len(caught.value.detail.splitlines()) == 2
+
+
+def test_an_exposed_address_needs_authentication(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    with pytest.raises(ConfigurationError, match="AUTH_REQUIRED"):
+        config.load()
+    monkeypatch.setenv("AUTH_REQUIRED", "true")
+    with pytest.raises(ConfigurationError, match="SECRET_KEY"):
+        config.load()
+    monkeypatch.setenv("SECRET_KEY", "x" * 31)
+    with pytest.raises(ConfigurationError, match="32 characters"):
+        config.load()
+    monkeypatch.setenv("SECRET_KEY", "x" * 32)
+    assert config.load().host == "0.0.0.0"
+
+
+def test_a_child_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = config.load(
+        model_list=("a", "b"), secret_key="s" * 40, auth_required=True, redis_url="redis://x"
+    )
+    for name, value in config.as_environment(first).items():
+        if name.lower() in config.Settings.model_fields:
+            monkeypatch.setenv(name, value)
+    assert config.load() == first
+
+
+def test_secrets_do_not_show() -> None:
+    assert "hunter2" not in repr(config.load(admin_password="hunter2"))

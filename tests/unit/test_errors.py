@@ -1,0 +1,26 @@
+"""Errors as their readers see them."""
+
+import pytest
+
+from inferstack import errors
+
+CLASSES = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.InferstackError)
+]
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_error_makes_problem_details(kind: type[errors.InferstackError]) -> None:
+    problem = kind().problem("/api/x")
+    assert problem["type"].endswith(kind.slug)
+    assert problem["title"] == kind.title() == problem["detail"]
+    assert 400 <= problem["status"] <= 599
+    assert problem["instance"] == "/api/x"
+
+
+def test_what_is_known_is_said() -> None:
+    error = errors.QueueFullError("full", task_id="t", retry_after=2.5)
+    problem = error.problem("/")
+    assert (problem["detail"], problem["task_id"], problem["retry_after"]) == ("full", "t", 2.5)
