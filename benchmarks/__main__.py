@@ -18,6 +18,8 @@ from benchmarks.rounds import Context, throughput
 from benchmarks.targets import Verdict
 
 PLACE = machine.ROOT / ".bench"
+BUSY = 0.5
+"""Load average from which on a run is worth little."""
 
 
 class Part(StrEnum):
@@ -63,6 +65,8 @@ def main(
         "client": client.name,
     }
     content["inferstack_options"] = list(context.up_options)
+    if os.getloadavg()[0] > BUSY:
+        console.print("[yellow]this machine is busy already: expect disturbed numbers[/yellow]")
     # Servers are ended by `finally`, which the default SIGTERM would skip.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found = run(context, parts or list(Part), content)

@@ -189,15 +189,19 @@ def deployed(
     Raises:
         StartError: it did not come up.
     """
-    home = place / f"home-{secrets.token_hex(4)}"
-    stack = Deployment(home, free_port(), extra)
+    stack = Deployment(fresh_home(place), free_port(), extra)
     try:
         stack.up(models)
         stack.first_answer(kind)
         yield stack
     finally:
         stack.down()
-        keep_logs(home, place)
+        keep_logs(stack.home, place)
+
+
+def fresh_home(place: Path) -> Path:
+    """A path under `place` that no stack has used yet."""
+    return place / f"home-{secrets.token_hex(4)}"
 
 
 def keep_logs(home: Path, place: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -124,7 +125,8 @@ async def _measure(levels: tuple[int, ...], place: Path) -> list[Level]:
         filled = []
         for queued in levels:
             port = free_port()
-            server = stack.enter_context(_redis(port, queued, place))
+            folder = Path(stack.enter_context(TemporaryDirectory(dir=place)))
+            server = stack.enter_context(_redis(port, queued, folder, place))
             await _answers(port, server)
             one = _Filled(port, queued)
             stack.push_async_callback(one.close)
@@ -136,12 +138,10 @@ async def _measure(levels: tuple[int, ...], place: Path) -> list[Level]:
         return [one.level() for one in filled]
 
 
-def _redis(port: int, queued: int, place: Path) -> Server:
-    folder = place / f"growth-{queued}"
-    folder.mkdir(parents=True, exist_ok=True)
+def _redis(port: int, queued: int, folder: Path, logs: Path) -> Server:
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(folder)]
-    return Server(f"growth-redis-{queued}", command, {}, place)
+    return Server(f"growth-redis-{queued}", command, {}, logs)
 
 
 async def _answers(port: int, server: Server) -> None:

@@ -5,7 +5,7 @@ import time
 import msgspec
 
 from benchmarks.client import GRACE, Target
-from benchmarks.deploy import Deployment, cpu_seconds, deployed
+from benchmarks.deploy import Deployment, cpu_seconds, deployed, fresh_home, keep_logs
 from benchmarks.processes import free_port
 from benchmarks.rounds import Context, line
 from inferstack.client.load import Load, LoadReport, run_blocking
@@ -96,7 +96,7 @@ def _redis_cost(context: Context, stack: Deployment, target: Target) -> RedisCos
 
 def start_up(context: Context) -> StartUp:
     """Starts a stack with all models in a fresh home, and once more in the same home."""
-    stack = Deployment(context.place / "home-start-up", free_port(), context.up_options)
+    stack = Deployment(fresh_home(context.place), free_port(), context.up_options)
     taken = []
     try:
         for _ in range(2):
@@ -107,4 +107,5 @@ def start_up(context: Context) -> StartUp:
             stack.down()
     finally:
         stack.down()
+        keep_logs(stack.home, context.place)
     return StartUp(*taken)

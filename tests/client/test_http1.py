@@ -8,32 +8,32 @@ CHUNKED = (
 )
 
 
-def test_an_answer_ends_where_its_content_length_says():
+def test_an_answer_ends_where_its_content_length_says() -> None:
     assert frame(OK + b"HTTP/1.1 404") == Frame(200, len(OK), False)
 
 
-def test_a_chunked_answer_ends_after_its_last_chunk():
+def test_a_chunked_answer_ends_after_its_last_chunk() -> None:
     assert frame(CHUNKED + b"HTTP") == Frame(200, len(CHUNKED), False)
 
 
 @pytest.mark.parametrize("answer", [OK, CHUNKED], ids=["length", "chunked"])
-def test_every_piece_of_an_answer_is_incomplete(answer):
+def test_every_piece_of_an_answer_is_incomplete(answer: bytes) -> None:
     assert all(frame(answer[:size]) is None for size in range(len(answer)))
 
 
-def test_an_answer_without_a_length_ends_with_the_connection():
+def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     answer = b"HTTP/1.1 200 OK\r\n\r\nhello"
     assert frame(answer) is None
     assert frame(answer, closed=True) == Frame(200, len(answer), False)
 
 
-def test_an_interim_answer_is_skipped():
+def test_an_interim_answer_is_skipped() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\n"
     assert frame(interim + OK) == Frame(200, len(interim + OK), False)
     assert frame(interim) is None
 
 
-def test_a_204_has_no_body():
+def test_a_204_has_no_body() -> None:
     answer = b"HTTP/1.1 204 No Content\r\n\r\n"
     assert frame(answer + OK) == Frame(204, len(answer), False)
 
@@ -45,7 +45,7 @@ def test_a_204_has_no_body():
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_a_closing_server_is_noticed(answer):
+def test_a_closing_server_is_noticed(answer: bytes) -> None:
     found = frame(answer)
     assert found is not None
     assert found.close
@@ -62,6 +62,6 @@ def test_a_closing_server_is_noticed(answer):
         b"HTTP/1.1 200 OK\r\n" + b"x" * 70_000,
     ],
 )
-def test_what_is_not_http_is_an_error(answer):
+def test_what_is_not_http_is_an_error(answer: bytes) -> None:
     with pytest.raises(ProtocolError):
         frame(answer)

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -8,13 +9,15 @@ from inferstack.errors import ConfigurationError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
+Answer = Callable[[int, bytes], Awaitable[bytes | None]]
+
 
 @asynccontextmanager
-async def server(answer):
+async def server(answer: Answer) -> AsyncIterator[str]:
     """Yields a URL; `answer(number, request)` gives the bytes to send back, None to hang up."""
     count = 0
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal count
         try:
             while True:
@@ -38,11 +41,11 @@ async def server(answer):
         listening.close()
 
 
-async def ok(number, request):
+async def ok(number: int, request: bytes) -> bytes:
     return OK
 
 
-async def test_a_closed_loop_stops_after_the_count_with_every_request_answered():
+async def test_a_closed_loop_stops_after_the_count_with_every_request_answered() -> None:
     async with server(ok) as url:
         report = await run(Load(url=url, connections=3, max_requests=50, duration=30))
     assert report.statuses == {200: 50}
@@ -51,17 +54,17 @@ async def test_a_closed_loop_stops_after_the_count_with_every_request_answered()
     assert report.duration < 10
 
 
-async def test_a_closed_loop_stops_after_its_time():
+async def test_a_closed_loop_stops_after_its_time() -> None:
     async with server(ok) as url:
         report = await run(Load(url=url, connections=2, duration=0.2))
     assert report.duration == pytest.approx(0.2)
     assert report.rate > 0
 
 
-async def test_bodies_are_sent_in_turn_with_the_headers():
-    seen = []
+async def test_bodies_are_sent_in_turn_with_the_headers() -> None:
+    seen: list[bytes] = []
 
-    async def answer(number, request):
+    async def answer(number: int, request: bytes) -> bytes | None:
         seen.append(request)
         return OK
 
@@ -75,15 +78,15 @@ async def test_bodies_are_sent_in_turn_with_the_headers():
     assert all(b"\r\nA: b\r\n" in request for request in seen)
 
 
-async def test_a_fixed_rate_sends_what_was_due():
+async def test_a_fixed_rate_sends_what_was_due() -> None:
     async with server(ok) as url:
         report = await run(Load(url=url, connections=8, rate=200, duration=0.5))
     assert 99 <= report.completed <= 101
     assert report.failed == 0
 
 
-async def test_a_stall_counts_for_every_request_that_was_due_meanwhile():
-    async def answer(number, request):
+async def test_a_stall_counts_for_every_request_that_was_due_meanwhile() -> None:
+    async def answer(number: int, request: bytes) -> bytes | None:
         if number == 1:
             await asyncio.sleep(0.4)
         return OK
@@ -95,9 +98,10 @@ async def test_a_stall_counts_for_every_request_that_was_due_meanwhile():
     assert report.completed >= 49
 
 
-async def test_requests_that_are_never_answered_are_errors_and_count_with_their_age():
-    async def answer(number, request):
+async def test_requests_that_are_never_answered_are_errors_and_count_with_their_age() -> None:
+    async def answer(number: int, request: bytes) -> bytes | None:
         await asyncio.sleep(5)
+        return None
 
     async with server(answer) as url:
         report = await run(Load(url=url, connections=1, rate=10, duration=0.3, timeout=0.3))
@@ -106,8 +110,8 @@ async def test_requests_that_are_never_answered_are_errors_and_count_with_their_
     assert report.latency_ms["max"] >= 500
 
 
-async def test_a_lost_connection_is_an_error_and_is_replaced():
-    async def answer(number, request):
+async def test_a_lost_connection_is_an_error_and_is_replaced() -> None:
+    async def answer(number: int, request: bytes) -> bytes | None:
         return None if number == 2 else OK
 
     async with server(answer) as url:
@@ -116,8 +120,8 @@ async def test_a_lost_connection_is_an_error_and_is_replaced():
     assert report.statuses == {200: 4}
 
 
-async def test_bad_statuses_are_counted():
-    async def answer(number, request):
+async def test_bad_statuses_are_counted() -> None:
+    async def answer(number: int, request: bytes) -> bytes | None:
         return OK if number % 2 else OK.replace(b"200 OK", b"503 No")
 
     async with server(answer) as url:
@@ -126,7 +130,7 @@ async def test_bad_statuses_are_counted():
     assert report.failed == 2
 
 
-async def test_a_server_that_is_not_there_is_named():
+async def test_a_server_that_is_not_there_is_named() -> None:
     async with server(ok) as url:
         pass
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1"):
@@ -134,20 +138,20 @@ async def test_a_server_that_is_not_there_is_named():
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/", "ftp://127.0.0.1", "http://10.0.0.1/", "x"])
-def test_only_this_machine_over_plain_http_is_loaded(url):
+def test_only_this_machine_over_plain_http_is_loaded(url: str) -> None:
     with pytest.raises(ConfigurationError):
         requests(Load(url=url))
 
 
-def test_another_machine_is_loaded_when_asked_for():
+def test_another_machine_is_loaded_when_asked_for() -> None:
     assert requests(Load(url="http://10.0.0.1/", allow_remote=True))
 
 
-def test_percentiles_of_nothing_are_zero():
+def test_percentiles_of_nothing_are_zero() -> None:
     assert set(percentiles([]).values()) == {0.0}
 
 
-def test_percentiles_are_in_milliseconds():
+def test_percentiles_are_in_milliseconds() -> None:
     found = percentiles([number / 1000 for number in range(1, 101)])
     assert found["p50"] == 51
     assert found["p99"] == 100
