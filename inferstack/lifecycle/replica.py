@@ -15,6 +15,7 @@ from inferstack.lifecycle import payloads
 from inferstack.queue.bell import Bell
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
+from inferstack.queue.notes import Notes
 from inferstack.queue.task_queue import Claim, Completion, Failure, TaskQueue
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, TaskError, TaskSpec
@@ -59,7 +60,8 @@ class ReplicaSession:
         self._bell = Bell(str(settings.redis_url), deployment.name, LONGEST_WAIT)
         self._store = store
         self._settings = settings
-        self._keep_note = 2 * (deployment.compute_timeout + settings.lease)
+        keep = 2 * (deployment.compute_timeout + settings.lease)
+        self._notes = Notes(str(settings.redis_url), deployment.name, worker, keep)
         self._random = random.Random()
 
     async def claim(self, limit: int) -> list[Lease]:
@@ -75,8 +77,7 @@ class ReplicaSession:
 
     async def begin(self, leases: Sequence[Lease]) -> None:
         """Notes that a batch computes from now on: a crash counts against its tasks only."""
-        batch = [(lease.task_id, lease.attempt) for lease in leases]
-        await self._queue.begin(self.worker, batch, self._keep_note)
+        await self._notes.write([(lease.task_id, lease.attempt) for lease in leases])
 
     async def complete(self, done: Sequence[tuple[Lease, bytes, Execution]]) -> None:
         """Stores results, each JSON. Those of lost leases are dropped and counted."""
@@ -125,6 +126,7 @@ class ReplicaSession:
         """Takes the replica off the live ones."""
         await self._queue.leave(self.worker)
         await self._bell.close()
+        await self._notes.close()
 
     async def _place(self, lease: Lease, body: bytes) -> tuple[bytes, str]:
         if len(body) <= self._settings.inline_limit:

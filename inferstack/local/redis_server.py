@@ -80,6 +80,11 @@ def _configuration(folder: Path, port: int, password: str) -> str:
             "appendfsync always",
             'save ""',
             "maxmemory-policy noeviction",
+            # Under load the log grows by tens of megabytes a second: rewrite it less often.
+            "auto-aof-rewrite-min-size 256mb",
+            # A task's hash stays one allocation instead of becoming a table.
+            "hash-max-listpack-value 1024",
+            "latency-tracking no",
             f"maxmemory {memory}",
             "tcp-keepalive 60",
             "",

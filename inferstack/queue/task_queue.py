@@ -174,18 +174,6 @@ class TaskQueue:
             for task_id, attempt, crashes, created, spec in rows
         ]
 
-    async def begin(self, worker: str, batch: Sequence[tuple[str, int]], keep: float) -> None:
-        """Notes which tasks compute from now on, so that a crash is charged to them alone.
-
-        Args:
-            worker: the replica.
-            batch: ids and attempts.
-            keep: seconds after which the note is of no use.
-        """
-        note = " ".join(f"{task_id}/{attempt}" for task_id, attempt in batch)
-        with translated():
-            await self._redis.set(f"{self._prefix}run:{worker}", note, px=int(keep * 1000))
-
     async def extend(self, held: Sequence[tuple[str, int]]) -> set[str]:
         """Prolongs leases; returns the ids of tasks that are no longer the caller's."""
         args: list[scripts.Argument] = [self._lease_ms]

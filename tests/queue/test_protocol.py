@@ -21,6 +21,7 @@ from inferstack.config import load
 from inferstack.deployment import ReplicaStatus
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
+from inferstack.queue.notes import Notes
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.task_queue import Completion, Failure, Submit, TaskQueue
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, new_task_id
@@ -126,8 +127,17 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS), batch=st.lists(held, max_size=4))
     def begin(self, worker: str, batch: list[tuple[str, int]]) -> None:
-        self.do(self.queue.begin(worker, batch, 3600))
+        self.do(self._note(worker, batch))
         self.model.begin(worker, batch)
+
+    async def _note(self, worker: str, batch: list[tuple[str, int]]) -> None:
+        """Writes a note and waits until Redis has it."""
+        notes = Notes(self.url, NAME, worker, 3600)
+        await notes.write(batch)
+        wanted = " ".join(f"{task_id}/{attempt}" for task_id, attempt in batch)
+        while await self.redis.get(f"is:{{{NAME}}}:run:{worker}") != wanted.encode():
+            await asyncio.sleep(0)
+        await notes.close()
 
     @rule(worker=st.sampled_from(WORKERS), leaves=st.booleans())
     def heartbeat(self, worker: str, leaves: bool) -> None:
