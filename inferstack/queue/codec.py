@@ -15,7 +15,15 @@ import msgspec
 
 from inferstack.task import Execution, Task, TaskError, TaskSpec, TaskState
 
+
+class StoredSpec(TaskSpec, frozen=True, kw_only=True, omit_defaults=True):
+    """A spec whose input nobody looks into: history and readers hand it on as it is."""
+
+    data: msgspec.Raw = None  # type: ignore[assignment]  # None as in TaskSpec: it lies elsewhere
+
+
 _spec = msgspec.json.Decoder(TaskSpec)
+_stored_spec = msgspec.json.Decoder(StoredSpec)
 _execution = msgspec.json.Decoder(Execution)
 _error = msgspec.json.Decoder(TaskError)
 _news = msgspec.msgpack.Decoder(list[list[Any]])
@@ -23,6 +31,7 @@ _news = msgspec.msgpack.Decoder(list[list[Any]])
 STATES = {state.value.encode(): state for state in TaskState}
 
 encode = msgspec.json.Encoder().encode
+pack = msgspec.msgpack.Encoder().encode
 decode_spec = _spec.decode
 
 
@@ -36,13 +45,16 @@ Row = Sequence[bytes | None]
 
 
 def decode_task(row: Row) -> Task | None:
-    """A task from its hash; None if Redis does not have it (any more)."""
+    """A task from its hash; None if Redis does not have it (any more).
+
+    `spec.data` is a `msgspec.Raw`.
+    """
     state, version, spec, claims, uncharged, crashes, created, started, completed, *rest = row
     if state is None or spec is None:
         return None
     execution, error, result, ref = rest
     return Task(
-        spec=_spec.decode(spec),
+        spec=_stored_spec.decode(spec),
         state=STATES[state],
         attempts=int(claims or 0) - int(uncharged or 0),
         crashes=int(crashes or 0),

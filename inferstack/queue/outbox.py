@@ -14,9 +14,13 @@ from redis.asyncio import Redis
 
 from inferstack.config import Settings
 from inferstack.queue import scripts
+from inferstack.queue.codec import pack
 from inferstack.queue.connection import translated
 from inferstack.queue.task_queue import TaskQueue, prefix
 from inferstack.task import Task
+
+CHUNK = 1000
+"""Tasks that are marked as archived, and later deleted, in one go."""
 
 
 class OutboxEntry(NamedTuple):
@@ -83,12 +87,18 @@ class Outbox:
             finished: ids of tasks whose terminal state is archived.
         """
         sizes = Counter(entry.entry_id for entry in entries)
-        args: list[scripts.Argument] = [self._keep_ms, len(sizes)]
-        for entry_id, size in sizes.items():
-            args += (entry_id, size)
-        args += finished
+        gone = [(entry_id.decode(), size) for entry_id, size in sizes.items()]
+        first, *rest = [finished[i : i + CHUNK] for i in range(0, len(finished), CHUNK)] or [()]
         with translated():
-            await scripts.run(self._redis, "archive", prefix(deployment), args)
+            await self._archive(deployment, gone, first)
+            for more in rest:
+                await self._archive(deployment, [], more)
+
+    async def _archive(
+        self, deployment: str, entries: Sequence[tuple[str, int]], finished: Sequence[str]
+    ) -> None:
+        args = (self._keep_ms, pack(entries), pack(finished))
+        await scripts.run(self._redis, "archive", prefix(deployment), args)
 
     async def lag(self) -> dict[str, int]:
         """Changes that wait to be archived, by deployment."""

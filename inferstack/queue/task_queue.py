@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from inferstack.config import Settings
 from inferstack.deployment import ReplicaStatus
 from inferstack.queue import scripts
-from inferstack.queue.codec import decode_spec, decode_task, encode
+from inferstack.queue.codec import decode_spec, decode_task, encode, pack
 from inferstack.queue.connection import translated
 from inferstack.queue.grouping import Grouper
 from inferstack.task import Task, TaskError, TaskSpec, TaskState
@@ -118,7 +118,7 @@ class TaskQueue:
         self._reads: Grouper[str, Task | None] = Grouper(self.load)
         self._lease_ms = int(settings.lease * 1000)
 
-    async def _run(self, name: str, args: Sequence[scripts.Argument]) -> Any:
+    async def _run(self, name: str, *args: scripts.Argument) -> Any:
         with translated():
             return await scripts.run(self._redis, name, self._prefix, args)
 
@@ -139,27 +139,30 @@ class TaskQueue:
             repeat: whether an earlier call with the same task ids ended in an error.
         """
         config = self._settings
-        args: list[scripts.Argument] = [
+        tasks = [
+            (
+                spec.task_id,
+                spec.priority,
+                spec.tenant,
+                str(spec.cost / weight),
+                "" if spec.timeout is None else str(int(spec.timeout * 1000)),
+                spec.idempotency_key or "",
+                fingerprint,
+                encoded.decode(),
+                "1" if watch else "0",
+            )
+            for spec, encoded, fingerprint, weight, watch in submits
+        ]
+        now, *rows = await self._run(
+            "enqueue",
             api,
             max_queue or config.max_queue,
             config.max_tenant_queue,
             config.max_outbox,
             int(config.idempotency_ttl * 1000),
             int(repeat),
-        ]
-        for spec, encoded, fingerprint, weight, watch in submits:
-            args += (
-                spec.task_id,
-                spec.priority.value,
-                spec.tenant,
-                spec.cost / weight,
-                "" if spec.timeout is None else int(spec.timeout * 1000),
-                spec.idempotency_key or "",
-                fingerprint,
-                encoded,
-                "1" if watch else "0",
-            )
-        now, *rows = await self._run("enqueue", args)
+            pack(tasks),
+        )
         created_at = now / 1000
         return [
             Accepted(Enqueued(status.decode()), holder.decode(), ahead, created_at)
@@ -168,7 +171,7 @@ class TaskQueue:
 
     async def claim(self, worker: str, limit: int) -> list[Claim]:
         """Leases up to `limit` waiting tasks; an empty list if nothing waits."""
-        rows = await self._run("claim", (worker, limit, self._lease_ms))
+        rows = await self._run("claim", worker, limit, self._lease_ms)
         return [
             Claim(task_id.decode(), attempt, crashes, created / 1000, decode_spec(spec))
             for task_id, attempt, crashes, created, spec in rows
@@ -176,55 +179,62 @@ class TaskQueue:
 
     async def extend(self, held: Sequence[tuple[str, int]]) -> set[str]:
         """Prolongs leases; returns the ids of tasks that are no longer the caller's."""
-        args: list[scripts.Argument] = [self._lease_ms]
-        for task_id, attempt in held:
-            args += (task_id, attempt)
-        return {task_id.decode() for task_id in await self._run("extend", args)}
+        lost = await self._run("extend", self._lease_ms, pack(_strings(held)))
+        return {task_id.decode() for task_id in lost}
 
     async def complete(self, completions: Sequence[Completion]) -> list[str]:
         """Stores results. Safe to repeat. Returns `ok`, `again` or `stale` for each."""
-        args: list[scripts.Argument] = []
-        for completion in completions:
-            args += completion
-        return [status.decode() for status in await self._run("complete", args)]
+        tasks = [
+            (task_id, str(attempt), result.decode(), ref, execution.decode())
+            for task_id, attempt, result, ref, execution in completions
+        ]
+        return [status.decode() for status in await self._run("complete", pack(tasks))]
 
     async def fail(self, failures: Sequence[Failure]) -> list[str]:
         """Ends failed attempts. Returns `retry`, `failed` or `stale` for each."""
-        args: list[scripts.Argument] = [self._settings.max_attempts]
-        for task_id, attempt, final, delay, error, execution in failures:
-            args += (task_id, attempt, int(final), int(delay * 1000), error, execution)
-        return [status.decode() for status in await self._run("fail", args)]
+        tasks = [
+            (
+                task_id,
+                str(attempt),
+                "1" if final else "0",
+                str(int(delay * 1000)),
+                error.decode(),
+                execution.decode(),
+            )
+            for task_id, attempt, final, delay, error, execution in failures
+        ]
+        statuses = await self._run("fail", self._settings.max_attempts, pack(tasks))
+        return [status.decode() for status in statuses]
 
     async def release(self, held: Sequence[tuple[str, int]]) -> int:
         """Gives tasks back with no attempt charged; returns how many were still held."""
-        args: list[scripts.Argument] = []
-        for task_id, attempt in held:
-            args += (task_id, attempt)
-        return int(await self._run("release", args))
+        return int(await self._run("release", pack(_strings(held))))
 
     async def cancel(self, task_id: str) -> TaskState | None:
         """Cancels unless finished; returns the state it is in now, None if unknown."""
-        state = await self._run("cancel", (task_id,))
+        state = await self._run("cancel", task_id)
         return TaskState(state.decode()) if state else None
 
     async def watch(self, task_id: str, api: str) -> TaskState | None:
         """Has the channel `api` told when the task finishes; returns its state, None if unknown."""
-        state = await self._run("watch", (api, task_id))
+        state = await self._run("watch", api, task_id)
         return TaskState(state.decode()) if state else None
 
     async def tick(self) -> tuple[int, int, int, int]:
         """Moves what time moves; returns how many expired, were promoted, reaped, crashed out."""
-        moved = await self._run("tick", (TICK_LIMIT, self._settings.max_crashes, CRASHED))
+        config = self._settings
+        kept = int(config.archived_ttl * 1000)
+        moved = await self._run("tick", TICK_LIMIT, config.max_crashes, CRASHED, kept)
         expired, promoted, reaped, crashed = moved
         return expired, promoted, reaped, crashed
 
     async def heartbeat(self, status: ReplicaStatus) -> None:
         """Marks a replica as live for the next five seconds."""
-        await self._run("heartbeat", (status.worker, encode(status)))
+        await self._run("heartbeat", status.worker, encode(status))
 
     async def leave(self, worker: str) -> None:
         """Takes a replica off the live ones at once."""
-        await self._run("heartbeat", (worker, ""))
+        await self._run("heartbeat", worker, "")
 
     async def get(self, task_id: str) -> Task | None:
         """The task with its live state, None if Redis does not have it."""
@@ -232,4 +242,8 @@ class TaskQueue:
 
     async def load(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Many tasks with their live state, in the same order."""
-        return [decode_task(row) for row in await self._run("load", task_ids)]
+        return [decode_task(row) for row in await self._run("load", pack(task_ids))]
+
+
+def _strings(held: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
+    return [(task_id, str(attempt)) for task_id, attempt in held]

@@ -186,7 +186,7 @@ class Recorder:
             return [task for task in await self._outbox.load(entries) if task is not None]
         except UNREADABLE as error:
             if len(entries) == 1:
-                # Its hash stays in Redis: without TTL, because it is not marked as archived.
+                # Its hash stays in Redis: it is not marked as archived.
                 log.error("task %s cannot be read: %s", entries[0].task_id, error)
                 ARCHIVE_FAILURES.labels("unreadable").inc()
                 return []

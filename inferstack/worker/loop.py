@@ -17,6 +17,7 @@ from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
 from inferstack.engines.base import Engine, summary
 from inferstack.errors import InferstackError
+from inferstack.queue.background import end
 from inferstack.worker.compute import Compute
 from inferstack.worker.feed import Appetite, Feed
 from inferstack.worker.held import Held
@@ -88,7 +89,7 @@ class Worker:
             self._report.wake.set()
             await report
             for keeper in keepers:
-                keeper.cancel()
+                await end(keeper)
         with contextlib.suppress(InferstackError):
             await self._session.leave()
 

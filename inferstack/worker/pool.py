@@ -13,6 +13,7 @@ from inferstack import config
 from inferstack.config import Settings
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import InferstackError
+from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.telemetry import logs
@@ -133,8 +134,7 @@ async def serve(settings: Settings) -> None:
     try:
         await pool.run()
     finally:
-        registering.cancel()
-        await asyncio.wait([registering])
+        await end(registering)
         await redis.aclose()
 
 

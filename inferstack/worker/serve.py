@@ -19,6 +19,7 @@ from inferstack import config
 from inferstack.config import Settings
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import EngineError, InferstackError
+from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.queue.statistics import sample
@@ -92,7 +93,7 @@ class Replica:
         try:
             await self._loaded.serve(self._made)
         finally:
-            sampling.cancel()
+            await end(sampling)
 
     def _made(self, worker: Worker) -> None:
         self._worker = worker
@@ -231,8 +232,7 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
         _stop_on_signals(stopping)
         await stopping.wait()
     finally:
-        registering.cancel()
-        await asyncio.wait([registering])
+        await end(registering)
         await redis.aclose()
         await asyncio.to_thread(stop)
 

@@ -81,8 +81,8 @@ async def test_finished_tasks_leave_redis_soon_and_others_stay(
         pass
     assert await work.left() == 0
     assert await outbox.lag() == {NAME: 0}
-    assert all([0 < await work.ttl(task_id) <= 60_000 for task_id in done])
-    assert [await work.ttl(task_id) for task_id in waiting] == [-1, -1, -1]
+    assert all([await work.forgettable(task_id) for task_id in done])
+    assert not any([await work.forgettable(task_id) for task_id in waiting])
     assert await history.get(waiting[0]) is not None
 
 
@@ -132,7 +132,7 @@ async def test_a_failed_acknowledgement_leaves_no_finished_task_in_redis_for_eve
     with pytest.raises(QueueUnavailableError):
         await recorder.step(1)
     await recorder.step(1)
-    assert all([await work.ttl(task_id) > 0 for task_id in ids])
+    assert all([await work.forgettable(task_id) for task_id in ids])
     assert await work.left() == 0
 
 
@@ -159,7 +159,7 @@ async def test_a_task_that_cannot_be_read_blocks_nobody(
     await Recorder(outbox, counting).step(1)
     assert sorted(counting.written) == sorted(good)
     assert await work.left() == 0
-    assert await work.ttl(bad) == -1
+    assert not await work.forgettable(bad)
     assert f"task {bad} cannot be read" in caplog.text
 
 

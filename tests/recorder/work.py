@@ -37,16 +37,16 @@ class Work:
         finished: list[str] = []
         execution = msgspec.json.encode(Execution("host:1:a", 0.5, 1.5, 32))
         while claims := await self.queue.claim("host:1:a", 100):
-            await self.queue.begin("host:1:a", [(c.task_id, c.attempt) for c in claims], 60.0)
             await self.queue.complete(
                 [Completion(c.task_id, c.attempt, result, "", execution) for c in claims]
             )
             finished += [claim.task_id for claim in claims]
         return finished
 
-    async def ttl(self, task_id: str) -> int:
-        """Milliseconds that Redis keeps the task; -1: for ever, -2: gone."""
-        return int(await self.redis.pttl(f"{prefix(NAME)}t:{task_id}"))
+    async def forgettable(self, task_id: str) -> bool:
+        """Whether Redis will delete the task after its time."""
+        batches = await self.redis.lrange(f"{prefix(NAME)}archived", 0, -1)
+        return any(task_id.encode() in batch.split() for batch in batches)
 
     async def left(self) -> int:
         """Stream entries that are not acknowledged."""

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- Gives tasks their results, if the replica still holds them.
--- ARGV: for each task: id, attempt, result ('' if it lies in the object store), its key there
+-- ARGV: tasks; each: id, attempt, result ('' if it lies in the object store), its key there
 --       ('' if inline), execution as JSON
 -- Returns a status for each: ok, again (this very completion happened before) or stale.
 local now = clock()
 local finish, reply = finishing(), {}
-for i = 1, #ARGV, 5 do
-  local id, attempt, result, ref, execution = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+for _, done in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local id, attempt, result, ref, execution = unpack(done)
   local row = redis.call('HMGET', task(id), 'st', 'a', 'v', 'tn', 'api', 'sa', 'rl', 'cr')
   if row[2] == attempt and row[1] == 'running' then
     local fields = {'ca', now, 'ex', execution}

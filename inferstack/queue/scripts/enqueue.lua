@@ -2,7 +2,7 @@
 -- Accepts tasks. Replay-safe: in a repeat, a task id that exists is answered as a duplicate.
 -- Refused by Redis itself when it is out of memory.
 -- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, repeat ('1': this call may
---       have happened before; ids are random, so no first call can meet its own), then for each task:
+--       have happened before; ids are random, so no first call can meet its own), tasks; each:
 --       id, lane, tenant, cost / weight, timeout_ms ('' never expires),
 --       idempotency key ('' for none), fingerprint, spec, watch ('1': tell api when done)
 -- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full or
@@ -47,21 +47,21 @@ local function stamp(lane, tenant, cost)
   return string.format('%.17g', tags[slot])
 end
 
-for i = 7, #ARGV, 9 do
-  local id, lane, tenant, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 5]
-  local status, holder = refuse(id, tenant, key, ARGV[i + 6])
+for _, row in ipairs(cmsgpack.unpack(ARGV[7])) do
+  local id, lane, tenant, cost, timeout, key, fingerprint, spec, watched = unpack(row)
+  local status, holder = refuse(id, tenant, key, fingerprint)
   local ahead = 0
   if not status then
     status, holder = 'ok', id
     if key ~= '' then
-      redis.call('SET', P .. 'idem:' .. tenant .. ':' .. key, id .. ' ' .. ARGV[i + 6], 'PX', ARGV[5])
+      redis.call('SET', P .. 'idem:' .. tenant .. ':' .. key, id .. ' ' .. fingerprint, 'PX', ARGV[5])
     end
-    local tag = stamp(lane, tenant, tonumber(ARGV[i + 3]))
-    local watch = ARGV[i + 8] == '1' and api or ''
+    local tag = stamp(lane, tenant, tonumber(cost))
+    local watch = watched == '1' and api or ''
     redis.call('HSET', task(id), 'st', 'queued', 'v', 1, 'ln', lane, 'tn', tenant, 'tag', tag,
-      'at', now, 'spec', ARGV[i + 7], 'api', watch)
-    if ARGV[i + 4] ~= '' then
-      deadlines[#deadlines + 1] = now + ARGV[i + 4]
+      'at', now, 'spec', spec, 'api', watch)
+    if timeout ~= '' then
+      deadlines[#deadlines + 1] = now + timeout
       deadlines[#deadlines + 1] = id
     end
     local list = queue[lane]

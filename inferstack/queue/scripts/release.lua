@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- Gives tasks back unharmed: to the front of their lane, with no attempt charged.
--- ARGV: for each task: id, attempt
+-- ARGV: tasks; each: id, attempt
 -- Returns how many went back.
 local back = 0
-for i = 1, #ARGV, 2 do
-  local id = ARGV[i]
+for _, held in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local id, attempt = held[1], held[2]
   local row = redis.call('HMGET', task(id), 'st', 'a', 'ln', 'tag', 'v')
-  if row[1] == 'running' and row[2] == ARGV[i + 1] then
+  if row[1] == 'running' and row[2] == attempt then
     redis.call('HSET', task(id), 'st', 'queued', 'v', row[5] + 1)
     redis.call('HINCRBY', task(id), 'rl', 1)
     redis.call('ZREM', P .. 'lease', id)

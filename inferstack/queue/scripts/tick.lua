@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Moves what time moves: expires, promotes due retries, takes back leases that ran out,
--- forgets replicas that fell silent. Bounded work; run by every replica and the recorder.
--- ARGV: limit, max_crashes, error as JSON for a task that took too many replicas down
+-- forgets replicas that fell silent and tasks that were archived long ago. Bounded work; run by every replica and the recorder.
+-- ARGV: limit, max_crashes, error as JSON for a task that took too many replicas down,
+--       archived_ms
 -- Returns {expired, promoted, reaped, crashed}.
 local now, limit, max_crashes = clock(), ARGV[1], tonumber(ARGV[2])
 local finish, woken = finishing(), 0
@@ -63,5 +64,6 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'live', '-inf', now - L
   redis.call('ZREM', P .. 'live', worker)
   redis.call('HDEL', P .. 'status', worker)
 end
+forget(ARGV[4], 4)
 if woken + promoted > 0 then ring(woken + promoted) end
 return {expired, promoted, reaped, crashed}
