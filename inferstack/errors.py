@@ -14,6 +14,8 @@ class InferstackError(Exception):
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
     retryable: ClassVar[bool] = False
+    usual_retry_after: ClassVar[float | None] = None
+    """Seconds after which a repeat may succeed, where nobody knows better."""
 
     def __init__(
         self,
@@ -28,12 +30,12 @@ class InferstackError(Exception):
         Args:
             detail: what was wrong, where, and what it takes; the class's title if None.
             task_id: the task that the error is about, where there is one.
-            retry_after: seconds after which a repeat may succeed.
+            retry_after: seconds after which a repeat may succeed; the class's usual ones if None.
             errors: one ``{"field", "message"}`` for each wrong field of the input.
         """
         self.detail = detail or self.title()
         self.task_id = task_id
-        self.retry_after = retry_after
+        self.retry_after = self.usual_retry_after if retry_after is None else retry_after
         self.errors = errors
         super().__init__(self.detail)
 
@@ -177,6 +179,7 @@ class DeploymentUnavailableError(InferstackError):
     status = 503
     slug = "deployment-unavailable"
     retryable = True
+    usual_retry_after = 5.0
 
 
 class DeadlineUnreachableError(InferstackError):
@@ -201,6 +204,16 @@ class StorageUnavailableError(InferstackError):
     status = 503
     slug = "storage-unavailable"
     retryable = True
+    usual_retry_after = 5.0
+
+
+class LoginsBusyError(InferstackError):
+    """Too many passwords are being checked now."""
+
+    status = 503
+    slug = "logins-busy"
+    retryable = True
+    usual_retry_after = 5.0
 
 
 class EngineError(InferstackError):

@@ -7,12 +7,21 @@ from tokenizers import Tokenizer
 
 from inferstack.deployment import Deployment
 from inferstack.engines.repository import ModelEntry
-from inferstack.engines.text import CHARACTERS_PER_TOKEN, load_tokenizer, texts_of
+from inferstack.engines.text import load_tokenizer, texts_of
 from inferstack.errors import InvalidInputError
 
 MAX_ERRORS = 10
 CHARACTERS_A_TOKEN = 4.0
 """English text has about four characters a token; good enough for a fair share."""
+
+MOST_CHARACTERS_A_TOKEN = 16
+"""A text with more characters for each allowed token is refused without counting.
+
+Twice the average of any natural language; only runs of spaces or of noise have more.
+"""
+
+QUICK = 4096
+"""Characters that are checked in a few milliseconds, short enough for an event loop."""
 
 
 class Admission:
@@ -39,6 +48,10 @@ class Admission:
             self._counter = _TokenCounter(load_tokenizer(entry.source), int(limit))
         self.trivial = self._validator is None and self._counter is None
         """Whether everything is taken at cost 1."""
+
+    def slow(self, data: dict[str, Any]) -> bool:
+        """Whether `check` may take long enough to hold up an event loop."""
+        return self._counter is not None and _is_long(data)
 
     def check(self, data: dict[str, Any]) -> float:
         """Returns the cost of an input, in tokens for text and 1 otherwise.
@@ -80,23 +93,35 @@ class _TokenCounter:
 
     def check(self, data: dict[str, Any]) -> float:
         cost = 0.0
-        single = "text" in data
-        for position, text in enumerate(texts_of(data)):
+        field = "data.text" if "text" in data else "data.texts.{}"
+        most = self._limit * MOST_CHARACTERS_A_TOKEN
+        texts = texts_of(data)
+        for position, text in enumerate(texts):
+            if len(text) > most:
+                message = f"has {len(text)} characters; the model takes {most} at most"
+                raise _invalid(field.format(position), message)
+        for position, text in enumerate(texts):
             if len(text) <= self._certain and text.isascii():
                 cost += self._special + max(1.0, len(text) / CHARACTERS_A_TOKEN)
-                continue
-            field = "data.text" if single else f"data.texts.{position}"
-            cost += self._count(text, field)
+            else:
+                cost += self._count(text, field.format(position))
         return cost
 
     def _count(self, text: str, field: str) -> int:
-        most = self._limit * CHARACTERS_PER_TOKEN
-        if len(text) > most:
-            raise _invalid(field, f"has {len(text)} characters; the model takes {most} at most")
         count = len(self._tokenizer.encode_batch_fast([text])[0])
         if count > self._limit:
             raise _invalid(field, f"has {count} tokens; the model takes {self._limit} at most")
         return count
+
+
+def _is_long(data: dict[str, Any]) -> bool:
+    """Whether there are more than QUICK characters of text; the input is not validated yet."""
+    text, texts = data.get("text"), data.get("texts")
+    if isinstance(text, str) and len(text) > QUICK:
+        return True
+    if not isinstance(texts, list):
+        return False
+    return len(texts) > QUICK or sum(len(t) for t in texts if isinstance(t, str)) > QUICK
 
 
 def _invalid(field: str, message: str) -> InvalidInputError:

@@ -18,6 +18,8 @@ from inferstack.task import deployment_name
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
+MOST_CLAIMED = 1000
+"""Tasks that one claim may ask for: a script of the queue handles no more at once."""
 TASKS = {
     "python": None,
     "torch": None,
@@ -32,12 +34,12 @@ class _Section(BaseModel):
 class BatchConfig(_Section):
     """How inputs are put together."""
 
-    max_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    max_size: Annotated[int, Field(ge=1, le=MOST_CLAIMED)] | None = None
     """Inputs per call of predict; the setting BATCH_SIZE if None."""
     max_wait_ms: Annotated[float, Field(ge=0, le=100)] = 2.0
     """How long a free device waits for a batch to fill, from its first input."""
     lookahead: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Batches claimed at once, to sort inputs by length; 4 for text, else 1, if None."""
+    """Batches claimed at once, to sort inputs by length; at most 4 for text, else 1, if None."""
 
 
 class ReplicaRange(_Section):
@@ -193,11 +195,13 @@ class ModelEntry:
         """Seconds that a free device waits for a batch to fill."""
         return min(self.ready_config.batch.max_wait_ms, settings.max_batch_wait_ms) / 1000
 
-    @property
-    def lookahead(self) -> int:
+    def lookahead(self, settings: Settings) -> int:
         """Batches claimed at once."""
         config = self.ready_config
-        return config.batch.lookahead or (4 if config.engine == "transformers" else 1)
+        if config.batch.lookahead is not None:
+            return config.batch.lookahead
+        most = MOST_CLAIMED // self.batch_size(settings)
+        return max(1, min(most, 4 if config.engine == "transformers" else 1))
 
     def deployment(self, settings: Settings) -> Deployment:
         """What the registry holds of it; failed if the folder is broken."""
@@ -242,7 +246,7 @@ def scan(path: Path, settings: Settings) -> list[ModelEntry]:
         raise ModelFolderError(f"MODEL_PATH={path}: {error.strerror or error}") from None
     wanted = settings.model_list
     return [
-        _entry(folder.name, int(version.name), version)
+        _entry(folder.name, int(version.name), version, settings)
         for folder in folders
         if MODEL_NAME.fullmatch(folder.name) and (not wanted or folder.name in wanted)
         for version in sorted(folder.iterdir())
@@ -262,13 +266,24 @@ def find(entries: list[ModelEntry], model: str, version: int) -> ModelEntry:
     raise ModelFolderError(f"there is no folder for {deployment_name(model, version)}")
 
 
-def _entry(model: str, version: int, path: Path) -> ModelEntry:
+def _entry(model: str, version: int, path: Path, settings: Settings) -> ModelEntry:
     try:
         entry = ModelEntry(model, version, path, config=_read(path / "config.yaml"))
         _ = entry.source, entry.max_cost
+        _check_claim(entry, settings)
     except ModelFolderError as error:
         return ModelEntry(model, version, path, error=error.detail)
     return entry
+
+
+def _check_claim(entry: ModelEntry, settings: Settings) -> None:
+    size, ahead = entry.batch_size(settings), entry.lookahead(settings)
+    if size * ahead > MOST_CLAIMED:
+        name = "max_size" if entry.ready_config.batch.max_size else "BATCH_SIZE"
+        raise ModelFolderError(
+            f"config.yaml: batch: {name} {size} x lookahead {ahead} is {size * ahead} tasks "
+            f"a claim: at most {MOST_CLAIMED}"
+        )
 
 
 def _read(path: Path) -> ModelConfig:

@@ -24,8 +24,6 @@ TEXT_SCHEMA: dict[str, Any] = {
     "maxProperties": 1,
     "additionalProperties": False,
 }
-CHARACTERS_PER_TOKEN = 64
-"""A text with more characters per allowed token is refused without counting."""
 
 
 def texts_of(data: Any) -> list[str]:

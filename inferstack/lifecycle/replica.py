@@ -10,13 +10,13 @@ import msgspec
 from inferstack import retry
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
-from inferstack.errors import NotFoundError, StorageUnavailableError
+from inferstack.errors import NotFoundError, QueueUnavailableError, StorageUnavailableError
 from inferstack.lifecycle import payloads
 from inferstack.queue.bell import Bell
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.notes import Notes
-from inferstack.queue.task_queue import Claim, Completion, Failure, TaskQueue
+from inferstack.queue.task_queue import Claim, Completion, Failure, Retry, TaskQueue
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, TaskError, TaskSpec
 
@@ -90,16 +90,13 @@ class ReplicaSession:
 
     async def fail(self, failed: Sequence[tuple[Lease, TaskError, Execution]]) -> None:
         """Ends failed attempts: a retry after a while if the error allows one, else failed."""
-        config = self._settings
         statuses = await self._queue.fail(
             [
                 Failure(
                     lease.task_id,
                     lease.attempt,
-                    not error.retryable,
-                    retry.full_jitter(
-                        lease.attempt, config.retry_delay, config.max_retry_delay, self._random
-                    ),
+                    Retry.CHARGED if error.retryable else Retry.FINAL,
+                    self._delay(lease),
                     encode(error),
                     encode(run),
                 )
@@ -128,6 +125,12 @@ class ReplicaSession:
         await self._bell.close()
         await self._notes.close()
 
+    def _delay(self, lease: Lease) -> float:
+        config = self._settings
+        return retry.full_jitter(
+            lease.attempt, config.retry_delay, config.max_retry_delay, self._random
+        )
+
     async def _place(self, lease: Lease, body: bytes) -> tuple[bytes, str]:
         if len(body) <= self._settings.inline_limit:
             return body, ""
@@ -145,13 +148,19 @@ class ReplicaSession:
         try:
             spec = await payloads.load_input(self._store, claim.spec)
         except NotFoundError as error:
-            await self._give_up(lease, TaskError("input-missing", str(error)))
+            await self._give_up(lease, TaskError("input-missing", str(error)), Retry.FINAL)
         except StorageUnavailableError as error:
-            await self._give_up(lease, TaskError(error.slug, str(error), retryable=True))
+            await self._give_up(lease, TaskError(error.slug, str(error)), Retry.FREE)
         else:
             return msgspec.structs.replace(lease, spec=spec)
         return None
 
-    async def _give_up(self, lease: Lease, error: TaskError) -> None:
+    async def _give_up(self, lease: Lease, error: TaskError, how: Retry) -> None:
         log.warning("input of task %s: %s", lease.task_id, error.message)
-        await self.fail([(lease, error, Execution(self.worker))])
+        run = encode(Execution(self.worker))
+        failure = Failure(lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run)
+        try:
+            await self._queue.fail([failure])
+        except QueueUnavailableError as lost:
+            # The lease runs out and the task is claimed again; the others of this claim go on.
+            log.warning("task %s stays leased: %s", lease.task_id, lost)

@@ -8,6 +8,20 @@ from inferstack.local.home import port_free
 from inferstack.local.stack import check_external
 
 
+def default_model(wanted: Settings) -> None:
+    """Whether the default model is among those that will be served.
+
+    Raises:
+        StackError: it is not, so it would never become ready.
+    """
+    models, default = wanted.model_list, wanted.default_model
+    if models and default not in models:
+        raise StackError(
+            f"DEFAULT_MODEL={default} is not in MODEL_LIST={','.join(models)}: "
+            "add it there, or set DEFAULT_MODEL to one of those"
+        )
+
+
 def api_port(wanted: Settings) -> None:
     """Whether the API can have its port.
 

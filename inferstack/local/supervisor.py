@@ -81,6 +81,7 @@ class Supervisor:
         if ended := await asyncio.to_thread(leftovers.end, self._home):
             self.state.notes.append(f"ended what the last run left behind: {', '.join(ended)}")
         async with self._step("checks") as step:
+            checks.default_model(self._wanted)
             checks.api_port(self._wanted)
             await checks.services(self._wanted)
             step.text = "ports, disk and programs are there"

@@ -1,6 +1,7 @@
 """Group commit: requests that arrive while a commit is in flight form the next one."""
 
 import asyncio
+import logging
 import time
 from typing import Protocol
 
@@ -8,8 +9,16 @@ from inferstack.errors import InferstackError, QueueUnavailableError
 from inferstack.queue.task_queue import Accepted, Submit, TaskQueue
 from inferstack.telemetry.metrics import COMMIT_SECONDS, COMMIT_TASKS
 
+log = logging.getLogger(__name__)
+
 GROUP = 256
 """Most tasks in one script call: it bounds how long Redis is busy with one call."""
+
+MOST_WAITING = 20_000
+"""Tickets that wait for a commit at most: saturation is an answer, not a hang."""
+
+PATIENCE = 5.0
+"""Seconds after which a commit that gets no answer is not repeated any more."""
 
 RETRY_DELAYS = (0.05, 0.2, 0.5)
 """Seconds between repeats of a commit whose answer was lost; the ids make that safe."""
@@ -48,7 +57,10 @@ class GroupCommitter:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, ticket: Ticket) -> None:
-        """Takes a ticket into the next commit."""
+        """Takes a ticket into the next commit, or refuses it when too many wait already."""
+        if len(self._waiting) >= MOST_WAITING:
+            ticket.refused(QueueUnavailableError("the queue is too slow", retry_after=1.0))
+            return
         self._waiting.append(ticket)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._commit_all())
@@ -71,24 +83,32 @@ class GroupCommitter:
         try:
             answers = await self._enqueue([ticket.submit for ticket in group])
         except InferstackError as error:
-            for ticket in group:
-                ticket.refused(error)
+            self._refuse(group, error)
         except Exception as error:
-            wrapped = QueueUnavailableError(f"the queue failed: {error}")
-            for ticket in group:
-                ticket.refused(wrapped)
+            log.exception("a commit failed")
+            self._refuse(group, QueueUnavailableError(f"the queue failed: {error}"))
         else:
             COMMIT_SECONDS.observe(time.perf_counter() - begun)
             COMMIT_TASKS.observe(len(group))
             for ticket, answer in zip(group, answers, strict=True):
                 ticket.accepted(answer)
 
+    def _refuse(self, group: list[Ticket], error: InferstackError) -> None:
+        """Refuses a group, and those behind it too when it is the queue that is away."""
+        if isinstance(error, QueueUnavailableError):
+            group, self._waiting = group + self._waiting, []
+        for ticket in group:
+            ticket.refused(error)
+
     async def _enqueue(self, submits: list[Submit]) -> list[Accepted]:
-        repeat = False
-        for delay in RETRY_DELAYS:
+        begun = time.monotonic()
+        for tries, delay in enumerate(RETRY_DELAYS):
             try:
-                return await self._queue.enqueue(submits, self._api, self._max_queue, repeat=repeat)
+                return await self._queue.enqueue(
+                    submits, self._api, self._max_queue, repeat=tries > 0
+                )
             except QueueUnavailableError:
-                repeat = True
+                if time.monotonic() - begun > PATIENCE:
+                    raise
                 await asyncio.sleep(delay)
         return await self._queue.enqueue(submits, self._api, self._max_queue, repeat=True)

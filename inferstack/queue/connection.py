@@ -8,16 +8,24 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
+    ClusterDownError,
     ConnectionError,
+    MasterDownError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 
 from inferstack.errors import ConfigurationError, QueueFullError, QueueUnavailableError
 
 __all__ = ["Redis", "connect", "translated"]
+
+PASSING = (ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
+PASSING_PREFIXES = ("MISCONF", "BUSY", "NOREPLICAS")
+"""What Redis answers during a failover, while a script is stuck, or while it cannot write."""
 
 COMMAND_TIMEOUT = 10.0
 """Seconds that Redis may take to answer a command that does not block."""
@@ -71,8 +79,10 @@ def translated(task_id: str | None = None) -> Iterator[None]:
         raise QueueUnavailableError(
             f"Redis does not answer: {error}", task_id=task_id, retry_after=1.0
         ) from error
+    except PASSING as error:
+        raise QueueUnavailableError(str(error), task_id=task_id, retry_after=5.0) from error
     except ResponseError as error:
-        if str(error).startswith("MISCONF"):
+        if str(error).startswith(PASSING_PREFIXES):
             raise QueueUnavailableError(str(error), task_id=task_id, retry_after=5.0) from error
         raise
     except RedisError as error:

@@ -88,11 +88,12 @@ class Outbox:
         """
         sizes = Counter(entry.entry_id for entry in entries)
         gone = [(entry_id.decode(), size) for entry_id, size in sizes.items()]
-        first, *rest = [finished[i : i + CHUNK] for i in range(0, len(finished), CHUNK)] or [()]
+        *first, last = [finished[i : i + CHUNK] for i in range(0, len(finished), CHUNK)] or [()]
         with translated():
-            await self._archive(deployment, gone, first)
-            for more in rest:
-                await self._archive(deployment, [], more)
+            # Entries go last: until then the same changes come again after an error.
+            for chunk in first:
+                await self._archive(deployment, [], chunk)
+            await self._archive(deployment, gone, last)
 
     async def _archive(
         self, deployment: str, entries: Sequence[tuple[str, int]], finished: Sequence[str]

@@ -1,8 +1,8 @@
 """The queue of one deployment: each method is one script, and takes many tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from redis.asyncio import Redis
 
@@ -16,6 +16,15 @@ from inferstack.task import Task, TaskError, TaskSpec, TaskState
 
 TICK_LIMIT = 500
 """Tasks of each kind that one tick moves, so that it never holds Redis for long."""
+
+MOST = 1000
+"""Tasks in one call of a script; see MOST in `common.lua`."""
+
+MOST_BYTES = 8 * 1024 * 1024
+"""Bytes of results in one call: they are also published, and Redis cuts off an API process
+that has more than a few tens of megabytes to read."""
+
+T = TypeVar("T")
 
 CRASHED = encode(
     TaskError("replica-crashed", "every replica that ran this task died; it is not tried again")
@@ -87,13 +96,23 @@ class Completion(NamedTuple):
     """Execution as JSON."""
 
 
+class Retry(StrEnum):
+    """What a failure means for the task."""
+
+    FINAL = "final"
+    """Another attempt makes no sense."""
+    CHARGED = "retry"
+    """Another attempt, while the budget lasts."""
+    FREE = "free"
+    """Another attempt that charges nothing: not the task failed but what it needs."""
+
+
 class Failure(NamedTuple):
     """One failed attempt."""
 
     task_id: str
     attempt: int
-    final: bool
-    """Whether another attempt makes no sense."""
+    how: Retry
     delay: float
     """Seconds until the next attempt."""
     error: bytes
@@ -179,8 +198,11 @@ class TaskQueue:
 
     async def extend(self, held: Sequence[tuple[str, int]]) -> set[str]:
         """Prolongs leases; returns the ids of tasks that are no longer the caller's."""
-        lost = await self._run("extend", self._lease_ms, pack(_strings(held)))
-        return {task_id.decode() for task_id in lost}
+        lost: set[str] = set()
+        for some in slices(_strings(held)):
+            answer = await self._run("extend", self._lease_ms, pack(some))
+            lost |= {task_id.decode() for task_id in answer}
+        return lost
 
     async def complete(self, completions: Sequence[Completion]) -> list[str]:
         """Stores results. Safe to repeat. Returns `ok`, `again` or `stale` for each."""
@@ -188,7 +210,10 @@ class TaskQueue:
             (task_id, str(attempt), result.decode(), ref, execution.decode())
             for task_id, attempt, result, ref, execution in completions
         ]
-        return [status.decode() for status in await self._run("complete", pack(tasks))]
+        statuses: list[str] = []
+        for some in slices(tasks, size=lambda task: len(task[2])):
+            statuses += [status.decode() for status in await self._run("complete", pack(some))]
+        return statuses
 
     async def fail(self, failures: Sequence[Failure]) -> list[str]:
         """Ends failed attempts. Returns `retry`, `failed` or `stale` for each."""
@@ -196,19 +221,22 @@ class TaskQueue:
             (
                 task_id,
                 str(attempt),
-                "1" if final else "0",
+                how,
                 str(int(delay * 1000)),
                 error.decode(),
                 execution.decode(),
             )
-            for task_id, attempt, final, delay, error, execution in failures
+            for task_id, attempt, how, delay, error, execution in failures
         ]
-        statuses = await self._run("fail", self._settings.max_attempts, pack(tasks))
-        return [status.decode() for status in statuses]
+        statuses: list[str] = []
+        for some in slices(tasks):
+            answer = await self._run("fail", self._settings.max_attempts, pack(some))
+            statuses += [status.decode() for status in answer]
+        return statuses
 
     async def release(self, held: Sequence[tuple[str, int]]) -> int:
         """Gives tasks back with no attempt charged; returns how many were still held."""
-        return int(await self._run("release", pack(_strings(held))))
+        return sum([int(await self._run("release", pack(some))) for some in slices(_strings(held))])
 
     async def cancel(self, task_id: str) -> TaskState | None:
         """Cancels unless finished; returns the state it is in now, None if unknown."""
@@ -243,6 +271,25 @@ class TaskQueue:
     async def load(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Many tasks with their live state, in the same order."""
         return [decode_task(row) for row in await self._run("load", pack(task_ids))]
+
+
+def slices(items: Sequence[T], size: Callable[[T], int] = lambda _: 0) -> Iterator[Sequence[T]]:
+    """Cuts what one call of a script must not take at once.
+
+    Args:
+        items: what to cut.
+        size: bytes that one item brings along.
+    """
+    start = room = 0
+    for end, item in enumerate(items):
+        room -= size(item)
+        if end - start == MOST or (room < 0 and end > start):
+            yield items[start:end]
+            start = end
+        if start == end:
+            room = MOST_BYTES - size(item)
+    if start < len(items):
+        yield items[start:]
 
 
 def _strings(held: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:

@@ -71,7 +71,7 @@ class Accounts:
             ConflictError: the username is taken.
         """
         tenant = username if tenant is None else tenant
-        _check_account(username, password, tenant, role)
+        check_account(username, password, tenant, role)
         row = {"id": uuid4(), "username": username, "tenant": tenant, "role": role}
         row["password_hash"] = await self._passwords.hash(password)
         query = insert(users).values(row).on_conflict_do_nothing(index_elements=["username"])
@@ -86,7 +86,7 @@ class Accounts:
 
         Safe to call from several processes at once, at every start.
         """
-        _check_account(username, password, username, "admin")
+        check_account(username, password, username, "admin")
         known = await self._row(username)
         hashed = known.password_hash if known is not None and known.role == "admin" else None
         if hashed and await self._passwords.matches(hashed, password):
@@ -202,6 +202,20 @@ class Accounts:
             await connection.execute(query)
 
 
+def check_account(username: str, password: str, tenant: str, role: str) -> None:
+    """Lets only values pass that an account may have.
+
+    Raises:
+        InvalidRequestError: names the first field that is wrong.
+    """
+    _check_name("username", username)
+    _check_name("tenant", tenant)
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise _invalid("password", f"takes {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    if role not in ROLES:
+        raise _invalid("role", "takes user or admin")
+
+
 def _keys() -> Any:
     return select(api_keys, users.c.username, users.c.tenant, users.c.role).join(users)
 
@@ -225,15 +239,6 @@ def _key(row: Any) -> ApiKey:
 
 def _digest(plaintext: str) -> bytes:
     return hashlib.sha256(plaintext.encode("utf-8", "replace")).digest()
-
-
-def _check_account(username: str, password: str, tenant: str, role: str) -> None:
-    _check_name("username", username)
-    _check_name("tenant", tenant)
-    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise _invalid("password", f"takes {MIN_PASSWORD} to {MAX_PASSWORD} characters")
-    if role not in ROLES:
-        raise _invalid("role", "takes user or admin")
 
 
 def _check_name(field: str, value: str) -> None:

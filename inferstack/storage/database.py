@@ -92,36 +92,47 @@ def translated() -> Iterator[None]:
 class Database:
     """A pool of connections to PostgreSQL."""
 
-    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 5, statement_timeout: float | None = None
+    ) -> None:
         """Connects on first use.
 
         Args:
             url: `postgresql://user:password@host:port/name`.
             pool_size: connections kept open; as many again may open under load.
+            statement_timeout: seconds after which PostgreSQL ends a statement, which is then
+                a StorageUnavailableError; what the server says if None.
 
         Raises:
             ConfigurationError: the URL is not one of PostgreSQL.
         """
+        parsed = database_url(url)
         self._engine = create_async_engine(
-            database_url(url),
+            parsed,
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=5.0,
             # Without it every pooled connection fails once after PostgreSQL restarted.
             pool_pre_ping=True,
-            connect_args=CONNECT_ARGS,
+            connect_args=CONNECT_ARGS | _options(parsed, statement_timeout),
         )
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Database":
+    def from_settings(
+        cls, settings: Settings, *, statement_timeout: float | None = None
+    ) -> "Database":
         """The database of DATABASE_URL.
+
+        Args:
+            settings: for DATABASE_URL.
+            statement_timeout: as in the constructor.
 
         Raises:
             ConfigurationError: it is missing or not a PostgreSQL URL.
         """
         if settings.database_url is None:
             raise ConfigurationError("DATABASE_URL is not set; it takes postgresql://...")
-        return cls(settings.database_url)
+        return cls(settings.database_url, statement_timeout=statement_timeout)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -148,3 +159,12 @@ class Database:
     async def close(self) -> None:
         """Closes every connection."""
         await self._engine.dispose()
+
+
+def _options(url: URL, statement_timeout: float | None) -> dict[str, str]:
+    """The connection's `options`; what the URL says itself comes last and wins."""
+    if statement_timeout is None:
+        return {}
+    given = url.query.get("options", ())
+    own = f"-c statement_timeout={int(statement_timeout * 1000)}"
+    return {"options": " ".join([own, *([given] if isinstance(given, str) else given)])}

@@ -31,7 +31,8 @@ class ObjectStore:
         """S3 when an endpoint, a key or a bucket of one's own is set, else a local folder."""
         if settings.s3_endpoint or settings.s3_access_key or settings.s3_bucket != DEFAULT_BUCKET:
             return cls(_s3(settings))
-        return cls(LocalStore(settings.inferstack_home.absolute() / FOLDER, mkdir=True))
+        folder = settings.inferstack_home.absolute() / FOLDER
+        return cls(LocalStore(folder, mkdir=True, automatic_cleanup=True))
 
     async def put(self, key: str, body: bytes) -> None:
         """Stores a body; when this returns it survives a crash of the machine.
@@ -60,7 +61,7 @@ class ObjectStore:
             return bytes(await found.bytes_async())
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Removes bodies; keys that are gone already do no harm.
+        """Removes bodies and folders left empty; keys that are gone already do no harm.
 
         Raises:
             StorageUnavailableError: the store does not answer.

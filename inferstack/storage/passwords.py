@@ -1,12 +1,19 @@
 """Password hashes: argon2id, computed off the event loop and few at a time."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from inferstack.errors import LoginsBusyError
+
 PARALLEL = 2
 """Hashes computed at once: each takes 64 MiB and a core, and a flood of logins is an attack."""
+
+MAX_WAITING = 20
+"""Hashes that may wait for their turn; the last of them waits for about a second."""
 
 _hasher = PasswordHasher()
 _decoy = (
@@ -22,10 +29,15 @@ class Passwords:
     def __init__(self) -> None:
         """Limits what runs at once on the loop that uses it."""
         self._slots = asyncio.Semaphore(PARALLEL)
+        self._waiting = 0
 
     async def hash(self, password: str) -> str:
-        """A salted hash; the result holds its own parameters."""
-        async with self._slots:
+        """A salted hash; the result holds its own parameters.
+
+        Raises:
+            LoginsBusyError: too many wait already.
+        """
+        async with self._slot():
             return await asyncio.to_thread(_hasher.hash, password.encode("utf-8", "replace"))
 
     async def matches(self, known: str | None, password: str) -> bool:
@@ -34,10 +46,27 @@ class Passwords:
         Args:
             known: the hash; None for an unknown user, which takes the same time and fails.
             password: what was typed.
+
+        Raises:
+            LoginsBusyError: too many wait already.
         """
-        async with self._slots:
+        async with self._slot():
             matches = await asyncio.to_thread(_matches, known or _decoy, password)
         return matches and known is not None
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._waiting >= MAX_WAITING:
+            raise LoginsBusyError
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     @staticmethod
     def outdated(known: str) -> bool:

@@ -1,5 +1,6 @@
 """The one thread that calls the model."""
 
+import logging
 import queue
 import threading
 import time
@@ -13,6 +14,8 @@ from inferstack.engines.base import Engine, device_lost, summary
 from inferstack.errors import EngineError, InferstackError, OutputMismatchError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import TaskError
+
+log = logging.getLogger(__name__)
 
 MAX_TRACEBACK = 4000
 
@@ -125,7 +128,7 @@ class Compute:
                 return
 
     def _run(self, items: list[Work]) -> list[Any]:
-        """Outputs in order; a batch that raises is halved until the poisonous item is alone."""
+        """Outputs in order; a batch that goes wrong is halved until the poisonous item is alone."""
         try:
             outputs = self._engine.predict([work.value for work in items])
             if len(outputs) != len(items):
@@ -135,8 +138,11 @@ class Compute:
             if device_lost(error):
                 self.lost = error
                 return [as_task_error(error)] * len(items)
-            if len(items) == 1 or isinstance(error, OutputMismatchError):
-                return [as_task_error(error)] * len(items)
+            if len(items) == 1:
+                return [as_task_error(error)]
+            if isinstance(error, OutputMismatchError):
+                # Every batch may do this, at the cost of many calls: somebody should know.
+                log.warning("%s: the batch is halved", error)
         else:
             return outputs
         half = len(items) // 2

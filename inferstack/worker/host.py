@@ -56,7 +56,7 @@ class LoadedModel:
         store = ObjectStore.from_settings(settings)
         session = ReplicaSession(redis, deployment, store, worker_name(), settings)
         appetite = Appetite(
-            deployment.batch_size, self.entry.lookahead, self.entry.batch_wait(settings)
+            deployment.batch_size, self.entry.lookahead(settings), self.entry.batch_wait(settings)
         )
         worker = Worker(session, self.engine, deployment, settings, appetite=appetite, fit=self.fit)
         made(worker)
@@ -69,7 +69,9 @@ class LoadedModel:
 
 
 def load(model: str, version: int, settings: Settings, device: str | None) -> LoadedModel:
-    """Finds and loads a model version; a failure is put into the registry before it is raised.
+    """Finds and loads a model version.
+
+    Before a failure is raised it is put into the registry, unless other replicas serve the model.
 
     Raises:
         ModelFolderError: the folder is broken or missing.
@@ -105,8 +107,12 @@ async def _report(entry: ModelEntry, settings: Settings, reason: str) -> None:
     failed = msgspec.structs.replace(
         entry.deployment(settings), state=DeploymentState.FAILED, reason=reason
     )
+    registry = Registry(redis)
     try:
-        await Registry(redis).put(failed)
+        if any(replica.state == "ready" for replica in await registry.replicas(entry.name)):
+            log.warning("%s is still served by other replicas", entry.name)
+            return
+        await registry.put(failed)
     except InferstackError as error:
         log.warning("cannot report that %s failed: %s", entry.name, error)
     finally:

@@ -139,17 +139,25 @@ class Worker:
         self._report.wake.set()
 
     async def _beat(self) -> None:
-        """Keeps the replica and its leases alive."""
+        """Keeps the replica and its leases alive.
+
+        Leases come first: a heartbeat takes back those that ran out, also this replica's own
+        after the queue was away for a while.
+        """
         extended = time.monotonic()
+        answered = True
         while True:
+            now = time.monotonic()
             try:
-                await self._session.heartbeat(self.status())
-                if time.monotonic() - extended >= self._extend_every:
-                    extended = time.monotonic()
+                if not answered or now - extended >= self._extend_every:
                     await self._extend()
+                    extended = now
+                await self._session.heartbeat(self.status())
+                answered = True
             except InferstackError as error:
+                answered = False
                 log.warning("no heartbeat: %s", error)
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(min(BEAT, self._extend_every))
 
     async def _extend(self) -> None:
         leases = self._held.all()

@@ -15,7 +15,6 @@ from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.connection import connect
-from inferstack.queue.registry import Registry
 from inferstack.telemetry import logs
 from inferstack.worker import gpu
 from inferstack.worker.host import redis_url
@@ -130,7 +129,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pool.stop)
-    registering = asyncio.create_task(Registrar(Registry(redis), entries, settings).run())
+    registering = asyncio.create_task(Registrar(redis, entries, settings).run())
     try:
         await pool.run()
     finally:

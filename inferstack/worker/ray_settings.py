@@ -1,11 +1,16 @@
 """What Ray is told through its environment and arguments. Imports no Ray."""
 
+import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from inferstack.config import Settings
+from inferstack.errors import ConfigurationError
 
+FALLBACK = Path("/tmp")
+"""Where Ray's folder goes if the home's path is too long."""
 LONGEST_SOCKET_PATH = 107
 """Bytes of a unix socket's path on Linux, without the final zero (unix(7))."""
 INSIDE = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1234567")
@@ -46,7 +51,27 @@ def folder(settings: Settings) -> Path:
     home = settings.inferstack_home.absolute() / "ray"
     if len(os.fsencode(home)) + INSIDE <= LONGEST_SOCKET_PATH:
         return home
-    return Path("/tmp") / f"inferstack-ray-{os.getuid()}"
+    return FALLBACK / f"inferstack-ray-{os.getuid()}"
+
+
+def make_folder(settings: Settings) -> Path:
+    """Makes `folder`, for this user only.
+
+    Raises:
+        ConfigurationError: it is somebody else's.
+    """
+    path = folder(settings)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
+    # Anybody can make things in the fallback's parent, also a link to a folder of ours.
+    found = path.lstat() if path.parent == FALLBACK else path.stat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ConfigurationError(
+            f"{path} is not a folder of this user: remove it, "
+            "or set INFERSTACK_HOME to a shorter path, so that Ray's sockets fit into it"
+        )
+    path.chmod(0o700)
+    return path
 
 
 def _token(home: Path) -> Path:

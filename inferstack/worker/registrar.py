@@ -10,7 +10,9 @@ from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState
 from inferstack.engines.repository import ModelEntry
 from inferstack.errors import InferstackError
+from inferstack.queue.connection import Redis
 from inferstack.queue.registry import Registry
+from inferstack.queue.statistics import sample
 
 log = logging.getLogger(__name__)
 
@@ -18,18 +20,21 @@ PERIOD = 1.0
 """Seconds between two looks."""
 EAGER_PERIOD = 0.2
 """The same while a deployment is starting."""
+GONE = "its folder is gone"
+"""Why a deployment has failed that is not in the repository any more."""
 
 
 class Registrar:
     """Starting until a replica lives, then ready; failed when a replica said why it cannot load."""
 
-    def __init__(
-        self, registry: Registry, entries: Sequence[ModelEntry], settings: Settings
-    ) -> None:
+    def __init__(self, redis: "Redis", entries: Sequence[ModelEntry], settings: Settings) -> None:
         """Args: entries: every folder of the repository, broken ones too."""
-        self._registry = registry
+        self._redis = redis
+        self._registry = Registry(redis)
         self._deployments = [entry.deployment(settings) for entry in entries]
         self._started = False
+        self._gone: set[str] = set()
+        """Deployments of an earlier run whose folder is gone."""
 
     async def run(self) -> None:
         """Looks again and again."""
@@ -44,8 +49,9 @@ class Registrar:
     async def refresh(self) -> bool:
         """Puts what has changed; returns whether a deployment is still starting.
 
-        The first time it forgets failures of an earlier run, and deployments whose folder is
-        gone unless a replica, perhaps on another machine, still serves them.
+        The first time it forgets failures of an earlier run, and finds deployments whose folder
+        is gone. Those that nobody serves, on another machine perhaps, are removed once their
+        queue holds no unfinished task; until then they are failed, so that nothing is stranded.
         """
         known = {deployment.name: deployment for deployment in await self._registry.all()}
         starting = False
@@ -56,7 +62,9 @@ class Registrar:
                 await self._registry.put(current)
                 log.info("%s is %s %s", current.name, current.state, current.reason or "")
         if not self._started:
-            await self._forget(known.keys() - {d.name for d in self._deployments})
+            self._gone = known.keys() - {d.name for d in self._deployments}
+        for name in list(self._gone):
+            await self._forget(name, known.get(name))
         self._started = True
         return starting
 
@@ -65,7 +73,7 @@ class Registrar:
             return deployment
         if await self._live(deployment.name):
             return msgspec.structs.replace(deployment, state=DeploymentState.READY)
-        if self._started and known is not None and known.state is DeploymentState.FAILED:
+        if self._started and known is not None and _failed(known):
             return msgspec.structs.replace(
                 deployment, state=DeploymentState.FAILED, reason=known.reason
             )
@@ -74,7 +82,24 @@ class Registrar:
     async def _live(self, name: str) -> bool:
         return any(replica.state == "ready" for replica in await self._registry.replicas(name))
 
-    async def _forget(self, names: set[str]) -> None:
-        for name in names:
-            if not await self._live(name):
-                await self._registry.remove(name)
+    async def _forget(self, name: str, known: Deployment | None) -> None:
+        """Removes a deployment, or says that its folder is gone while tasks are left."""
+        taken_over = self._started and known is not None and known.reason != GONE
+        if known is None or taken_over or await self._live(name):
+            self._gone.remove(name)
+            return
+        queue = (await sample(self._redis, [name]))[name]
+        if queue.depth or queue.delayed or queue.running:
+            failed = msgspec.structs.replace(known, state=DeploymentState.FAILED, reason=GONE)
+            if failed != known:
+                await self._registry.put(failed)
+                log.warning("%s: %s, and tasks wait for it", name, GONE)
+        else:
+            await self._registry.remove(name)
+            self._gone.remove(name)
+            log.info("%s is removed: %s", name, GONE)
+
+
+def _failed(known: Deployment) -> bool:
+    """Whether a replica could not load it; that another machine lacks its folder says nothing."""
+    return known.state is DeploymentState.FAILED and known.reason != GONE

@@ -21,7 +21,6 @@ from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import EngineError, InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.connection import connect
-from inferstack.queue.registry import Registry
 from inferstack.queue.statistics import sample
 from inferstack.telemetry import logs
 from inferstack.worker import gpu, ray_settings, scaling
@@ -102,7 +101,7 @@ class Replica:
     async def _sample(self, loaded: LoadedModel) -> None:
         """Watches the depth of the queue for auto-scaling."""
         name = loaded.entry.name
-        window = loaded.entry.batch_size(loaded.settings) * loaded.entry.lookahead
+        window = loaded.entry.batch_size(loaded.settings) * loaded.entry.lookahead(loaded.settings)
         redis = connect(redis_url(loaded.settings), max_connections=1)
         while True:
             with contextlib.suppress(InferstackError):
@@ -198,10 +197,8 @@ def start(entries: Sequence[ModelEntry], settings: Settings) -> None:
 
 
 def _local_options(settings: Settings) -> dict[str, Any]:
-    place_of_ray = ray_settings.folder(settings)
-    place_of_ray.mkdir(parents=True, exist_ok=True)
     return {
-        "_temp_dir": str(place_of_ray),
+        "_temp_dir": str(ray_settings.folder(settings)),
         "num_cpus": max(4, gpu.cores()),
         # Work does not pass through Ray's object store.
         "object_store_memory": 80 * 1024 * 1024,
@@ -225,7 +222,7 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
     redis = connect(redis_url(settings))
-    registering = asyncio.create_task(Registrar(Registry(redis), entries, settings).run())
+    registering = asyncio.create_task(Registrar(redis, entries, settings).run())
     try:
         await asyncio.to_thread(start, entries, settings)
         # Ray has installed handlers of its own meanwhile.
@@ -253,6 +250,8 @@ def main() -> int:
             # Not by changing the environment of this process: only config.py touches that.
             command = [sys.executable, "-m", "inferstack.worker.serve"]
             os.execve(sys.executable, command, {**environment, **wanted})
+        if settings.ray_address is None:
+            ray_settings.make_folder(settings)
         logs.setup("worker", level=settings.log_level, style=settings.log_format)
         asyncio.run(register(scan(settings.model_path, settings), settings))
     except InferstackError as error:

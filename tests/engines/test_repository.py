@@ -115,7 +115,7 @@ def test_settings_are_defaults_and_upper_limits(tmp_path: Path) -> None:
     entry = only(tmp_path)
     assert entry.batch_size(settings) == 7
     assert entry.batch_wait(settings) == pytest.approx(0.010)
-    assert entry.lookahead == 1
+    assert entry.lookahead(load()) == 1
 
 
 def test_production_forbids_test_only_fields_in_the_schema() -> None:

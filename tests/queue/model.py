@@ -88,7 +88,9 @@ class ModelQueue:
             return []
         limit = min(limit, math.ceil(total / max(1, len(self.live))))
         self.claims += 1
-        order = LANES[::-1] if self.claims % 8 == 0 else LANES
+        order = {0: ("low", "normal", "high"), 4: ("normal", "high", "low")}.get(
+            self.claims % 8, LANES
+        )
         taken: list[ModelTask] = []
         for lane in order:
             chosen = self.waiting(lane)[: limit - len(taken)]
@@ -116,17 +118,19 @@ class ModelQueue:
             return "ok"
         return "again" if task.state == "completed" else "stale"
 
-    def fail(self, task_id: str, attempt: int, final: bool) -> str:
+    def fail(self, task_id: str, attempt: int, how: str) -> str:
         """retry, failed or stale."""
         task = self.tasks.get(task_id)
         if task is None or task.attempt != attempt or task.state != "running":
             return "stale"
-        task.failures += 1
-        if final or task.failures >= self.max_attempts:
+        free = how == "free"
+        task.failures += not free
+        if how == "final" or task.failures >= self.max_attempts:
             self._finish(task, "failed")
             return "failed"
         task.state, task.where = "queued", "delay"
         task.version += 1
+        task.uncharged += free
         return "retry"
 
     def release(self, task_id: str, attempt: int) -> bool:

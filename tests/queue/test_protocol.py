@@ -23,7 +23,7 @@ from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.notes import Notes
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import Completion, Failure, Submit, TaskQueue
+from inferstack.queue.task_queue import Completion, Failure, Retry, Submit, TaskQueue
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, new_task_id
 from tests.queue.model import LANES, TERMINAL, ModelQueue
 
@@ -155,10 +155,10 @@ class Protocol(RuleBasedStateMachine):
         expected = [self.model.complete(c.task_id, c.attempt, c.result) for c in done]
         assert self.do(self.queue.complete(done)) == expected
 
-    @rule(batch=st.lists(held, min_size=1, max_size=4, unique=True), final=st.booleans())
-    def fail(self, batch: list[tuple[str, int]], final: bool) -> None:
-        failures = [Failure(i, a, final, 3600.0, ERROR, RUN) for i, a in batch]
-        expected = [self.model.fail(i, a, final) for i, a in batch]
+    @rule(batch=st.lists(held, min_size=1, max_size=4, unique=True), how=st.sampled_from(Retry))
+    def fail(self, batch: list[tuple[str, int]], how: Retry) -> None:
+        failures = [Failure(i, a, how, 3600.0, ERROR, RUN) for i, a in batch]
+        expected = [self.model.fail(i, a, how) for i, a in batch]
         assert self.do(self.queue.fail(failures)) == expected
 
     @rule(batch=st.lists(held, min_size=1, max_size=4, unique=True))
@@ -200,7 +200,7 @@ class Protocol(RuleBasedStateMachine):
         claimed = self.claim(worker, 6)
         self.extend([lease])
         self.release([lease])
-        self.fail([lease], final=False)
+        self.fail([lease], Retry.CHARGED)
         self.complete([lease])
         return claimed
 

@@ -9,10 +9,10 @@ local now = clock()
 local until_ms = now + ARGV[3]
 -- One replica takes its share and no more, or the others would idle.
 local share = math.ceil(count / math.max(1, redis.call('ZCARD', P .. 'live')))
-local limit = math.min(tonumber(ARGV[2]), share)
--- One claim in eight starts at the low end, so that low priority always moves.
-local turn = redis.call('HINCRBY', P .. 'meta', 'claims', 1)
-local order = turn % 8 == 0 and {'low', 'normal', 'high'} or LANES
+local limit = math.min(tonumber(ARGV[2]), share, MOST)
+-- Of eight claims one starts at the low lane and one at the normal one, so that both always move.
+local turn = redis.call('HINCRBY', P .. 'meta', 'claims', 1) % 8
+local order = turn == 0 and {'low', 'normal', 'high'} or turn == 4 and {'normal', 'high', 'low'} or LANES
 local leases, claimed, meta = {}, {}, {}
 
 for _, lane in ipairs(order) do

@@ -15,7 +15,7 @@
 -- out                stream  outbox: "<id> <version> ..." of changed tasks
 -- archived           list    "<when> <id> ..." of finished tasks that PostgreSQL holds, oldest first
 -- bell               list    one item wakes one waiting replica
--- idem:<tenant>:<k>  string  "<id> <fingerprint>" of an idempotency key
+-- idem:<n>:<tenant>:<k> string  "<id> <fingerprint>" of an idempotency key
 --
 -- Times are milliseconds since the epoch by the clock of Redis, the only clock used.
 -- Tasks come as one argument, a MessagePack array with an array of strings for each: redis-py
@@ -23,6 +23,8 @@
 local P = KEYS[1]
 local LANES = {'high', 'normal', 'low'}
 local LIVE_MS = 5000
+-- Lua takes about 8000 values in one call, a pair for each task among them.
+local MOST = 1000
 
 local function clock()
   local t = redis.call('TIME')

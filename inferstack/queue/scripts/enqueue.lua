@@ -17,10 +17,15 @@ local clogged = tonumber(redis.call('HGET', P .. 'meta', 'outbox') or 0) >= max_
 local unfinished, added, tags, virtual = {}, {}, {}, {}
 local queue, deadlines, changed, reply = {}, {}, {}, {now}
 
+-- The length keeps tenant 'a' with key 'b:c' apart from tenant 'a:b' with key 'c'.
+local function holder_of(tenant, key)
+  return P .. 'idem:' .. #tenant .. ':' .. tenant .. ':' .. key
+end
+
 local function refuse(id, tenant, key, fingerprint)
   if ARGV[6] == '1' and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
   if key ~= '' then
-    local held = redis.call('GET', P .. 'idem:' .. tenant .. ':' .. key)
+    local held = redis.call('GET', holder_of(tenant, key))
     if held then
       local space = string.find(held, ' ', 1, true)
       local first = string.sub(held, 1, space - 1)
@@ -54,7 +59,7 @@ for _, row in ipairs(cmsgpack.unpack(ARGV[7])) do
   if not status then
     status, holder = 'ok', id
     if key ~= '' then
-      redis.call('SET', P .. 'idem:' .. tenant .. ':' .. key, id .. ' ' .. fingerprint, 'PX', ARGV[5])
+      redis.call('SET', holder_of(tenant, key), id .. ' ' .. fingerprint, 'PX', ARGV[5])
     end
     local tag = stamp(lane, tenant, tonumber(cost))
     local watch = watched == '1' and api or ''

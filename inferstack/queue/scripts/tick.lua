@@ -35,7 +35,15 @@ for _, id in ipairs(due('delay')) do
   end
 end
 
-for _, id in ipairs(due('lease')) do
+-- After a time without ticks nobody could prolong a lease either: replicas get a moment to.
+local last = tonumber(redis.call('HGET', P .. 'meta', 'ticked') or now)
+redis.call('HSET', P .. 'meta', 'ticked', now)
+local late = now - last > LIVE_MS
+if late then
+  for _, id in ipairs(due('lease')) do redis.call('ZADD', P .. 'lease', now + LIVE_MS, id) end
+end
+
+for _, id in ipairs(late and {} or due('lease')) do
   redis.call('ZREM', P .. 'lease', id)
   local row = redis.call('HMGET', task(id), 'st', 'a', 'v', 'tn', 'api', 'sa', 'rl', 'cr', 'ln', 'tag', 'w')
   if row[1] == 'running' then
