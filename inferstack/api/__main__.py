@@ -20,15 +20,15 @@ def main() -> int:
         logs.setup("api", level=settings.log_level, style=settings.log_format)
         listener = bind(settings)
         edge = create_app(settings)
+        # What the imports made lives for ever, and requests make no cycles: look for garbage
+        # rarely.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        return 0 if serve(edge, listener) else 1
     except ConfigurationError as error:
         print(error.detail, file=sys.stderr)
         return 1
-    # What the imports made lives for ever, and requests make no cycles: look for garbage rarely.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    log.info("listening on %s:%d", settings.host, settings.port)
-    return 0 if serve(edge, listener) else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Builds the application: FastAPI inside, `Edge` around it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from inferstack.api import openapi
-from inferstack.api.edge import Edge
+from inferstack.api.edge import Edge, Hook
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
@@ -19,7 +19,9 @@ from inferstack.api.services import Lifetime, Services
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
 
-Hook = Callable[[], Awaitable[None]]
+
+async def _nothing() -> None:
+    """A hook for services that need none."""
 
 
 def create_app(settings: Settings) -> Edge:
@@ -32,7 +34,7 @@ def create_app(settings: Settings) -> Edge:
     return assemble(lifetime.services, lifetime.start, lifetime.stop)
 
 
-def assemble(services: Services, start: Hook | None = None, stop: Hook | None = None) -> Edge:
+def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) -> Edge:
     """The application over given services.
 
     Args:
@@ -43,13 +45,11 @@ def assemble(services: Services, start: Hook | None = None, stop: Hook | None = 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if start is not None:
-            await start()
+        await start()
         try:
             yield
         finally:
-            if stop is not None:
-                await stop()
+            await stop()
 
     inner = FastAPI(
         title="inferstack",
@@ -66,7 +66,7 @@ def assemble(services: Services, start: Hook | None = None, stop: Hook | None = 
     settings = services.settings
     hot = HotRoutes(services.tasks, services.authenticator, Meter(), settings.max_wait)
     _answer_errors(inner, hot)
-    return Edge(inner, hot, settings.max_body_bytes)
+    return Edge(inner, hot, settings.max_body_bytes, start, stop)
 
 
 def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:

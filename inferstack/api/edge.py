@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +24,8 @@ FORM_PATHS = frozenset({"/api/auth/login"})
 
 UNMATCHED = "unmatched"
 
+Hook = Callable[[], Awaitable[None]]
+
 
 class ClientGoneError(Exception):
     """The client closed the connection before its request was whole."""
@@ -31,17 +34,23 @@ class ClientGoneError(Exception):
 class Edge:
     """The application that a server runs: the hot routes itself, FastAPI for the rest."""
 
-    def __init__(self, inner: ASGIApp, hot: HotRoutes, max_body: int) -> None:
+    def __init__(
+        self, inner: ASGIApp, hot: HotRoutes, max_body: int, start: Hook, stop: Hook
+    ) -> None:
         """Wraps the FastAPI application.
 
         Args:
             inner: what answers everything that is not hot.
             hot: the routes that are.
             max_body: bytes that a body may have.
+            start: awaited before the first request, by whoever serves this.
+            stop: awaited after the last one.
         """
         self.inner = inner
         self.hot = hot
         self.max_body = max_body
+        self.start = start
+        self.stop = stop
         self._meter = hot.meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -48,6 +48,10 @@ class HotRoutes:
                 return self.read, ITEM
         return None
 
+    def cut_waits(self, seconds: float) -> None:
+        """From now on no request waits for a task longer than `seconds`."""
+        self._tasks.cut_waits(seconds)
+
     async def submit(self, request: Request) -> Response:
         """Accepts a task; with `Prefer: wait=N` answers with the finished one if it can."""
         headers = request.headers
@@ -58,6 +62,7 @@ class HotRoutes:
         wait = self._wait(request)
         key = headers.get(b"idempotency-key")
         submission = read_submission(request.body)
+        request.body = b""  # The wait may be long, the body large.
         named = None if key is None else preferences.idempotency_key(key)
         trace = preferences.traceparent(headers.get(b"traceparent"))
         if wait > 0:

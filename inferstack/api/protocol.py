@@ -117,6 +117,7 @@ class DirectProtocol(HttpToolsProtocol):
             return
         direct.more_body = False
         direct.request.body = b"".join(direct.body)
+        direct.body.clear()
         # The exchange holds the task, the connection holds the exchange.
         direct.task = self.loop.create_task(self._answer(direct))
 
@@ -145,6 +146,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     async def _answer(self, direct: DirectExchange) -> None:
         response = await self._meter.answer(direct.handler, direct.route, direct.request)
+        direct.request.body = b""  # The connection holds the exchange until its next request.
         if self.flow.write_paused:
             await self.flow.drain()
         if self.transport.is_closing():

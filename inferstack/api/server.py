@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import uvicorn
 
@@ -14,6 +15,7 @@ from inferstack.api.edge import Edge
 from inferstack.api.protocol import DirectProtocol
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
+from inferstack.queue.background import end
 from inferstack.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -23,13 +25,48 @@ DRAIN = 25.0
 """Seconds that requests in flight get after SIGTERM; Kubernetes waits 30 by default."""
 
 
+LAST_WAIT = 5.0
+"""Seconds that requests which wait for a task may go on waiting after SIGTERM.
+
+Then they are answered with the receipt, long before anybody cuts their connections.
+"""
+
+
 class Server(uvicorn.Server):
     """uvicorn that closes overdue connections, and ends with status 0 after SIGTERM."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        """Args: config: from `configure`."""
-        super().__init__(config)
+    def __init__(self, edge: Edge) -> None:
+        """Args: edge: what to serve; it is started and stopped here."""
+        super().__init__(configure(edge))
+        self._edge = edge
+        self._exiting = asyncio.Event()
         metrics.HTTP_CONNECTIONS.set_function(lambda: len(self.server_state.connections))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called for SIGTERM and SIGINT."""
+        super().handle_exit(sig, frame)
+        self._exiting.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts the application, then listens; a signal ends that too.
+
+        Raises:
+            ConfigurationError: a service refuses the credentials.
+        """
+        starting = asyncio.ensure_future(self._edge.start())
+        exiting = asyncio.ensure_future(self._exiting.wait())
+        await asyncio.wait({starting, exiting}, return_when=asyncio.FIRST_COMPLETED)
+        await end(exiting)
+        await end(starting)
+        if not starting.cancelled():
+            starting.result()
+            await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drains, then stops the application."""
+        self._edge.hot.cut_waits(LAST_WAIT)
+        await super().shutdown(sockets)
+        await self._edge.stop()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; looks at the connections once a second."""
@@ -64,7 +101,9 @@ def configure(edge: Edge) -> uvicorn.Config:
         edge,
         http=DirectProtocol,
         loop="uvloop",
-        lifespan="on",
+        # `Server` does it: uvicorn takes no signal before the start has ended, however long it
+        # takes, and writes a traceback where one line is due.
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -100,8 +139,11 @@ def serve(edge: Edge, listener: socket.socket) -> bool:
     """Serves until SIGTERM or SIGINT, then drains.
 
     Returns:
-        Whether the application had started.
+        Whether it ended because it was told to.
+
+    Raises:
+        ConfigurationError: a service refuses the credentials.
     """
-    server = Server(configure(edge))
+    server = Server(edge)
     server.run(sockets=[listener])
-    return server.started
+    return server.should_exit

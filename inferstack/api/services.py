@@ -9,11 +9,12 @@ from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
-from inferstack.errors import ConfigurationError, StorageUnavailableError
+from inferstack.errors import ConfigurationError, InvalidRequestError
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Caller
+from inferstack.queue.background import end
 from inferstack.queue.connection import connect, translated
-from inferstack.storage.accounts import Accounts
+from inferstack.storage.accounts import Accounts, check_account
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 ADMIN_RETRY = 2.0
 """Seconds between two attempts to make the administrator while PostgreSQL is away."""
+
+STATEMENT_TIMEOUT = 30.0
+"""Seconds that a statement of a request may take: a lock must not hold requests for ever."""
 
 
 class Services(NamedTuple):
@@ -43,13 +47,15 @@ class Lifetime:
         """Connects to nothing yet.
 
         Raises:
-            ConfigurationError: a URL is missing or not one.
+            ConfigurationError: a URL is missing or not one, or nobody can have the
+                administrator's name or password.
         """
+        _check_admin(settings)
         if settings.redis_url is None:
             raise ConfigurationError("REDIS_URL is not set; it takes redis://...")
         self._settings = settings
         self._redis = connect(settings.redis_url)
-        self._database = Database.from_settings(settings)
+        self._database = Database.from_settings(settings, statement_timeout=STATEMENT_TIMEOUT)
         self._store = ObjectStore.from_settings(settings)
         self._admin: asyncio.Task[None] | None = None
         accounts = Accounts(self._database)
@@ -72,7 +78,18 @@ class Lifetime:
         )
 
     async def start(self) -> None:
-        """Returns once tasks can be accepted."""
+        """Returns once tasks can be accepted; waits for Redis as long as that takes.
+
+        Raises:
+            ConfigurationError: Redis refuses the credentials.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
         await self.services.tasks.start()
         await self.services.monitor.start()
         await self.services.exposition.start()
@@ -81,9 +98,7 @@ class Lifetime:
 
     async def stop(self) -> None:
         """Lets what is on its way in be committed, then disconnects."""
-        if self._admin is not None:
-            self._admin.cancel()
-            await asyncio.wait([self._admin])
+        await end(self._admin)
         await self.services.exposition.stop()
         await self.services.monitor.stop()
         await self.services.tasks.stop()
@@ -105,12 +120,29 @@ class Lifetime:
         """Inference needs no PostgreSQL, so its absence must not keep the API from starting."""
         password = self._settings.admin_password
         assert password is not None
+        failing = False
         while True:
             try:
                 await self.services.accounts.ensure_admin(
                     self._settings.admin_username, password.get_secret_value()
                 )
-                return
-            except StorageUnavailableError as error:
-                log.warning("cannot make the administrator yet: %s", error)
+            except Exception as error:
+                # Whatever the database says: its tables may not be there yet, either.
+                if not failing:
+                    log.warning("cannot make the administrator yet: %s", error)
+                failing = True
                 await asyncio.sleep(ADMIN_RETRY)
+            else:
+                if failing:
+                    log.info("made the administrator")
+                return
+
+
+def _check_admin(settings: Settings) -> None:
+    name, password = settings.admin_username, settings.admin_password
+    if password is None:
+        return
+    try:
+        check_account(name, password.get_secret_value(), name, "admin")
+    except InvalidRequestError as error:
+        raise ConfigurationError(f"ADMIN_{error.detail.upper()[:1]}") from None

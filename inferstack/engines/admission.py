@@ -7,21 +7,15 @@ from tokenizers import Tokenizer
 
 from inferstack.deployment import Deployment
 from inferstack.engines.repository import ModelEntry
-from inferstack.engines.text import load_tokenizer, texts_of
+from inferstack.engines.text import CHARACTERS_PER_TOKEN, load_tokenizer, texts_of
 from inferstack.errors import InvalidInputError
 
 MAX_ERRORS = 10
 CHARACTERS_A_TOKEN = 4.0
 """English text has about four characters a token; good enough for a fair share."""
 
-MOST_CHARACTERS_A_TOKEN = 16
-"""A text with more characters for each allowed token is refused without counting.
-
-Twice the average of any natural language; only runs of spaces or of noise have more.
-"""
-
 QUICK = 4096
-"""Characters that are checked in a few milliseconds, short enough for an event loop."""
+"""Characters that are tokenized in a few milliseconds, short enough for an event loop."""
 
 
 class Admission:
@@ -49,9 +43,14 @@ class Admission:
         self.trivial = self._validator is None and self._counter is None
         """Whether everything is taken at cost 1."""
 
-    def slow(self, data: dict[str, Any]) -> bool:
-        """Whether `check` may take long enough to hold up an event loop."""
-        return self._counter is not None and _is_long(data)
+    def slow(self, data: dict[str, Any], inputs: int = 1) -> bool:
+        """Whether `check` may take long enough to hold up an event loop.
+
+        Args:
+            data: an input, not checked yet.
+            inputs: how many are checked in a row.
+        """
+        return self._counter is not None and self._counter.doubtful(data) * inputs > QUICK
 
     def check(self, data: dict[str, Any]) -> float:
         """Returns the cost of an input, in tokens for text and 1 otherwise.
@@ -91,37 +90,38 @@ class _TokenCounter:
         # In ASCII every token covers a character; one more for a prefix that a tokenizer adds.
         self._certain = limit - self._special - 1
 
+    def doubtful(self, data: dict[str, Any]) -> int:
+        """Characters that must be tokenized; the input may be of any shape."""
+        text, texts = data.get("text"), data.get("texts")
+        found = 0 if not isinstance(text, str) or self._is_certain(text) else len(text)
+        if isinstance(texts, list):
+            found += sum(len(t) for t in texts if isinstance(t, str) and not self._is_certain(t))
+        return found
+
     def check(self, data: dict[str, Any]) -> float:
         cost = 0.0
         field = "data.text" if "text" in data else "data.texts.{}"
-        most = self._limit * MOST_CHARACTERS_A_TOKEN
+        most = self._limit * CHARACTERS_PER_TOKEN
         texts = texts_of(data)
         for position, text in enumerate(texts):
             if len(text) > most:
                 message = f"has {len(text)} characters; the model takes {most} at most"
                 raise _invalid(field.format(position), message)
         for position, text in enumerate(texts):
-            if len(text) <= self._certain and text.isascii():
+            if self._is_certain(text):
                 cost += self._special + max(1.0, len(text) / CHARACTERS_A_TOKEN)
             else:
                 cost += self._count(text, field.format(position))
         return cost
+
+    def _is_certain(self, text: str) -> bool:
+        return len(text) <= self._certain and text.isascii()
 
     def _count(self, text: str, field: str) -> int:
         count = len(self._tokenizer.encode_batch_fast([text])[0])
         if count > self._limit:
             raise _invalid(field, f"has {count} tokens; the model takes {self._limit} at most")
         return count
-
-
-def _is_long(data: dict[str, Any]) -> bool:
-    """Whether there are more than QUICK characters of text; the input is not validated yet."""
-    text, texts = data.get("text"), data.get("texts")
-    if isinstance(text, str) and len(text) > QUICK:
-        return True
-    if not isinstance(texts, list):
-        return False
-    return len(texts) > QUICK or sum(len(t) for t in texts if isinstance(t, str)) > QUICK
 
 
 def _invalid(field: str, message: str) -> InvalidInputError:

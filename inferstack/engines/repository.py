@@ -198,10 +198,9 @@ class ModelEntry:
     def lookahead(self, settings: Settings) -> int:
         """Batches claimed at once."""
         config = self.ready_config
-        if config.batch.lookahead is not None:
-            return config.batch.lookahead
-        most = MOST_CLAIMED // self.batch_size(settings)
-        return max(1, min(most, 4 if config.engine == "transformers" else 1))
+        usual = 4 if config.engine == "transformers" else 1
+        most = max(1, MOST_CLAIMED // self.batch_size(settings))
+        return config.batch.lookahead or min(usual, most)
 
     def deployment(self, settings: Settings) -> Deployment:
         """What the registry holds of it; failed if the folder is broken."""
@@ -270,20 +269,13 @@ def _entry(model: str, version: int, path: Path, settings: Settings) -> ModelEnt
     try:
         entry = ModelEntry(model, version, path, config=_read(path / "config.yaml"))
         _ = entry.source, entry.max_cost
-        _check_claim(entry, settings)
+        size, ahead = entry.batch_size(settings), entry.lookahead(settings)
+        if size * ahead > MOST_CLAIMED:
+            problem = f"{size} (max_size or BATCH_SIZE) x {ahead} (lookahead) = {size * ahead}"
+            raise ModelFolderError(f"batch: {problem} tasks a claim: at most {MOST_CLAIMED}")
     except ModelFolderError as error:
         return ModelEntry(model, version, path, error=error.detail)
     return entry
-
-
-def _check_claim(entry: ModelEntry, settings: Settings) -> None:
-    size, ahead = entry.batch_size(settings), entry.lookahead(settings)
-    if size * ahead > MOST_CLAIMED:
-        name = "max_size" if entry.ready_config.batch.max_size else "BATCH_SIZE"
-        raise ModelFolderError(
-            f"config.yaml: batch: {name} {size} x lookahead {ahead} is {size * ahead} tasks "
-            f"a claim: at most {MOST_CLAIMED}"
-        )
 
 
 def _read(path: Path) -> ModelConfig:

@@ -24,6 +24,11 @@ TEXT_SCHEMA: dict[str, Any] = {
     "maxProperties": 1,
     "additionalProperties": False,
 }
+CHARACTERS_PER_TOKEN = 16
+"""A text with more characters per allowed token is refused without counting.
+
+Natural languages have fewer than half as many; only runs of spaces or of noise have more.
+"""
 
 
 def texts_of(data: Any) -> list[str]:

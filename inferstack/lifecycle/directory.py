@@ -8,7 +8,7 @@ from inferstack.config import Settings
 from inferstack.deployment import Deployment
 from inferstack.engines.admission import Admission
 from inferstack.engines.repository import ModelEntry, scan
-from inferstack.errors import InferstackError, ModelFolderError
+from inferstack.errors import InferstackError, ModelFolderError, QueueUnavailableError
 from inferstack.queue.background import end
 from inferstack.queue.committer import GroupCommitter
 from inferstack.queue.connection import Redis
@@ -63,8 +63,21 @@ class Directory:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Looks once, then keeps looking."""
-        await self.refresh()
+        """Looks once, then keeps looking; waits for Redis as long as that takes.
+
+        Raises:
+            ConfigurationError: Redis refuses the credentials.
+        """
+        waiting = False
+        while True:
+            try:
+                await self.refresh()
+                break
+            except QueueUnavailableError as error:
+                if not waiting:
+                    log.warning("cannot read the deployments yet: %s", error)
+                waiting = True
+                await asyncio.sleep(REFRESH)
         self._task = asyncio.create_task(self._refresh_forever())
 
     async def stop(self) -> None:
@@ -105,18 +118,22 @@ class Directory:
         for deployment in filter(self._changed, deployments):
             queue = TaskQueue(self._redis, deployment.name, self._settings)
             entry = entries.get(deployment.name)
-            admission = await asyncio.to_thread(Admission, deployment, entry)
+            admission = await asyncio.to_thread(_admission, deployment, entry)
             target = Target(deployment, queue, self._api, admission)
             known = self._targets.get(deployment.name)
-            if known is not None:
-                target.committer, target.statistics = known.committer, known.statistics
             self._targets[deployment.name] = target
+            if known is not None:
+                target.statistics = known.statistics
+                if known.deployment.max_queue == deployment.max_queue:
+                    target.committer = known.committer
+                else:
+                    await known.committer.drain()
 
     def _entries(self) -> dict[str, ModelEntry]:
         """The model folders that this process can see: none where only replicas have them."""
         try:
             found = scan(self._settings.model_path, self._settings)
-        except ModelFolderError as error:
+        except (ModelFolderError, OSError) as error:
             log.info("inputs are checked by schema only: %s", error)
             return {}
         return {f"{entry.model}:{entry.version}": entry for entry in found}
@@ -128,3 +145,16 @@ class Directory:
                 await self.refresh()
             except InferstackError as error:
                 log.warning("cannot refresh deployments: %s", error)
+            except Exception:
+                log.exception("cannot refresh deployments")
+
+
+def _admission(deployment: Deployment, entry: ModelEntry | None) -> Admission:
+    """What a deployment takes; by its schema alone if its folder is broken."""
+    try:
+        return Admission(deployment, entry)
+    except ModelFolderError as error:
+        log.warning("inputs of %s are checked by schema only: %s", deployment.name, error)
+    except Exception:
+        log.exception("inputs of %s are checked by schema only", deployment.name)
+    return Admission(deployment, None)

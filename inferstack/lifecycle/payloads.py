@@ -1,12 +1,17 @@
 """Inputs and results that are too large for Redis and PostgreSQL lie in the object store."""
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from inferstack.errors import StorageUnavailableError
 from inferstack.queue.codec import encode
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskSpec
+
+log = logging.getLogger(__name__)
 
 
 def input_key(task_id: str) -> str:
@@ -24,6 +29,14 @@ async def store_input(store: ObjectStore, spec: TaskSpec) -> TaskSpec:
     key = input_key(spec.task_id)
     await store.put(key, encode(spec.data))
     return msgspec.structs.replace(spec, data=None, data_ref=key)
+
+
+async def discard(store: ObjectStore, keys: Sequence[str]) -> None:
+    """Removes bodies that no task refers to; what cannot be removed now is only logged."""
+    try:
+        await store.delete(keys)
+    except StorageUnavailableError as error:
+        log.warning("objects that nobody needs stay behind: %s", error)
 
 
 async def load_input(store: ObjectStore, spec: TaskSpec) -> TaskSpec:

@@ -80,13 +80,18 @@ class ReplicaSession:
         await self._notes.write([(lease.task_id, lease.attempt) for lease in leases])
 
     async def complete(self, done: Sequence[tuple[Lease, bytes, Execution]]) -> None:
-        """Stores results, each JSON. Those of lost leases are dropped and counted."""
+        """Stores results, each JSON. Those of lost leases are removed and counted."""
         completions = [
             Completion(lease.task_id, lease.attempt, *await self._place(lease, body), encode(run))
             for lease, body, run in done
         ]
         statuses = await self._queue.complete(completions)
-        self.stale += statuses.count("stale")
+        if "stale" in statuses:
+            answered = zip(completions, statuses, strict=True)
+            stale = [completion for completion, status in answered if status == "stale"]
+            self.stale += len(stale)
+            if large := [completion for completion in stale if completion.result_ref]:
+                await self._discard(large)
 
     async def fail(self, failed: Sequence[tuple[Lease, TaskError, Execution]]) -> None:
         """Ends failed attempts: a retry after a while if the error allows one, else failed."""
@@ -137,6 +142,24 @@ class ReplicaSession:
         key = payloads.result_key(lease.task_id, lease.attempt)
         await self._store.put(key, body)
         return b"", key
+
+    async def _discard(self, stale: Sequence[Completion]) -> None:
+        """Removes results that their tasks do not refer to.
+
+        A completion is also stale when it is repeated after its task was archived and
+        forgotten. Such a task is not in Redis any more, and its result must stay.
+        """
+        try:
+            tasks = await self._queue.load([completion.task_id for completion in stale])
+        except QueueUnavailableError as error:
+            log.warning("results of %d stale attempts stay behind: %s", len(stale), error)
+            return
+        refs = [
+            completion.result_ref
+            for completion, task in zip(stale, tasks, strict=True)
+            if task is not None and task.result_ref != completion.result_ref
+        ]
+        await payloads.discard(self._store, refs)
 
     async def _load_inputs(self, claims: Sequence[Claim]) -> list[Lease]:
         loaded = await asyncio.gather(*(self._load_input(claim) for claim in claims))

@@ -1,32 +1,28 @@
 """The callers' side of a task's life: submit, wait, read, cancel, list."""
 
 import asyncio
-import hashlib
 import itertools
 from collections.abc import Sequence
+from functools import partial
 
 from inferstack.config import Settings
 from inferstack.deployment import Deployment
-from inferstack.errors import (
-    DeadlineUnreachableError,
-    IdempotencyMismatchError,
-    InferstackError,
-    QueueFullError,
-    TaskNotFoundError,
-    TenantQueueFullError,
-)
+from inferstack.errors import InferstackError, TaskNotFoundError
 from inferstack.lifecycle import payloads
 from inferstack.lifecycle.directory import Directory, Target
+from inferstack.lifecycle.intake import Intake
+from inferstack.lifecycle.refusals import raise_refusal
 from inferstack.lifecycle.ticket import Ticket
 from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Receipt, Submission
-from inferstack.queue.codec import News, encode, news_of
+from inferstack.lifecycle.waits import Waits
+from inferstack.queue.codec import News, news_of
 from inferstack.queue.completions import CompletionChannel
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.statistics import QueueStatistics
-from inferstack.queue.task_queue import Accepted, Enqueued, Submit
+from inferstack.queue.task_queue import Accepted, Enqueued
 from inferstack.storage.history import History, HistoryFilter, HistoryPage
 from inferstack.storage.objects import ObjectStore
-from inferstack.task import Task, TaskSpec, TaskState, new_task_id
+from inferstack.task import Task, TaskState
 
 UNFINISHED = (TaskState.QUEUED, TaskState.RUNNING)
 
@@ -38,20 +34,32 @@ class Tasks:
         self, redis: "Redis", store: ObjectStore, history: History, settings: Settings
     ) -> None:
         """Args: redis: for commands; completions come over a connection of their own."""
-        self._settings = settings
         self._store = store
         self._history = history
         self._listening = connect(str(settings.redis_url), timeout=None)
         self._channel = CompletionChannel(self._listening, self._sweep)
         self._directory = Directory(redis, self._channel.name, settings)
+        self._waits = Waits()
+        self._intake = Intake(self._directory, store, settings)
 
     async def start(self) -> None:
-        """Connects; returns once completions arrive and the deployments are known."""
+        """Connects; returns once completions arrive and the deployments are known.
+
+        Waits for Redis as long as that takes.
+
+        Raises:
+            ConfigurationError: Redis refuses the credentials.
+        """
         await self._channel.start()
         await self._directory.start()
 
+    def cut_waits(self, seconds: float) -> None:
+        """From now on nobody waits for a task longer than `seconds`: this process shall end."""
+        self._waits.cut(seconds)
+
     async def stop(self) -> None:
         """Commits what is on its way in, then disconnects."""
+        self._intake.stop()
         await self._directory.stop()
         await self._channel.stop()
         await self._listening.aclose()
@@ -73,10 +81,7 @@ class Tasks:
             IdempotencyMismatchError: the key belongs to another body.
             QueueUnavailableError: not known whether it was accepted; `task_id` tells what to ask.
         """
-        target, submit = await self._prepare(caller, submission, idempotency_key, trace)
-        ticket = Ticket(submit, asyncio.get_running_loop(), waits=False)
-        await self._enqueue(target, ticket)
-        return await self._receipt(target, ticket)
+        return await self._submit(caller, submission, idempotency_key, trace)
 
     async def run(
         self,
@@ -91,16 +96,18 @@ class Tasks:
 
         Errors as in `submit`.
         """
-        target, submit = await self._prepare(caller, submission, idempotency_key, trace, watch=True)
+        target, submit = await self._intake.prepare(
+            caller, submission, idempotency_key, trace, watch=True
+        )
         loop = asyncio.get_running_loop()
         ticket = Ticket(submit, loop, waits=True)
         task_id = submit.spec.task_id
         self._channel.listen(task_id, ticket.finished)
-        timer = loop.call_later(wait, ticket.timed_out)
+        timer = self._waits.begin(wait, ticket.timed_out)
         try:
             news = await self._enqueue(target, ticket)
         finally:
-            timer.cancel()
+            self._waits.finish(timer, ticket.timed_out)
             self._channel.forget(task_id, ticket.finished)
         answer = ticket.answer
         if news is not None:
@@ -122,10 +129,11 @@ class Tasks:
 
         An idempotency key covers the whole batch: item `i` is submitted under `key:i`.
         """
-        keys = [idempotency_key and f"{idempotency_key}:{i}" for i in range(len(submissions))]
+        count = len(submissions)
+        keys = [idempotency_key and f"{idempotency_key}:{i}" for i in range(count)]
         answers = await asyncio.gather(
             *(
-                self.submit(caller, submission, idempotency_key=key, trace=trace)
+                self._submit(caller, submission, key, trace, inputs=count)
                 for submission, key in zip(submissions, keys, strict=True)
             ),
             return_exceptions=True,
@@ -183,57 +191,39 @@ class Tasks:
 
     # Submitting.
 
-    async def _prepare(
+    async def _submit(
         self,
         caller: Caller,
         submission: Submission,
         key: str | None,
         trace: str | None,
         *,
-        watch: bool = False,
-    ) -> tuple[Target, Submit]:
-        target = self._directory.resolve(submission.model, submission.model_version)
-        deployment = target.deployment
-        cost = target.admission.check(submission.data)
-        if submission.reject_if_late:
-            _reject_if_late(target, submission)
-        spec = TaskSpec(
-            task_id=new_task_id(deployment.name),
-            model=deployment.model,
-            model_version=deployment.version,
-            tenant=caller.tenant,
-            data=submission.data,
-            priority=submission.priority,
-            timeout=submission.timeout,
-            cost=cost,
-            user=caller.user,
-            webhook=submission.webhook,
-            metadata=submission.metadata,
-            idempotency_key=key,
-            trace=trace,
-        )
-        encoded = encode(spec)
-        if len(encoded) > self._settings.inline_limit:
-            spec = await payloads.store_input(self._store, spec)
-            encoded = encode(spec)
-        fingerprint = _fingerprint(submission) if key else ""
-        return target, Submit(spec, encoded, fingerprint, watch=watch)
+        inputs: int = 1,
+    ) -> Receipt:
+        target, submit = await self._intake.prepare(caller, submission, key, trace, inputs=inputs)
+        ticket = Ticket(submit, asyncio.get_running_loop(), waits=False)
+        await self._enqueue(target, ticket)
+        return await self._receipt(target, ticket)
 
     async def _enqueue(self, target: Target, ticket: Ticket) -> News | None:
         target.committer.add(ticket)
+        spec = ticket.submit.spec
         try:
-            return await ticket.future
+            news = await ticket.future
         except InferstackError as error:
             raise type(error)(
-                error.detail, task_id=ticket.submit.spec.task_id, retry_after=error.retry_after
+                error.detail, task_id=spec.task_id, retry_after=error.retry_after
             ) from error
+        if spec.data_ref is not None and ticket.unused:
+            await payloads.discard(self._store, [spec.data_ref])
+        return news
 
     async def _receipt(self, target: Target, ticket: Ticket) -> Receipt:
         answer, spec = ticket.answer, ticket.submit.spec
         assert answer is not None, "the future resolves after the answer is noted"
         if answer.status is Enqueued.DUPLICATE and answer.task_id != spec.task_id:
             return await self._existing(target, answer)
-        _raise_refusal(target, answer)
+        raise_refusal(target, answer)
         position = answer.ahead + 1
         wait = target.wait_for(answer.ahead)
         return Receipt(spec, TaskState.QUEUED, position, wait, answer.created_at)
@@ -272,12 +262,13 @@ class Tasks:
 
         task_id = task.spec.task_id
         self._channel.listen(task_id, resolve)
-        timer = loop.call_later(wait, resolve, None)
+        end = partial(resolve, None)
+        timer = self._waits.begin(wait, end)
         try:
             state = await target.queue.watch(task_id, self._channel.name)
             news = await future if state in UNFINISHED else None
         finally:
-            timer.cancel()
+            self._waits.finish(timer, end)
             self._channel.forget(task_id, resolve)
         if news is not None:
             return news.task(task.spec, task.created_at)
@@ -302,45 +293,19 @@ class Tasks:
 
     async def _sweep(self, task_ids: Sequence[str]) -> None:
         """Delivers what finished while no completion could arrive."""
-        for task_id in task_ids:
-            for target in self._directory.candidates(task_id):
-                task = await target.queue.get(task_id)
-                if task is not None and task.state.terminal:
-                    self._channel.deliver(news_of(task))
+        await asyncio.gather(*(self._sweep_one(task_id) for task_id in task_ids))
+
+    async def _sweep_one(self, task_id: str) -> None:
+        for target in self._directory.candidates(task_id):
+            task = await target.queue.get(task_id)
+            if task is not None and task.state.terminal:
+                self._channel.deliver(news_of(task))
 
 
 def _visible(caller: Caller, task: Task | None, task_id: str) -> Task:
     if task is None or not caller.may_see(task):
         raise TaskNotFoundError(f"there is no task {task_id}", task_id=task_id)
     return task
-
-
-def _fingerprint(submission: Submission) -> str:
-    return hashlib.sha256(encode(submission)).hexdigest()[:32]
-
-
-def _reject_if_late(target: Target, submission: Submission) -> None:
-    statistics = target.statistics
-    if statistics is None or submission.timeout is None:
-        return
-    wait = target.wait_for(statistics.depth)
-    if wait > submission.timeout:
-        raise DeadlineUnreachableError(
-            f"about {wait:.1f} s of work wait before it, its timeout is {submission.timeout:g} s",
-            retry_after=wait - submission.timeout,
-        )
-
-
-def _raise_refusal(target: Target, answer: Accepted) -> None:
-    match answer.status:
-        case Enqueued.MISMATCH:
-            raise IdempotencyMismatchError(task_id=answer.task_id)
-        case Enqueued.TENANT_FULL:
-            raise TenantQueueFullError(retry_after=target.retry_after())
-        case Enqueued.FULL:
-            raise QueueFullError(retry_after=target.retry_after())
-        case Enqueued.OUTBOX_FULL:
-            raise QueueFullError("history is too far behind to take new work", retry_after=5.0)
 
 
 def _expected(answer: Receipt | BaseException) -> BatchAnswer:

@@ -28,6 +28,17 @@ class Ticket:
         if not (self.waits and answer.status is Enqueued.OK):
             self._resolve(None)
 
+    @property
+    def unused(self) -> bool:
+        """Whether the queue has said that this task will never exist."""
+        answer = self.answer
+        if answer is None or answer.status is Enqueued.OK:
+            return False
+        # A commit that was repeated finds the task of the first try.
+        return answer.status is not Enqueued.DUPLICATE or (
+            answer.task_id != self.submit.spec.task_id
+        )
+
     def refused(self, error: InferstackError) -> None:
         """The queue could not be reached."""
         if not self.future.done():

@@ -11,6 +11,9 @@ from inferstack.task import Priority, Task, TaskSpec, TaskState
 MAX_TIMEOUT = 7 * 24 * 3600.0
 """The longest timeout of a task, in seconds."""
 
+MAX_METADATA = 16 * 1024
+"""Bytes that metadata may have as JSON."""
+
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
@@ -40,6 +43,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Seconds from submit until the task expires; null never expires."""
     webhook: Annotated[str, Meta(max_length=2048, pattern="^https?://")] | None = None
     metadata: dict[str, Any] | None = None
+    """Given back with the task; at most MAX_METADATA bytes as JSON."""
     reject_if_late: bool = False
     """Refuse at once when the predicted wait is longer than the timeout."""
 

@@ -6,15 +6,19 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from inferstack.errors import InferstackError
+from inferstack.errors import ConfigurationError, InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.codec import News, decode_news
+from inferstack.queue.connection import translated
 
 log = logging.getLogger(__name__)
 
 Listener = Callable[[News], None]
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries to connect; they double from the first to the longest."""
 
 
 class CompletionChannel:
@@ -35,13 +39,18 @@ class CompletionChannel:
         self._redis = redis
         self._sweep = sweep
         self._listeners: dict[str, list[Listener]] = {}
-        self._connected = asyncio.Event()
+        self._failing = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Connects, and returns once completions arrive."""
-        self._task = asyncio.create_task(self._listen_forever())
-        await self._connected.wait()
+        """Connects, and returns once completions arrive; waits for Redis as long as that takes.
+
+        Raises:
+            ConfigurationError: Redis refuses the credentials.
+        """
+        started = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._listen_forever(started))
+        await started
 
     async def stop(self) -> None:
         """Ends the subscription."""
@@ -64,16 +73,30 @@ class CompletionChannel:
         for listener in self._listeners.pop(news.task_id, ()):
             listener(news)
 
-    async def _listen_forever(self) -> None:
+    async def _listen_forever(self, started: "asyncio.Future[None]") -> None:
+        """Listens, and connects again whatever happens: without it nobody's wait would end."""
+        pause = FIRST_PAUSE
         while True:
             try:
-                await self._listen()
-            except (RedisError, InferstackError, OSError) as error:
-                self._connected.clear()
-                log.warning("completion channel lost: %s", error)
-                await asyncio.sleep(0.2)
+                with translated():
+                    await self._listen(started)
+            except Exception as error:
+                if isinstance(error, ConfigurationError) and not started.done():
+                    started.set_exception(error)
+                    return
+                # What listened well for a while is tried again at once.
+                pause = FIRST_PAUSE if not self._failing else min(2 * pause, LONGEST_PAUSE)
+                self._report(error)
+            await asyncio.sleep(pause)
 
-    async def _listen(self) -> None:
+    def _report(self, error: Exception) -> None:
+        """One line for each outage."""
+        if not self._failing:
+            unexpected = not isinstance(error, InferstackError)
+            log.warning("completions do not arrive: %s", error, exc_info=unexpected)
+        self._failing = True
+
+    async def _listen(self, started: "asyncio.Future[None]") -> None:
         async with self._redis.pubsub(ignore_subscribe_messages=False) as pubsub:
             await pubsub.subscribe(f"is:done:{self.name}")
             async for message in pubsub.listen():
@@ -81,6 +104,10 @@ class CompletionChannel:
                     for news in decode_news(message["data"]):
                         self.deliver(news)
                 elif message["type"] == "subscribe":
-                    self._connected.set()
+                    if not started.done():
+                        started.set_result(None)
                     if self._listeners:
                         await self._sweep(list(self._listeners))
+                    if self._failing:
+                        log.info("completions arrive again")
+                    self._failing = False

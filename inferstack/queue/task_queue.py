@@ -20,6 +20,9 @@ TICK_LIMIT = 500
 MOST = 1000
 """Tasks in one call of a script; see MOST in `common.lua`."""
 
+MOST_READ = 100
+"""Tasks read in one call: the recorder reads many, and requests must not wait behind it."""
+
 MOST_BYTES = 8 * 1024 * 1024
 """Bytes of results in one call: they are also published, and Redis cuts off an API process
 that has more than a few tens of megabytes to read."""
@@ -270,20 +273,26 @@ class TaskQueue:
 
     async def load(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Many tasks with their live state, in the same order."""
-        return [decode_task(row) for row in await self._run("load", pack(task_ids))]
+        found: list[Task | None] = []
+        for some in slices(task_ids, most=MOST_READ):
+            found += [decode_task(row) for row in await self._run("load", pack(some))]
+        return found
 
 
-def slices(items: Sequence[T], size: Callable[[T], int] = lambda _: 0) -> Iterator[Sequence[T]]:
+def slices(
+    items: Sequence[T], size: Callable[[T], int] = lambda _: 0, most: int = MOST
+) -> Iterator[Sequence[T]]:
     """Cuts what one call of a script must not take at once.
 
     Args:
         items: what to cut.
         size: bytes that one item brings along.
+        most: items that may stay together.
     """
     start = room = 0
     for end, item in enumerate(items):
         room -= size(item)
-        if end - start == MOST or (room < 0 and end > start):
+        if end - start == most or (room < 0 and end > start):
             yield items[start:end]
             start = end
         if start == end:

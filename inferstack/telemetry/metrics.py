@@ -93,7 +93,9 @@ BATCH_TASKS = Histogram(
     "inferstack_batch_tasks", "Tasks in one batch.", DEPLOYMENT, buckets=SIZE_BUCKETS
 )
 BATCH_ITEMS_FAILED = Counter(
-    "inferstack_batch_items_failed", "Tasks whose predict raised, alone.", DEPLOYMENT
+    "inferstack_batch_items_failed",
+    "Tasks that failed alone: predict raised, or its output is no JSON.",
+    DEPLOYMENT,
 )
 CLAIM_SECONDS = Histogram(
     "inferstack_claim_seconds", "One claim that got tasks.", DEPLOYMENT, buckets=COMPUTE_BUCKETS

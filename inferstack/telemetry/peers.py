@@ -39,16 +39,23 @@ def folder_for(home: Path) -> Path:
 class Peers:
     """The processes of one service on this machine, this one among them."""
 
-    def __init__(self, folder: Path, service: str, exposition: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        service: str,
+        exposition: Callable[[], bytes],
+        others: Sequence[str] = (),
+    ) -> None:
         """Listens to nothing yet.
 
         Args:
             folder: where the sockets are, one a process.
-            service: such as `api`; only processes of the same service are asked.
+            service: such as `api`; processes of the same service are asked.
             exposition: the metrics of this process in Prometheus' text format.
+            others: more services whose processes are asked, such as `replica`.
         """
         self._folder = folder
-        self._service = service
+        self._services = (service, *others)
         self._exposition = exposition
         self._path = folder / f"{service}-{os.getpid()}.sock"
         self._server: asyncio.Server | None = None
@@ -66,7 +73,8 @@ class Peers:
 
     async def gather(self) -> bytes:
         """The metrics of every process, each sample with the label `process`."""
-        paths = [p for p in self._folder.glob(f"{self._service}-*.sock") if p != self._path]
+        sockets = [path for name in self._services for path in self._folder.glob(f"{name}-*.sock")]
+        paths = [path for path in sockets if path != self._path]
         texts = await asyncio.gather(*(self._ask(path) for path in sorted(paths)))
         own = await asyncio.to_thread(self._exposition)
         found = [(self._path.stem, own)]

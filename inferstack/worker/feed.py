@@ -12,6 +12,7 @@ from inferstack.lifecycle.replica import Lease
 from inferstack.task import Priority
 from inferstack.worker.compute import Compute, Job, Work, as_task_error
 from inferstack.worker.held import Held, insist
+from inferstack.worker.measures import Measures
 from inferstack.worker.report import Report
 from inferstack.worker.session import Session
 
@@ -57,6 +58,7 @@ class Feed:
         held: Held,
         fit: CostFit,
         appetite: Appetite,
+        measures: Measures,
     ) -> None:
         """Args: held: what is claimed goes there. fit: predicts how long batches take."""
         self.draining = False
@@ -69,6 +71,7 @@ class Feed:
         self._held = held
         self._fit = fit
         self._appetite = appetite
+        self._measures = measures
         self._limits = Limits(appetite.batch_size, SLACK)
         self._claim_time = 0.005
 
@@ -118,7 +121,10 @@ class Feed:
             log.warning("cannot claim: %s", error)
             await asyncio.sleep(PAUSE)
             return []
-        self._claim_time += 0.2 * (time.monotonic() - started - self._claim_time)
+        taken = time.monotonic() - started
+        self._claim_time += 0.2 * (taken - self._claim_time)
+        if leases:
+            self._measures.claim(taken)
         self._held.add(leases)
         return leases
 

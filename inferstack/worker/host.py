@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from inferstack.lifecycle.replica import ReplicaSession
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.storage.objects import ObjectStore
+from inferstack.worker import measures
 from inferstack.worker.feed import Appetite
 from inferstack.worker.loop import Worker
 
@@ -50,6 +52,9 @@ class LoadedModel:
         Args:
             made: gets the worker before it runs, to be able to drain it.
         """
+        # The compute thread and the event loop hand each other every batch: Python's 5 ms of
+        # holding on to the interpreter would be most of a fast batch's time.
+        sys.setswitchinterval(0.0005)
         settings = self.settings
         deployment = self.entry.deployment(settings)
         redis = connect(redis_url(settings))
@@ -62,7 +67,8 @@ class LoadedModel:
         made(worker)
         log.info("serving %s on %s as %s", self.entry.name, self.engine.device, session.worker)
         try:
-            await worker.run()
+            async with measures.shown("replica", measures.of_replica, settings):
+                await worker.run()
         finally:
             await redis.aclose()
             self.engine.close()
@@ -82,7 +88,7 @@ def load(model: str, version: int, settings: Settings, device: str | None) -> Lo
         return LoadedModel(entry, settings, device)
     except InferstackError as error:
         log.exception("cannot load %s", entry.name)
-        asyncio.run(_report(entry, settings, error.detail))
+        asyncio.run(report_failure(entry, settings, error.detail))
         raise
 
 
@@ -102,7 +108,8 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-async def _report(entry: ModelEntry, settings: Settings, reason: str) -> None:
+async def report_failure(entry: ModelEntry, settings: Settings, reason: str) -> None:
+    """Puts into the registry that a model cannot be loaded, unless other replicas serve it."""
     redis = connect(redis_url(settings))
     failed = msgspec.structs.replace(
         entry.deployment(settings), state=DeploymentState.FAILED, reason=reason

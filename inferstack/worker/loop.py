@@ -21,6 +21,7 @@ from inferstack.queue.background import end
 from inferstack.worker.compute import Compute
 from inferstack.worker.feed import Appetite, Feed
 from inferstack.worker.held import Held
+from inferstack.worker.measures import Measures
 from inferstack.worker.report import Report
 from inferstack.worker.session import Session
 
@@ -66,8 +67,13 @@ class Worker:
         self._end_process = end_process
         self._held = Held()
         self._compute = Compute(engine, fit, self._wake_from_thread)
-        self._report = Report(session, self._held, self._compute, appetite.batch_size)
-        self._feed = Feed(session, engine, self._compute, self._report, self._held, fit, appetite)
+        self._measures = Measures(deployment)
+        self._report = Report(
+            session, self._held, self._compute, appetite.batch_size, self._measures
+        )
+        self._feed = Feed(
+            session, engine, self._compute, self._report, self._held, fit, appetite, self._measures
+        )
         self._loop = asyncio.get_running_loop()
         self._wake_pending = False
         self._alive_at = time.monotonic()
@@ -148,6 +154,7 @@ class Worker:
         answered = True
         while True:
             now = time.monotonic()
+            self._measures.stale(self._session.stale)
             try:
                 if not answered or now - extended >= self._extend_every:
                     await self._extend()

@@ -16,7 +16,7 @@ from inferstack.errors import InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.telemetry import logs
-from inferstack.worker import gpu
+from inferstack.worker import gpu, measures
 from inferstack.worker.host import redis_url
 from inferstack.worker.placement import place
 from inferstack.worker.registrar import Registrar
@@ -131,7 +131,8 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, pool.stop)
     registering = asyncio.create_task(Registrar(redis, entries, settings).run())
     try:
-        await pool.run()
+        async with measures.shown("worker", measures.of_devices, settings):
+            await pool.run()
     finally:
         await end(registering)
         await redis.aclose()

@@ -10,6 +10,7 @@ from inferstack.lifecycle.replica import Lease
 from inferstack.task import Execution, TaskError
 from inferstack.worker.compute import Compute, Job
 from inferstack.worker.held import Held, insist
+from inferstack.worker.measures import Measures
 from inferstack.worker.session import Session
 
 Done = tuple[Lease, bytes, Execution]
@@ -23,7 +24,14 @@ DECAY = 0.2
 class Report:
     """One call completes everything that finished while the call before was under way."""
 
-    def __init__(self, session: Session, held: Held, compute: Compute, batch_size: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        held: Held,
+        compute: Compute,
+        batch_size: int,
+        measures: Measures,
+    ) -> None:
         """Args: held: what is reported leaves it. compute: where finished jobs come from."""
         self.batches = 0
         self.completed = 0
@@ -35,6 +43,7 @@ class Report:
         self._compute = compute
         self._finished = compute.finished
         self._batch_size = batch_size
+        self._measures = measures
         self._refused: list[Failed] = []
         self._last_finished = 0.0
         self._seconds_per_task = 0.0
@@ -80,6 +89,7 @@ class Report:
             compute_ms=round((job.finished - job.started) * 1000, 3),
             batch_size=len(items),
         )
+        before = len(failed)
         for work, output in zip(items, job.outputs, strict=True):
             lease = work.lease
             if lease not in self._held:
@@ -90,6 +100,7 @@ class Report:
             else:
                 failed.append((lease, result, execution))
         self.batches += 1
+        self._measures.batch(len(items), job.finished - job.started, len(failed) - before)
         self._measure(job)
 
     def _measure(self, job: Job) -> None:

@@ -23,7 +23,7 @@ from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.statistics import sample
 from inferstack.telemetry import logs
-from inferstack.worker import gpu, ray_settings, scaling
+from inferstack.worker import gpu, measures, ray_settings, scaling
 from inferstack.worker.host import LoadedModel, load, redis_url
 from inferstack.worker.loop import Worker
 from inferstack.worker.placement import Placement, place
@@ -227,7 +227,8 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
         await asyncio.to_thread(start, entries, settings)
         # Ray has installed handlers of its own meanwhile.
         _stop_on_signals(stopping)
-        await stopping.wait()
+        async with measures.shown("worker", measures.of_devices, settings):
+            await stopping.wait()
     finally:
         await end(registering)
         await redis.aclose()

@@ -12,6 +12,8 @@ class Session(Protocol):
     """See `ReplicaSession` for what each method promises."""
 
     worker: str
+    stale: int
+    """Results refused so far because another attempt holds the task."""
 
     async def claim(self, limit: int) -> list[Lease]:
         """Leases up to `limit` tasks; never blocks."""

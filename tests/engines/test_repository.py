@@ -1,5 +1,7 @@
 """Model folders: what is taken, what is refused, and in which words."""
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from inferstack.config import Settings, load
 from inferstack.deployment import DeploymentState
-from inferstack.engines.repository import ModelEntry, find, scan
+from inferstack.engines.repository import BatchConfig, ModelEntry, find, scan
 from inferstack.errors import ModelFolderError
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -116,6 +118,35 @@ def test_settings_are_defaults_and_upper_limits(tmp_path: Path) -> None:
     assert entry.batch_size(settings) == 7
     assert entry.batch_wait(settings) == pytest.approx(0.010)
     assert entry.lookahead(load()) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "batch_size", "message"),
+    [
+        ("batch: {max_size: 500, lookahead: 3}", 32, "batch: 500 .* 3 (lookahead) = 1500 tasks"),
+        ("batch: {lookahead: 64}", 32, "batch: 32 .* 64 (lookahead) = 2048 tasks"),
+        ("timeout: 1", 1001, "batch: 1001 .* at most 1000"),
+        ("batch: {max_size: 1001}", 32, "config.yaml: batch.max_size: .* equal to 1000"),
+    ],
+)
+def test_a_claim_is_at_most_a_thousand_tasks(
+    tmp_path: Path, config: str, batch_size: int, message: str
+) -> None:
+    folder(tmp_path, f"engine: python\n{config}\n")
+    error = only(tmp_path, batch_size=batch_size).error
+    assert error is not None
+    assert re.search(message.replace("(", r"\(").replace(")", r"\)"), error)
+    assert "\n" not in error
+
+
+def test_a_large_batch_is_not_multiplied_by_default() -> None:
+    settings = load(batch_size=600)
+    minilm = find(scan(MODELS, settings), "minilm", 1)
+    assert minilm.lookahead(settings) == 4
+    assert minilm.error is None
+    assert minilm.config is not None
+    bare = minilm.config.model_copy(update={"batch": BatchConfig()})
+    assert dataclasses.replace(minilm, config=bare).lookahead(settings) == 1
 
 
 def test_production_forbids_test_only_fields_in_the_schema() -> None:

@@ -181,6 +181,16 @@ def test_a_worker_that_cannot_start_is_one_line_and_leaves_nothing_running(
     assert port_free("127.0.0.1", stack.port)
 
 
+@pytest.mark.parametrize("how", [(), ("--detach",)])
+def test_a_default_model_outside_the_list_is_one_line_at_once(
+    stack: RealStack, how: tuple[str, ...]
+) -> None:
+    arguments = ("up", "--no-ray", "--port", str(stack.port), *how)
+    refused = stack.command(*arguments, MODEL_LIST="echo,other", DEFAULT_MODEL="minilm")
+    _one_line(refused.returncode, refused.stderr, "DEFAULT_MODEL=minilm is not in MODEL_LIST=echo")
+    assert stack.left() == []
+
+
 def test_a_setting_that_is_nonsense_is_named(stack: RealStack) -> None:
     refused = stack.command("up", BATCH_SIZE="many")
     assert refused.returncode == 1

@@ -36,6 +36,7 @@ class MemorySession:
 
     def __init__(self, leases: Sequence[Lease] = ()) -> None:
         self.worker = "host:1:abc"
+        self.stale = 0
         self.waiting = list(leases)
         self.expected = len(self.waiting)
         self.done: dict[str, tuple[bytes, Execution]] = {}
@@ -107,6 +108,7 @@ class MemorySession:
         return self.lost & {lease.task_id for lease in leases}
 
     async def heartbeat(self, status: ReplicaStatus) -> None:
+        self._answer("heartbeat")
         self.statuses.append(status)
 
     async def leave(self) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import orjson
 import pytest
 
+from inferstack.deployment import Deployment
 from inferstack.engines.base import DeviceLostError
 from inferstack.errors import InvalidInputError
 from inferstack.task import Priority
+from inferstack.worker import measures
 from inferstack.worker.feed import Appetite
 from inferstack.worker.loop import EXIT_STUCK, Worker
 
@@ -86,6 +88,18 @@ async def test_a_wrong_number_of_outputs_fails_the_batch_loudly() -> None:
     assert {error.type for error in session.failed.values()} == {"output-mismatch"}
     assert not next(iter(session.failed.values())).retryable
     assert len(session.failed) == 3
+
+
+async def test_only_the_task_that_spoils_the_number_of_outputs_fails() -> None:
+    def skips(values: list[Any]) -> list[Any]:
+        return [value for value in values if value["n"] != 13]
+
+    session = MemorySession([lease(n) for n in range(32)])
+    await work_off(session, FakeEngine(skips))
+    assert set(session.failed) == {"task-13"}
+    error = session.failed["task-13"]
+    assert (error.type, error.retryable) == ("output-mismatch", False)
+    assert set(session.done) == {f"task-{n}" for n in range(32) if n != 13}
 
 
 async def test_an_output_that_is_not_json_fails_its_task_only() -> None:
@@ -258,6 +272,52 @@ async def test_leases_are_extended_while_a_batch_computes() -> None:
     session = MemorySession([lease(1)])
     await work_off(session, FakeEngine(slowly(2.5)), settings=settings(lease=1.5))
     assert session.extended[0] == ["task-1"]
+
+
+async def test_leases_come_before_the_heartbeat_that_takes_back_what_ran_out() -> None:
+    session = MemorySession([lease(1)])
+    await work_off(session, FakeEngine(slowly(1.2)), settings=settings(lease=1.5))
+    first = session.calls.index("extend")
+    assert session.calls[first + 1] == "heartbeat"
+
+
+async def test_leases_are_extended_as_soon_as_the_queue_answers_again() -> None:
+    session = MemorySession([lease(1)])
+
+    def breaks(values: list[Any]) -> list[Any]:
+        session.broken = 1_000_000
+        time.sleep(1.3)
+        session.calls.clear()
+        session.broken = 0
+        time.sleep(1.3)
+        return values
+
+    # The period of extending is longer than the batch: only the error asks for it.
+    await work_off(session, FakeEngine(breaks), settings=settings(lease=60.0))
+    beats = [call for call in session.calls if call in ("extend", "heartbeat")]
+    assert beats[:2] == ["extend", "heartbeat"]
+
+
+async def test_a_replica_counts_batches_claims_failures_and_stale_results() -> None:
+    def picky(values: list[Any]) -> list[Any]:
+        if any(value["n"] == 3 for value in values):
+            raise ValueError
+        return values
+
+    session = MemorySession([lease(n) for n in range(8)])
+    session.stale = 2
+    counted = Deployment(model="counted", version=4, batch_size=8)
+    await work_off(session, FakeEngine(picky), deployment=counted)
+    text = measures.of_replica().decode()
+    for name, value in (
+        ("batch_tasks_sum", 8.0),
+        ("batch_seconds_count", 1.0),
+        ("batch_items_failed_total", 1.0),
+        ("claim_seconds_count", 1.0),
+        ("completions_stale_total", 2.0),
+    ):
+        assert f'inferstack_{name}{{model="counted",version="4"}} {value}' in text
+    assert "process_resident_memory_bytes" in text
 
 
 async def test_a_stuck_batch_ends_the_process() -> None:

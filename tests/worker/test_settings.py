@@ -1,12 +1,17 @@
 """What Ray is told, and what the machine says of itself."""
 
 import os
+import shutil
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from inferstack.worker import gpu, ray_settings
+from inferstack.config import Settings
+from inferstack.errors import ConfigurationError
+from inferstack.telemetry.peers import Peers, folder_for
+from inferstack.worker import gpu, measures, ray_settings
 
 from .fakes import settings
 
@@ -38,6 +43,47 @@ def test_sockets_of_ray_fit_into_the_limit_of_a_path(tmp_path: Path) -> None:
     assert len(os.fsencode(folder)) + ray_settings.INSIDE <= ray_settings.LONGEST_SOCKET_PATH
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the folder of a Ray goes whose home has a long path."""
+    monkeypatch.setattr(ray_settings, "FALLBACK", tmp_path)
+    return tmp_path / f"inferstack-ray-{os.getuid()}"
+
+
+def deep(tmp_path: Path) -> Settings:
+    return settings(inferstack_home=tmp_path / ("x" * 100))
+
+
+def test_the_folder_of_ray_is_for_its_user_only(tmp_path: Path, elsewhere: Path) -> None:
+    home = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        assert ray_settings.make_folder(settings(inferstack_home=home)) == home / "ray"
+        assert stat.S_IMODE((home / "ray").stat().st_mode) == 0o700
+    finally:
+        shutil.rmtree(home)
+    elsewhere.mkdir(mode=0o777)
+    for _ in range(2):
+        assert ray_settings.make_folder(deep(tmp_path)) == elsewhere
+        assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_somebody_else_made_for_ray_is_refused(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir(mode=0o755)
+    elsewhere.symlink_to(target)
+    with pytest.raises(ConfigurationError, match="is not a folder of this user"):
+        ray_settings.make_folder(deep(tmp_path))
+    elsewhere.unlink()
+    elsewhere.mkdir(mode=0o755)
+    owner = os.getuid()
+    monkeypatch.setattr("os.getuid", lambda: owner + 1)
+    elsewhere.rename(elsewhere.with_name(f"inferstack-ray-{owner + 1}"))
+    with pytest.raises(ConfigurationError, match=f"inferstack-ray-{owner + 1} is not a folder"):
+        ray_settings.make_folder(deep(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("content", "most"), [("150000 100000\n", 1), ("max 100000\n", 10_000), ("50000 100000\n", 1)]
 )
@@ -51,3 +97,23 @@ def test_gpus_are_listed_or_there_are_none() -> None:
     for found in gpu.gpus():
         assert found.memory_total > 0
         assert 0 <= found.utilisation <= 1
+
+
+async def test_an_api_process_gathers_the_metrics_of_replicas_and_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = gpu.GpuUsage(1, "GPU", 0.5, 7, 9)
+    monkeypatch.setattr(gpu, "gpus", lambda: [usage])
+    current = settings(inferstack_home=tmp_path)
+    api = Peers(folder_for(tmp_path), "api", lambda: b"", ("replica", "worker"))
+    async with (
+        measures.shown("replica", measures.of_replica, current),
+        measures.shown("worker", measures.of_devices, current),
+    ):
+        text = (await api.gather()).decode()
+    name = f"worker-{os.getpid()}"
+    assert f'inferstack_device_utilisation{{process="{name}",device="cuda:1"}} 0.5' in text
+    assert f'inferstack_device_memory_bytes{{process="{name}",device="cuda:1"}} 7.0' in text
+    assert f'process_open_fds{{process="replica-{os.getpid()}"}}' in text
+    assert "process_open_fds" not in (await api.gather()).decode()
+    folder_for(tmp_path).rmdir()

@@ -1,0 +1,102 @@
+"""From what a caller hands in to what the queue takes."""
+
+import asyncio
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from inferstack.config import Settings
+from inferstack.engines.admission import Admission
+from inferstack.lifecycle import payloads
+from inferstack.lifecycle.directory import Directory, Target
+from inferstack.lifecycle.refusals import refuse_if_late, refuse_large_metadata
+from inferstack.lifecycle.types import MAX_METADATA, Caller, Submission
+from inferstack.queue.codec import encode
+from inferstack.queue.task_queue import Submit
+from inferstack.storage.objects import ObjectStore
+from inferstack.task import TaskSpec, new_task_id
+
+CHECKERS = 2
+"""Threads that check long inputs, beside those that log in and write objects."""
+
+
+class Intake:
+    """Checks submissions and makes task specs of them."""
+
+    def __init__(self, directory: Directory, store: ObjectStore, settings: Settings) -> None:
+        """Starts no thread; the first long input does."""
+        self._directory = directory
+        self._store = store
+        self._settings = settings
+        self._checkers = ThreadPoolExecutor(CHECKERS, "admission")
+
+    def stop(self) -> None:
+        """Checks no more long inputs."""
+        self._checkers.shutdown(wait=False, cancel_futures=True)
+
+    async def prepare(
+        self,
+        caller: Caller,
+        submission: Submission,
+        key: str | None,
+        trace: str | None,
+        *,
+        inputs: int = 1,
+        watch: bool = False,
+    ) -> tuple[Target, Submit]:
+        """Where a submission goes, and what goes there; a large input is stored first.
+
+        Args:
+            caller: who asks.
+            submission: what for.
+            key: the idempotency key.
+            trace: a W3C traceparent.
+            inputs: how many are prepared in a row.
+            watch: whether to tell this process when the task finishes.
+
+        Raises:
+            InvalidInputError: the model does not take this input.
+            InvalidRequestError: the metadata are too large.
+            ModelNotFoundError: no such model or version.
+            DeadlineUnreachableError: it would be late, and asks to be refused then.
+        """
+        target = self._directory.resolve(submission.model, submission.model_version)
+        deployment, admission, data = target.deployment, target.admission, submission.data
+        if admission.slow(data, inputs):
+            cost = await self._check(admission, data)
+        else:
+            cost = admission.check(data)
+        if submission.reject_if_late:
+            refuse_if_late(target, submission)
+        spec = TaskSpec(
+            task_id=new_task_id(deployment.name),
+            model=deployment.model,
+            model_version=deployment.version,
+            tenant=caller.tenant,
+            data=data,
+            priority=submission.priority,
+            timeout=submission.timeout,
+            cost=cost,
+            user=caller.user,
+            webhook=submission.webhook,
+            metadata=submission.metadata,
+            idempotency_key=key,
+            trace=trace,
+        )
+        encoded = encode(spec)
+        if submission.metadata is not None and len(encoded) > MAX_METADATA:
+            refuse_large_metadata(submission)
+        if len(encoded) > self._settings.inline_limit:
+            spec = await payloads.store_input(self._store, spec)
+            encoded = encode(spec)
+        fingerprint = _fingerprint(submission) if key else ""
+        return target, Submit(spec, encoded, fingerprint, watch=watch)
+
+    async def _check(self, admission: Admission, data: dict[str, Any]) -> float:
+        """Checks where it holds nobody up: the tokenizer lets the event loop run meanwhile."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._checkers, admission.check, data)
+
+
+def _fingerprint(submission: Submission) -> str:
+    return hashlib.sha256(encode(submission)).hexdigest()[:32]

@@ -1,0 +1,69 @@
+"""When a submission is refused, and with which error."""
+
+from inferstack.errors import (
+    DeadlineUnreachableError,
+    IdempotencyMismatchError,
+    InvalidRequestError,
+    QueueFullError,
+    TenantQueueFullError,
+)
+from inferstack.lifecycle.directory import Target
+from inferstack.lifecycle.types import MAX_METADATA, Submission
+from inferstack.queue.codec import encode
+from inferstack.queue.task_queue import Accepted, Enqueued
+from inferstack.task import Priority
+
+LANES = tuple(Priority)
+"""In the order in which they are served."""
+
+
+def refuse_large_metadata(submission: Submission) -> None:
+    """Refuses metadata that have more than MAX_METADATA bytes as JSON.
+
+    Raises:
+        InvalidRequestError: they do.
+    """
+    size = len(encode(submission.metadata))
+    if size > MAX_METADATA:
+        message = f"has {size} bytes as JSON; it takes {MAX_METADATA} at most"
+        raise InvalidRequestError(
+            f"metadata: {message}", errors=[{"field": "metadata", "message": message}]
+        )
+
+
+def refuse_if_late(target: Target, submission: Submission) -> None:
+    """Refuses a task that cannot start within its timeout, as far as is known.
+
+    Only what is served before it counts: its own lane and those above.
+
+    Raises:
+        DeadlineUnreachableError: `retry_after` says when it would fit.
+    """
+    statistics = target.statistics
+    if statistics is None or submission.timeout is None:
+        return
+    lanes = LANES[: LANES.index(submission.priority) + 1]
+    wait = target.wait_for(sum(statistics.waiting.get(lane, 0) for lane in lanes))
+    if wait > submission.timeout:
+        raise DeadlineUnreachableError(
+            f"about {wait:.1f} s of work wait before it, its timeout is {submission.timeout:g} s",
+            retry_after=wait - submission.timeout,
+        )
+
+
+def raise_refusal(target: Target, answer: Accepted) -> None:
+    """Raises what the queue's answer means; returns if the task was accepted.
+
+    Raises:
+        IdempotencyMismatchError: the key belongs to another body.
+        TenantQueueFullError, QueueFullError: no room; `retry_after` says when to come back.
+    """
+    match answer.status:
+        case Enqueued.MISMATCH:
+            raise IdempotencyMismatchError(task_id=answer.task_id)
+        case Enqueued.TENANT_FULL:
+            raise TenantQueueFullError(retry_after=target.retry_after())
+        case Enqueued.FULL:
+            raise QueueFullError(retry_after=target.retry_after())
+        case Enqueued.OUTBOX_FULL:
+            raise QueueFullError("history is too far behind to take new work", retry_after=5.0)

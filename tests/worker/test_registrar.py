@@ -1,0 +1,122 @@
+"""What the registry says of deployments, on a real Redis without any replica process."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from inferstack.config import Settings
+from inferstack.deployment import Deployment, DeploymentState, ReplicaStatus
+from inferstack.engines.repository import find, scan
+from inferstack.queue.codec import encode
+from inferstack.queue.connection import connect
+from inferstack.queue.registry import Registry
+from inferstack.queue.task_queue import Submit, TaskQueue
+from inferstack.task import TaskSpec, TaskState, new_task_id
+from inferstack.worker import host
+from inferstack.worker.registrar import GONE, Registrar
+
+from .fakes import settings as make_settings
+
+OLD = Deployment(model="old", version=1, state=DeploymentState.READY)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, clean_redis_url: str) -> Settings:
+    folder = tmp_path / "models" / "new" / "1"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("engine: python\nreplicas: 1\n")
+    base = make_settings(model_path=tmp_path / "models")
+    return base.model_copy(update={"redis_url": clean_redis_url})
+
+
+@pytest.fixture
+async def redis(settings: Settings) -> AsyncIterator[Redis]:
+    client = connect(str(settings.redis_url))
+    await Registry(client).put(OLD)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def registrar(redis: Redis, settings: Settings) -> Registrar:
+    return Registrar(redis, scan(settings.model_path, settings), settings)
+
+
+async def submit(redis: Redis, settings: Settings) -> str:
+    spec = TaskSpec(
+        task_id=new_task_id(OLD.name), model="old", model_version=1, tenant="t", data={}
+    )
+    await TaskQueue(redis, OLD.name, settings).enqueue([Submit(spec, encode(spec))])
+    return spec.task_id
+
+
+async def names(redis: Redis) -> list[str]:
+    return [deployment.name for deployment in await Registry(redis).all()]
+
+
+async def row(redis: Redis, name: str) -> Deployment:
+    return next(d for d in await Registry(redis).all() if d.name == name)
+
+
+async def test_a_deployment_without_folder_and_tasks_is_removed(
+    registrar: Registrar, redis: Redis
+) -> None:
+    await registrar.refresh()
+    assert await names(redis) == ["new:1"]
+
+
+async def test_a_deployment_without_folder_stays_as_failed_until_its_tasks_are_finished(
+    registrar: Registrar, redis: Redis, settings: Settings
+) -> None:
+    task_id = await submit(redis, settings)
+    for _ in range(2):
+        await registrar.refresh()
+        old = await row(redis, OLD.name)
+        assert (old.state, old.reason) == (DeploymentState.FAILED, GONE)
+    queue = TaskQueue(redis, OLD.name, settings)
+    (claim,) = await queue.claim("w", 1)
+    await registrar.refresh()
+    assert (await row(redis, OLD.name)).reason == GONE
+    await queue.release([(claim.task_id, claim.attempt)])
+    assert await queue.cancel(task_id) is TaskState.CANCELLED
+    await registrar.refresh()
+    assert await names(redis) == ["new:1"]
+
+
+async def test_a_deployment_of_another_machine_is_left_to_it(
+    registrar: Registrar, redis: Redis, settings: Settings
+) -> None:
+    await submit(redis, settings)
+    await registrar.refresh()
+    await Registry(redis).put(OLD)
+    await registrar.refresh()
+    assert await row(redis, OLD.name) == OLD
+
+
+async def test_that_another_machine_lacks_a_folder_does_not_fail_a_deployment(
+    registrar: Registrar, redis: Redis
+) -> None:
+    await registrar.refresh()
+    new = await row(redis, "new:1")
+    failed = msgspec.structs.replace(new, state=DeploymentState.FAILED, reason=GONE)
+    await Registry(redis).put(failed)
+    await registrar.refresh()
+    assert await row(redis, "new:1") == new
+
+
+async def test_one_replica_that_cannot_load_does_not_fail_a_model_that_others_serve(
+    registrar: Registrar, redis: Redis, settings: Settings
+) -> None:
+    entry = find(scan(settings.model_path, settings), "new", 1)
+    queue = TaskQueue(redis, entry.name, settings)
+    await queue.heartbeat(ReplicaStatus(worker="host:1:a"))
+    await registrar.refresh()
+    await host.report_failure(entry, settings, "no weights")
+    assert (await row(redis, entry.name)).state is DeploymentState.READY
+    await queue.leave("host:1:a")
+    await host.report_failure(entry, settings, "no weights")
+    failed = await row(redis, entry.name)
+    assert (failed.state, failed.reason) == (DeploymentState.FAILED, "no weights")
