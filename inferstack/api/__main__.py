@@ -1,7 +1,6 @@
 """One API process: `python -m inferstack.api`."""
 
 import gc
-import logging
 import sys
 
 from inferstack import config
@@ -9,8 +8,6 @@ from inferstack.api.app import create_app
 from inferstack.api.server import bind, serve
 from inferstack.errors import ConfigurationError
 from inferstack.telemetry import logs
-
-log = logging.getLogger("inferstack.api")
 
 
 def main() -> int:

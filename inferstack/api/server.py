@@ -61,12 +61,15 @@ class Server(uvicorn.Server):
         if not starting.cancelled():
             starting.result()
             await super().startup(sockets)
+            for listener in sockets or ():
+                log.info("listening on %s:%d", *listener.getsockname()[:2])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then stops the application."""
         self._edge.hot.cut_waits(LAST_WAIT)
         await super().shutdown(sockets)
-        await self._edge.stop()
+        if not self.force_exit:
+            await self._edge.stop()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; looks at the connections once a second."""

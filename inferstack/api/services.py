@@ -145,4 +145,6 @@ def _check_admin(settings: Settings) -> None:
     try:
         check_account(name, password.get_secret_value(), name, "admin")
     except InvalidRequestError as error:
-        raise ConfigurationError(f"ADMIN_{error.detail.upper()[:1]}") from None
+        wrong = (error.errors or [{}])[0]
+        setting = "ADMIN_PASSWORD" if wrong.get("field") == "password" else "ADMIN_USERNAME"
+        raise ConfigurationError(f"{setting}: it {wrong.get('message')}") from None

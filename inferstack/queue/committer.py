@@ -1,4 +1,4 @@
-"""Group commit: requests that arrive while a commit is in flight form the next one."""
+"""Group commit: requests that arrive while commits are in flight form the next ones."""
 
 import asyncio
 import logging
@@ -13,6 +13,12 @@ log = logging.getLogger(__name__)
 
 GROUP = 256
 """Most tasks in one script call: it bounds how long Redis is busy with one call."""
+
+IN_FLIGHT = 4
+"""Most commits in flight: while one is on its way, Redis and the replicas work on another."""
+
+SPLIT = 32
+"""Tickets that are not split up: below it, the cost of a call outweighs what runs side by side."""
 
 MOST_WAITING = 20_000
 """Tickets that wait for a commit at most: saturation is an answer, not a hang."""
@@ -37,7 +43,7 @@ class Ticket(Protocol):
 
 
 class GroupCommitter:
-    """Puts one deployment's tickets into its queue, many at a time, one commit in flight.
+    """Puts one deployment's tickets into its queue, many at a time, a few commits in flight.
 
     No ticket waits on a timer: an idle committer commits a lone ticket at once.
     """
@@ -54,7 +60,7 @@ class GroupCommitter:
         self._api = api
         self._max_queue = max_queue
         self._waiting: list[Ticket] = []
-        self._task: asyncio.Task[None] | None = None
+        self._committing: set[asyncio.Task[None]] = set()
 
     def add(self, ticket: Ticket) -> None:
         """Takes a ticket into the next commit, or refuses it when too many wait already."""
@@ -62,21 +68,25 @@ class GroupCommitter:
             ticket.refused(QueueUnavailableError("the queue is too slow", retry_after=1.0))
             return
         self._waiting.append(ticket)
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._commit_all())
+        busy = len(self._committing)
+        if busy < IN_FLIGHT and len(self._waiting) > SPLIT * busy:
+            task = asyncio.get_running_loop().create_task(self._commit_all())
+            self._committing.add(task)
 
     async def drain(self) -> None:
         """Returns when no ticket is left."""
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        while self._committing:
+            await asyncio.wait(self._committing)
 
     async def _commit_all(self) -> None:
         try:
             while self._waiting:
-                group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+                size = min(GROUP, max(SPLIT, len(self._waiting) // IN_FLIGHT))
+                group, self._waiting = self._waiting[:size], self._waiting[size:]
                 await self._commit(group)
         finally:
-            self._task = None
+            # Here and not in a callback: the next ticket may come before a callback does.
+            self._committing.discard(asyncio.current_task())
 
     async def _commit(self, group: list[Ticket]) -> None:
         begun = time.perf_counter()

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 Listener = Callable[[News], None]
 
 FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 2.0
 """Seconds between two tries to connect; they double from the first to the longest."""
 
 

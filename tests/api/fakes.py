@@ -1,6 +1,7 @@
 """A pretence of `Tasks` for what is purely HTTP, and the application over it."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ class FakeTasks:
         self.error: Exception | None = None
         self.finishes = True
         self.delay = 0.0
+        self.cut = asyncio.Event()
 
     def add(self, caller: Caller, submission: Submission, state: TaskState) -> Task:
         if submission.model not in (None, "echo"):
@@ -74,8 +76,9 @@ class FakeTasks:
     async def run(
         self, caller: Caller, submission: Submission, wait: float, **options: Any
     ) -> Answer:
-        await asyncio.sleep(self.delay)
-        if not self.finishes:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.cut.wait(), self.delay)
+        if not self.finishes or self.cut.is_set():
             return await self.submit(caller, submission, wait=wait, **options)
         self.calls.append({"caller": caller, "submission": submission, "wait": wait, **options})
         if self.error is not None:
@@ -112,6 +115,9 @@ class FakeTasks:
         self.tasks[task_id] = msgspec.structs.replace(
             self.tasks[task_id], state=TaskState.FAILED, error=error
         )
+
+    def cut_waits(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self.cut.set)
 
     def deployments(self) -> Sequence[Deployment]:
         broken = Deployment(

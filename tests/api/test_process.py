@@ -94,3 +94,32 @@ def test_processes_that_share_a_port_show_metrics_of_all(environment: Environmen
         for api in both:
             api.process.kill()
             api.process.communicate()
+
+
+def test_a_wrong_password_of_redis_is_one_line_and_1(environment: Environment) -> None:
+    environment["REDIS_URL"] = environment["REDIS_URL"].replace("://", "://nobody:wrong@")
+    api = Api(environment | {"LOG_LEVEL": "WARNING"})
+    _, errors = api.process.communicate(timeout=30)
+    assert api.process.returncode == 1
+    assert errors.decode().count("\n") == 1
+    assert errors.decode().startswith("REDIS_URL: ")
+
+
+def test_sigterm_ends_a_process_that_waits_for_redis(environment: Environment) -> None:
+    environment["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}"
+    api = Api(environment)
+    assert api.process.stderr is not None
+    while b"completions do not arrive" not in api.process.stderr.readline():
+        assert api.process.poll() is None
+    begun = time.monotonic()
+    assert api.stop() == 0
+    assert time.monotonic() - begun < 3
+
+
+def test_a_password_that_the_administrator_cannot_have_is_one_line_and_1(
+    environment: Environment,
+) -> None:
+    api = Api(environment | {"ADMIN_PASSWORD": "short"})
+    _, errors = api.process.communicate(timeout=30)
+    assert api.process.returncode == 1
+    assert errors.decode() == "ADMIN_PASSWORD: it takes 8 to 1024 characters\n"

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from inferstack.api import protocol
-from inferstack.api.server import Server, bind, configure
+from inferstack.api import protocol, server
+from inferstack.api.server import Server, bind
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
 from tests.api.fakes import World
@@ -28,7 +29,7 @@ class Running:
         self.world = world
         self.port = free_port()
         settings = world.settings.model_copy(update={"port": self.port})
-        self.server = Server(configure(world.edge))
+        self.server = Server(world.edge)
         self.task = asyncio.create_task(self.server.serve(sockets=[bind(settings)]))
         self.clients: list[Connection] = []
 
@@ -223,6 +224,65 @@ async def test_a_drain_answers_what_is_in_flight() -> None:
     assert await idle.ended()
     with pytest.raises(OSError, match="Connect call failed"):
         await asyncio.open_connection("127.0.0.1", running.port)
+
+
+async def test_a_drain_gives_those_who_wait_too_long_their_receipt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "LAST_WAIT", 0.2)
+    running = Running(World())
+    running.world.tasks.delay = 60.0
+    client = await running.connect()
+    client.writer.write(WAITED)
+    await asyncio.sleep(0.05)
+    stopping = asyncio.create_task(running.stop())
+    status, headers, body = await client.read()
+    assert (status, headers["connection"]) == (202, "close")
+    assert json.loads(body)["status"] == "queued"
+    await asyncio.wait_for(stopping, 5)
+
+
+async def test_a_body_is_not_kept_while_its_task_runs_nor_while_the_connection_idles(
+    running: Running,
+) -> None:
+    running.world.tasks.delay = 0.3
+    body = b'{"data": {"text": "%b"}}' % (b"x" * 50_000)
+    head = POST.replace(b"Host:", b"Prefer: wait=5\r\nHost:")
+    client = await running.connect()
+    for request, status in (
+        (head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body), 200),
+        (POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body[:-1] + b"x"), 422),
+    ):
+        client.writer.write(request)
+        await asyncio.sleep(0.15)
+        (connection,) = running.server.server_state.connections
+        assert isinstance(connection, protocol.DirectProtocol)
+        exchange: object = connection.cycle
+        assert isinstance(exchange, protocol.DirectExchange)
+        assert (exchange.body, exchange.request.body) == ([], b"")
+        assert (await client.read())[0] == status
+        assert (exchange.body, exchange.request.body) == ([], b"")
+
+
+async def test_a_start_that_fails_ends_the_server_and_one_that_hangs_does_not_hold_it() -> None:
+    async def fail() -> None:
+        raise ConfigurationError("no")
+
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    world = World()
+    world.edge.start = fail
+    with pytest.raises(ConfigurationError):
+        await server.Server(world.edge).serve(sockets=[])
+    world.edge.start = hang
+    hanging = server.Server(world.edge)
+    serving = asyncio.create_task(hanging.serve(sockets=[]))
+    await asyncio.sleep(0.05)
+    hanging.handle_exit(signal.SIGTERM, None)
+    await asyncio.wait_for(serving, 2)
+    assert hanging.should_exit
+    assert not hanging.started
 
 
 async def test_several_processes_can_share_a_port_only_when_told_to() -> None:

@@ -6,7 +6,12 @@ import httpx
 import msgspec
 import pytest
 
-from inferstack.errors import QueueFullError, TenantQueueFullError
+from inferstack.errors import (
+    DeploymentUnavailableError,
+    QueueFullError,
+    StorageUnavailableError,
+    TenantQueueFullError,
+)
 from tests.api.fakes import World
 
 URL = "/api/inference"
@@ -208,6 +213,16 @@ async def test_a_full_queue_says_when_to_come_back(
     assert answer.status_code == status
     assert answer.headers["retry-after"] == "3"
     assert _problem(answer)["retry_after"] == 2.4
+
+
+@pytest.mark.parametrize("error", [DeploymentUnavailableError(), StorageUnavailableError()])
+async def test_what_is_away_says_when_to_come_back(
+    client: httpx.AsyncClient, world: World, error: Exception
+) -> None:
+    world.tasks.error = error
+    answer = await client.post(URL, json=GOOD)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["retry_after"] == 5.0
 
 
 async def test_an_unexpected_error_is_500_without_its_text(

@@ -85,3 +85,38 @@ def test_without_the_folder_only_the_schema_is_checked() -> None:
     assert alone.check({"text": "word " * 300}) == 1.0
     with pytest.raises(InvalidInputError):
         alone.check({"text": 5})
+
+
+@pytest.mark.parametrize(
+    ("data", "inputs", "slow"),
+    [
+        ({"text": "short"}, 1000, False),
+        ({"text": "word " * 100}, 1, False),
+        ({"text": "word " * 100}, 1000, True),
+        ({"text": "é" * 4096}, 1, False),
+        ({"text": "é" * 4097}, 1, True),
+        ({"texts": ["a" * 250] * 1000}, 1, False),
+        ({"texts": ["word " * 100] * 10}, 1, True),
+        ({"texts": 5, "text": None}, 1, False),
+        ({"texts": [None] * 5000}, 1, False),
+        ({}, 1, False),
+    ],
+)
+def test_only_much_to_tokenize_is_slow(
+    minilm: Admission, data: dict[str, Any], inputs: int, slow: bool
+) -> None:
+    assert minilm.slow(data, inputs) is slow
+    assert not admission("echo").slow(data, inputs)
+
+
+def test_what_cannot_fit_is_refused_without_counting(
+    minilm: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(text: str, field: str) -> int:
+        raise AssertionError("counted")
+
+    monkeypatch.setattr(minilm._counter, "_count", count)
+    with pytest.raises(InvalidInputError, match="4097 characters; the model takes 4096") as caught:
+        minilm.check({"texts": ["word " * 100, "a" * 4097]})
+    assert caught.value.errors is not None
+    assert caught.value.errors[0]["field"] == "data.texts.1"

@@ -1,6 +1,8 @@
 """What callers can rely on, on a real Redis, PostgreSQL and object store."""
 
 import asyncio
+import threading
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,12 +11,13 @@ import pytest
 from inferstack.errors import (
     DeadlineUnreachableError,
     IdempotencyMismatchError,
+    InvalidRequestError,
     ModelNotFoundError,
     QueueFullError,
     TaskNotFoundError,
     TenantQueueFullError,
 )
-from inferstack.lifecycle.types import Caller, Receipt, Submission
+from inferstack.lifecycle.types import MAX_METADATA, Caller, Receipt, Submission
 from inferstack.storage.history import HistoryFilter
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
 from tests.lifecycle.conftest import ECHO, House
@@ -293,3 +296,143 @@ async def test_a_batch_sent_twice_under_one_key_makes_each_task_once(house: Hous
     ids = [[a.task_id for a in answers if isinstance(a, Receipt)] for answers in (first, second)]
     assert ids[0] == ids[1]
     assert sorted(await house.work()) == sorted(ids[0])
+
+
+async def test_a_task_waits_only_for_its_own_lane_and_those_above(house: House) -> None:
+    for _ in range(9):
+        await house.tasks.submit(ANN, hello())
+    await house.tasks.refresh()
+    late = {"timeout": 0.5, "reject_if_late": True}
+    await house.tasks.submit(BOB, hello(priority=Priority.HIGH, **late))
+    for priority in (Priority.NORMAL, Priority.LOW):
+        with pytest.raises(DeadlineUnreachableError):
+            await house.tasks.submit(BOB, hello(priority=priority, **late))
+
+
+async def test_metadata_over_the_limit_are_refused(house: House) -> None:
+    most = MAX_METADATA - len('{"a":""}')
+    large = hello(data={"text": "x" * 5000}, metadata={"a": "x" * most})
+    await house.tasks.submit(ANN, large)
+    too_large = hello(metadata={"a": "x" * (most + 1)})
+    with pytest.raises(InvalidRequestError) as caught:
+        await house.tasks.submit(ANN, too_large)
+    assert caught.value.errors is not None
+    assert caught.value.errors[0]["field"] == "metadata"
+    (answer,) = await house.tasks.submit_many(ANN, [too_large])
+    assert isinstance(answer, InvalidRequestError)
+
+
+class Slow:
+    """An admission that takes long for some inputs, and notes where it was asked."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def slow(self, data: dict[str, Any], inputs: int = 1) -> bool:
+        return len(data["text"]) * inputs > 100
+
+    def check(self, data: dict[str, Any]) -> float:
+        self.threads.append(threading.current_thread().name)
+        return 3.0
+
+
+async def test_long_inputs_are_checked_beside_the_event_loop(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (target,) = house.tasks._directory.targets()
+    admission = Slow()
+    monkeypatch.setattr(target, "admission", admission)
+    receipt = await house.tasks.submit(ANN, hello(data={"text": "x" * 101}))
+    assert receipt.spec.cost == 3.0
+    await house.tasks.submit(ANN, hello())
+    await house.tasks.submit_many(BOB, [hello(data={"text": "x" * 40})] * 3)
+    main = threading.main_thread().name
+    assert [name == main for name in admission.threads] == [False, True, False, False, False]
+
+
+def objects(house: House) -> list[str]:
+    """Every file and folder in the object store."""
+    folder = Path(house.settings.inferstack_home) / "objects"
+    return [str(path.relative_to(folder)) for path in folder.rglob("*")]
+
+
+LARGE = {"text": "x" * 5000}
+
+
+async def test_the_input_of_a_refused_task_is_removed(house: House) -> None:
+    first = await house.tasks.submit(ANN, hello(data=LARGE), idempotency_key="k")
+    kept = objects(house)
+    assert f"tasks/{first.task_id}/input.json" in kept
+    again = await house.tasks.submit(ANN, hello(data=LARGE), idempotency_key="k")
+    assert again.existing
+    joined = await house.tasks.run(ANN, hello(data=LARGE), 0.01, idempotency_key="k")
+    assert isinstance(joined, Receipt)
+    other = hello(data=LARGE, priority=Priority.LOW)
+    with pytest.raises(IdempotencyMismatchError):
+        await house.tasks.submit(ANN, other, idempotency_key="k")
+    for _ in range(9):
+        await house.tasks.submit(ANN, hello())
+    with pytest.raises(TenantQueueFullError):
+        await house.tasks.run(ANN, hello(data=LARGE), 5.0)
+    await house.tasks.submit_many(BOB, [hello()] * 10)
+    await house.tasks.submit_many(ROOT, [hello()] * 5)
+    with pytest.raises(QueueFullError):
+        await house.tasks.submit(ROOT, hello(data=LARGE))
+    assert objects(house) == kept
+    await house.work()
+    assert (await house.tasks.get(ANN, first.task_id)).state is TaskState.COMPLETED
+
+
+async def test_the_result_of_a_lost_lease_is_removed(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    (lease,) = await house.replica.claim(1)
+    await house.tasks.cancel(ANN, receipt.task_id)
+    await house.replica.complete([(lease, b'"%b"' % (b"y" * 5000), Execution("w"))])
+    assert house.replica.stale == 1
+    assert objects(house) == []
+
+
+async def test_a_completion_repeated_after_its_task_was_forgotten_keeps_the_result(
+    house: House,
+) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    (lease,) = await house.replica.claim(1)
+    done = [(lease, b'"%b"' % (b"y" * 5000), Execution("w"))]
+    await house.replica.complete(done)
+    await house.replica.complete(done)
+    await house.archive()
+    await house.redis.flushall()
+    await house.replica.complete(done)
+    task = await house.tasks.get(ANN, receipt.task_id)
+    assert bytes(task.result or b"") == done[0][1]
+
+
+async def test_a_drain_gives_those_who_wait_a_receipt_or_the_task_as_it_is(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    submitting = asyncio.create_task(house.tasks.run(ANN, hello(), 60.0))
+    reading = asyncio.create_task(house.tasks.get(ANN, receipt.task_id, 60.0))
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(5):
+        house.tasks.cut_waits(0.05)
+        assert isinstance(await submitting, Receipt)
+        assert (await reading).state is TaskState.QUEUED
+        assert isinstance(await house.tasks.run(ANN, hello(), 60.0), Receipt)
+
+
+async def test_a_sweep_reads_many_tasks_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [(await house.tasks.submit(ANN, hello())).task_id for _ in range(10)]
+    await house.work()
+    (target,) = house.tasks._directory.targets()
+    run, scripts, heard = target.queue._run, [], []
+
+    async def counted(name: str, *args: Any) -> Any:
+        scripts.append(name)
+        return await run(name, *args)
+
+    monkeypatch.setattr(target.queue, "_run", counted)
+    for task_id in ids:
+        house.tasks._channel.listen(task_id, lambda news: heard.append(news.task_id))
+    await house.tasks._sweep(ids)
+    assert (heard, scripts) == (ids, ["load"])

@@ -79,3 +79,23 @@ async def test_a_server_killed_and_started_again_is_found_again() -> None:
         server.start()
         await database.check()
         await database.close()
+
+
+@pytest.mark.parametrize("query", ["", "?options=-c%20application_name%3Dx"])
+async def test_a_statement_that_takes_too_long_is_storage_unavailable(
+    clean_postgres_url: str, query: str
+) -> None:
+    database = Database(clean_postgres_url + query, statement_timeout=0.05)
+    with pytest.raises(StorageUnavailableError, match="statement timeout"):
+        async with database.transaction() as connection:
+            await connection.execute(text("SELECT pg_sleep(10)"))
+    await database.check()
+    await database.close()
+
+
+async def test_the_url_has_the_last_word_on_the_statement_timeout(clean_postgres_url: str) -> None:
+    url = clean_postgres_url + "?options=-c%20statement_timeout%3D7s"
+    database = Database(url, statement_timeout=30.0)
+    async with database.transaction() as connection:
+        assert (await connection.execute(text("SHOW statement_timeout"))).scalar() == "7s"
+    await database.close()

@@ -115,3 +115,14 @@ async def test_a_folder_that_cannot_be_written_is_storage_unavailable(tmp_path: 
     (tmp_path / "objects" / "taken").write_text("a file where a folder is needed")
     with pytest.raises(StorageUnavailableError):
         await store.put("taken/x", b"x")
+
+
+async def test_no_empty_folder_stays_behind(tmp_path: Path) -> None:
+    store = ObjectStore.from_settings(load(inferstack_home=tmp_path))
+    await store.put("tasks/a/input.json", b"1")
+    await store.put("tasks/a/result-1.json", b"1")
+    await store.delete(["tasks/a/input.json"])
+    assert await store.get("tasks/a/result-1.json") == b"1"
+    await store.delete(["tasks/a/result-1.json"])
+    assert list((tmp_path / "objects").iterdir()) == []
+    await store.put("tasks/b/input.json", b"1")

@@ -24,3 +24,12 @@ def test_what_is_known_is_said() -> None:
     error = errors.QueueFullError("full", task_id="t", retry_after=2.5)
     problem = error.problem("/")
     assert (problem["detail"], problem["task_id"], problem["retry_after"]) == ("full", "t", 2.5)
+
+
+@pytest.mark.parametrize(
+    "kind", [errors.DeploymentUnavailableError, errors.StorageUnavailableError]
+)
+def test_what_is_away_says_when_to_come_back(kind: type[errors.InferstackError]) -> None:
+    assert kind().problem("/")["retry_after"] == 5.0
+    assert kind(retry_after=2.0).problem("/")["retry_after"] == 2.0
+    assert "retry_after" not in errors.NotFoundError().problem("/")

@@ -60,11 +60,11 @@ async def redis(settings: Settings) -> AsyncIterator[Redis]:
 class Running:
     """A worker program under test."""
 
-    def __init__(self, module: str, settings: Settings, log: Path) -> None:
+    def __init__(self, module: tuple[str, ...], settings: Settings, log: Path) -> None:
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                [sys.executable, "-m", *module],
                 env=as_environment(settings),
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -79,7 +79,7 @@ class Running:
 def running(
     request: pytest.FixtureRequest, settings: Settings, tmp_path: Path
 ) -> Iterator[Running]:
-    program = Running(request.param, settings, tmp_path / "log")
+    program = Running((request.param,), settings, tmp_path / "log")
     yield program
     if program.process.poll() is None:
         program.stop()
@@ -156,6 +156,22 @@ async def test_replicas_serve_fail_crash_and_drain(
     assert left <= {before.worker}
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+
+
+@pytest.mark.parametrize("idle", [0.0, 0.4, 1.1])
+async def test_an_idle_replica_ends_within_seconds_of_sigterm(
+    redis: Redis, settings: Settings, tmp_path: Path, idle: float
+) -> None:
+    command = ("inferstack.worker.process", "--model", "echo", "--version", "1")
+    replica = Running(command, settings, tmp_path / "log")
+    async with asyncio.timeout(30):
+        while not await Registry(redis).replicas("echo:1"):
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(idle)
+    began = time.monotonic()
+    assert await asyncio.to_thread(replica.stop) == 0
+    assert time.monotonic() - began < 5
+    assert await Registry(redis).replicas("echo:1") == []
 
 
 def _only_on_loopback(root: int) -> None:

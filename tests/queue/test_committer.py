@@ -1,0 +1,131 @@
+"""Group commit: nothing waits for a timer, nothing is left behind, nothing grows without end."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from inferstack.errors import InferstackError, QueueUnavailableError
+from inferstack.queue import committer
+from inferstack.queue.committer import GROUP, IN_FLIGHT, GroupCommitter
+from inferstack.queue.task_queue import Accepted, Enqueued, Submit
+from inferstack.task import TaskSpec
+
+pytestmark = pytest.mark.asyncio
+
+
+class Slip:
+    """A ticket that notes what became of it."""
+
+    def __init__(self, number: int) -> None:
+        spec = TaskSpec(task_id=str(number), model="m", model_version=1, tenant="t")
+        self.submit = Submit(spec, b"")
+        self.outcome: Accepted | InferstackError | None = None
+
+    def accepted(self, answer: Accepted) -> None:
+        assert self.outcome is None
+        self.outcome = answer
+
+    def refused(self, error: InferstackError) -> None:
+        assert self.outcome is None
+        self.outcome = error
+
+
+class Queue:
+    """Answers after a turn of the loop; can be told to fail."""
+
+    def __init__(self) -> None:
+        self.groups: list[int] = []
+        self.repeats: list[bool] = []
+        self.failures = 0
+        self.in_flight = self.most_in_flight = 0
+
+    async def enqueue(
+        self, submits: Sequence[Submit], api: str, limit: Any, *, repeat: bool
+    ) -> list[Accepted]:
+        self.groups.append(len(submits))
+        self.repeats.append(repeat)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await asyncio.sleep(0)
+        self.in_flight -= 1
+        if self.failures:
+            self.failures -= 1
+            raise QueueUnavailableError("away")
+        return [Accepted(Enqueued.OK, submit.spec.task_id, 0, 1.0) for submit in submits]
+
+
+def make(queue: Queue) -> GroupCommitter:
+    return GroupCommitter(queue, "api")  # type: ignore[arg-type]
+
+
+async def test_a_lone_ticket_is_committed_at_once() -> None:
+    queue, slip = Queue(), Slip(1)
+    commits = make(queue)
+    commits.add(slip)
+    await commits.drain()
+    assert (queue.groups, queue.repeats) == ([1], [False])
+    assert isinstance(slip.outcome, Accepted)
+
+
+async def test_many_tickets_share_few_commits_and_each_gets_its_own_answer() -> None:
+    queue, slips = Queue(), [Slip(number) for number in range(5000)]
+    commits = make(queue)
+    for slip in slips:
+        commits.add(slip)
+    await commits.drain()
+    answers = [slip.outcome for slip in slips]
+    assert [a.task_id for a in answers if isinstance(a, Accepted)] == [str(n) for n in range(5000)]
+    assert max(queue.groups) <= GROUP
+    assert len(queue.groups) < 5000 / 20
+    assert 1 < queue.most_in_flight <= IN_FLIGHT
+
+
+async def test_a_ticket_that_comes_as_the_last_commit_ends_is_not_left_behind() -> None:
+    queue = Queue()
+    commits = make(queue)
+    slips = [Slip(number) for number in range(200)]
+    for slip in slips:
+        commits.add(slip)
+        await asyncio.sleep(0)
+    await commits.drain()
+    assert all(isinstance(slip.outcome, Accepted) for slip in slips)
+
+
+async def test_a_lost_answer_is_asked_for_again_as_a_repeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committer, "RETRY_DELAYS", (0.0, 0.0))
+    queue, slip = Queue(), Slip(1)
+    queue.failures = 2
+    commits = make(queue)
+    commits.add(slip)
+    await commits.drain()
+    assert queue.repeats == [False, True, True]
+    assert isinstance(slip.outcome, Accepted)
+
+
+async def test_when_the_queue_stays_away_everyone_who_waits_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committer, "RETRY_DELAYS", (0.0,))
+    queue, slips = Queue(), [Slip(number) for number in range(1000)]
+    queue.failures = 10**6
+    commits = make(queue)
+    for slip in slips:
+        commits.add(slip)
+    await commits.drain()
+    assert all(isinstance(slip.outcome, QueueUnavailableError) for slip in slips)
+    assert sum(queue.groups) < 1000 * 2
+
+
+async def test_too_many_tickets_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "MOST_WAITING", 10)
+    queue, slips = Queue(), [Slip(number) for number in range(20)]
+    commits = make(queue)
+    for slip in slips:
+        commits.add(slip)
+    assert sum(isinstance(slip.outcome, QueueUnavailableError) for slip in slips) == 10
+    await commits.drain()
+    assert sum(isinstance(slip.outcome, Accepted) for slip in slips) == 10
