@@ -1,6 +1,5 @@
 """What `/metrics` shows: this process, its peers on the same port, and the queues."""
 
-import asyncio
 import threading
 
 from prometheus_client import generate_latest
@@ -27,33 +26,26 @@ _PER_DEPLOYMENT = (
 
 
 class Exposition:
-    """Writes the metrics; with several API processes, those of all of them."""
+    """Writes the metrics of all of inferstack's processes on this machine."""
 
     def __init__(self, tasks: Tasks, settings: Settings) -> None:
         """Args: settings: tell where the other processes are, if there are any."""
         self._tasks = tasks
         self._scraping = threading.Lock()
-        self._peers: Peers | None = None
-        if settings.api_processes > 1:
-            folder = folder_for(settings.inferstack_home)
-            self._peers = Peers(folder, "api", self._own)
+        folder = folder_for(settings.inferstack_home)
+        self._peers = Peers(folder, "api", self._own, ("replica", "worker"))
 
     async def start(self) -> None:
         """Answers the other processes from now on."""
-        if self._peers is not None:
-            await self._peers.start()
+        await self._peers.start()
 
     async def stop(self) -> None:
         """Answers them no more."""
-        if self._peers is not None:
-            await self._peers.stop()
+        await self._peers.stop()
 
     async def text(self) -> bytes:
-        """Every metric in Prometheus' text format."""
-        if self._peers is not None:
-            return await self._peers.gather()
-        # Writing them takes a few milliseconds; requests go on meanwhile.
-        return await asyncio.to_thread(self._own)
+        """Every metric in Prometheus' text format, by process."""
+        return await self._peers.gather()
 
     def _own(self) -> bytes:
         with self._scraping:

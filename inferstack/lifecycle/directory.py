@@ -91,6 +91,10 @@ class Directory:
         chosen = routing.resolve(deployments, model or self._settings.default_model, version)
         return self._targets[chosen.name]
 
+    def named(self, name: str) -> Target | None:
+        """The target of a deployment, None if it is unknown."""
+        return self._targets.get(name)
+
     def candidates(self, task_id: str) -> list[Target]:
         """The few deployments that a task id may belong to."""
         hint = task_id_hint(task_id)

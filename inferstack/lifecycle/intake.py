@@ -12,6 +12,7 @@ from inferstack.lifecycle.directory import Directory, Target
 from inferstack.lifecycle.refusals import refuse_if_late, refuse_large_metadata
 from inferstack.lifecycle.types import MAX_METADATA, Caller, Submission
 from inferstack.queue.codec import encode
+from inferstack.queue.key_routes import KeyRoutes
 from inferstack.queue.task_queue import Submit
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import TaskSpec, new_task_id
@@ -23,8 +24,11 @@ CHECKERS = 2
 class Intake:
     """Checks submissions and makes task specs of them."""
 
-    def __init__(self, directory: Directory, store: ObjectStore, settings: Settings) -> None:
+    def __init__(
+        self, directory: Directory, keys: KeyRoutes, store: ObjectStore, settings: Settings
+    ) -> None:
         """Starts no thread; the first long input does."""
+        self._keys = keys
         self._directory = directory
         self._store = store
         self._settings = settings
@@ -61,6 +65,8 @@ class Intake:
             DeadlineUnreachableError: it would be late, and asks to be refused then.
         """
         target = self._directory.resolve(submission.model, submission.model_version)
+        if key is not None:
+            target = await self._holder(caller.tenant, key, target)
         deployment, admission, data = target.deployment, target.admission, submission.data
         if admission.slow(data, inputs):
             cost = await self._check(admission, data)
@@ -91,6 +97,11 @@ class Intake:
             encoded = encode(spec)
         fingerprint = _fingerprint(submission) if key else ""
         return target, Submit(spec, encoded, fingerprint, watch=watch)
+
+    async def _holder(self, tenant: str, key: str, target: Target) -> Target:
+        """The deployment that has an idempotency key; by now another version may be the newest."""
+        name = await self._keys.route(tenant, key, target.deployment.name)
+        return self._directory.named(name) or target
 
     async def _check(self, admission: Admission, data: dict[str, Any]) -> float:
         """Checks where it holds nobody up: the tokenizer lets the event loop run meanwhile."""

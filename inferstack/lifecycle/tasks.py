@@ -18,6 +18,7 @@ from inferstack.lifecycle.waits import Waits
 from inferstack.queue.codec import News, news_of
 from inferstack.queue.completions import CompletionChannel
 from inferstack.queue.connection import Redis, connect
+from inferstack.queue.key_routes import KeyRoutes
 from inferstack.queue.statistics import QueueStatistics
 from inferstack.queue.task_queue import Accepted, Enqueued
 from inferstack.storage.history import History, HistoryFilter, HistoryPage
@@ -40,7 +41,8 @@ class Tasks:
         self._channel = CompletionChannel(self._listening, self._sweep)
         self._directory = Directory(redis, self._channel.name, settings)
         self._waits = Waits()
-        self._intake = Intake(self._directory, store, settings)
+        keys = KeyRoutes(redis, settings.idempotency_ttl)
+        self._intake = Intake(self._directory, keys, store, settings)
 
     async def start(self) -> None:
         """Connects; returns once completions arrive and the deployments are known.
@@ -127,10 +129,11 @@ class Tasks:
     ) -> Sequence[BatchAnswer]:
         """Submits many; each answer is a receipt or the error of that one.
 
-        An idempotency key covers the whole batch: item `i` is submitted under `key:i`.
+        An idempotency key covers the whole batch: item `i` is submitted under the key and
+        `i`, parted by a character that no key of a caller holds.
         """
         count = len(submissions)
-        keys = [idempotency_key and f"{idempotency_key}:{i}" for i in range(count)]
+        keys = [idempotency_key and f"{idempotency_key}\x1f{i}" for i in range(count)]
         answers = await asyncio.gather(
             *(
                 self._submit(caller, submission, key, trace, inputs=count)

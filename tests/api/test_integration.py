@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -184,8 +185,7 @@ async def test_health_models_and_metrics_tell_of_the_real_services(
     }
     models = (await client.get("/api/models")).json()["models"]
     assert [(m["model"], m["state"]) for m in models] == [("echo", "ready")]
-    assert (
-        'inferstack_deployment_ready{model="echo",version="1"} 1.0'
-        in (await client.get("/metrics")).text
-    )
+    text = (await client.get("/metrics")).text
+    ready = r'inferstack_deployment_ready\{process="api-\d+",model="echo",version="1"\} 1\.0'
+    assert re.search(ready, text)
     assert (await client.get(URL)).json() == {"tasks": [], "next_cursor": None}

@@ -1,7 +1,8 @@
 """Reading, listing, batches, cancelling, and what lies beside the routes."""
 
-from typing import Any
+from typing import re
 
+import Any
 import httpx
 import pytest
 
@@ -166,9 +167,12 @@ async def test_metrics_show_requests_and_queues(client: httpx.AsyncClient) -> No
     answer = await client.get("/metrics")
     assert answer.status_code == 200
     text = answer.text
-    assert 'inferstack_queue_waiting{model="echo",priority="normal",version="1"} 2.0' in text
-    labels = 'method="POST",route="/api/inference",status="202"'
-    assert f"inferstack_http_request_seconds_count{{{labels}}}" in text
+    waiting = (
+        r'inferstack_queue_waiting\{process="api-\d+",model="echo",priority="normal",version="1"\}'
+    )
+    assert re.search(waiting + r" 2\.0", text)
+    labels = r'process="api-\d+",method="POST",route="/api/inference",status="202"'
+    assert re.search(rf"inferstack_http_request_seconds_count\{{{labels}\}}", text)
     assert 'route="unmatched",status="404"' in text
     listed = await client.get(f"{URL}/{new_task_id('echo:1')}")
     assert listed.status_code == 404

@@ -18,6 +18,7 @@ from inferstack.errors import (
     TenantQueueFullError,
 )
 from inferstack.lifecycle.types import MAX_METADATA, Caller, Receipt, Submission
+from inferstack.queue.registry import Registry
 from inferstack.storage.history import HistoryFilter
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
 from tests.lifecycle.conftest import ECHO, House
@@ -436,3 +437,28 @@ async def test_a_sweep_reads_many_tasks_at_once(
         house.tasks._channel.listen(task_id, lambda news: heard.append(news.task_id))
     await house.tasks._sweep(ids)
     assert (heard, scripts) == (ids, ["load"])
+
+
+async def test_a_key_finds_its_task_again_after_a_new_version_came(house: House) -> None:
+    first = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    newer = msgspec.structs.replace(ECHO, version=2)
+    await Registry(house.redis).put(newer)
+    await house.tasks.refresh()
+    assert (await house.tasks.submit(ANN, hello())).spec.model_version == 2
+    again = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert (again.task_id, again.existing) == (first.task_id, True)
+
+
+async def test_a_key_used_for_another_model_is_another_body(house: House) -> None:
+    await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    await Registry(house.redis).put(msgspec.structs.replace(ECHO, model="other"))
+    await house.tasks.refresh()
+    with pytest.raises(IdempotencyMismatchError):
+        await house.tasks.submit(ANN, hello(model="other"), idempotency_key="k")
+
+
+async def test_tenants_and_keys_with_colons_do_not_meet(house: House) -> None:
+    first = await house.tasks.submit(Caller("a", "a"), hello(), idempotency_key="b:c")
+    second = await house.tasks.submit(Caller("a:b", "x"), hello(), idempotency_key="c")
+    assert first.task_id != second.task_id
+    assert not second.existing
