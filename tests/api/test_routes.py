@@ -1,8 +1,8 @@
 """Reading, listing, batches, cancelling, and what lies beside the routes."""
 
-from typing import re
+import re
+from typing import Any
 
-import Any
 import httpx
 import pytest
 
@@ -167,11 +167,10 @@ async def test_metrics_show_requests_and_queues(client: httpx.AsyncClient) -> No
     answer = await client.get("/metrics")
     assert answer.status_code == 200
     text = answer.text
-    waiting = (
-        r'inferstack_queue_waiting\{process="api-\d+",model="echo",priority="normal",version="1"\}'
-    )
-    assert re.search(waiting + r" 2\.0", text)
-    labels = r'process="api-\d+",method="POST",route="/api/inference",status="202"'
+    process = r'process="api-\d+"'
+    labels = rf'{process},model="echo",priority="normal",version="1"'
+    assert re.search(rf"inferstack_queue_waiting\{{{labels}\}} 2\.0", text)
+    labels = rf'{process},method="POST",route="/api/inference",status="202"'
     assert re.search(rf"inferstack_http_request_seconds_count\{{{labels}\}}", text)
     assert 'route="unmatched",status="404"' in text
     listed = await client.get(f"{URL}/{new_task_id('echo:1')}")
