@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from inferstack.config import Settings
+from inferstack.deployment import Deployment
 from inferstack.engines.admission import Admission
 from inferstack.lifecycle import payloads
 from inferstack.lifecycle.directory import Directory, Target
@@ -67,28 +68,14 @@ class Intake:
         target = self._directory.resolve(submission.model, submission.model_version)
         if key is not None:
             target = await self._holder(caller.tenant, key, target)
-        deployment, admission, data = target.deployment, target.admission, submission.data
+        admission, data = target.admission, submission.data
         if admission.slow(data, inputs):
             cost = await self._check(admission, data)
         else:
             cost = admission.check(data)
         if submission.reject_if_late:
             refuse_if_late(target, submission)
-        spec = TaskSpec(
-            task_id=new_task_id(deployment.name),
-            model=deployment.model,
-            model_version=deployment.version,
-            tenant=caller.tenant,
-            data=data,
-            priority=submission.priority,
-            timeout=submission.timeout,
-            cost=cost,
-            user=caller.user,
-            webhook=submission.webhook,
-            metadata=submission.metadata,
-            idempotency_key=key,
-            trace=trace,
-        )
+        spec = _spec(target.deployment, caller, submission, cost, key, trace)
         encoded = encode(spec)
         if submission.metadata is not None and len(encoded) > MAX_METADATA:
             refuse_large_metadata(submission)
@@ -107,6 +94,31 @@ class Intake:
         """Checks where it holds nobody up: the tokenizer lets the event loop run meanwhile."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._checkers, admission.check, data)
+
+
+def _spec(
+    deployment: Deployment,
+    caller: Caller,
+    submission: Submission,
+    cost: float,
+    key: str | None,
+    trace: str | None,
+) -> TaskSpec:
+    return TaskSpec(
+        task_id=new_task_id(deployment.name),
+        model=deployment.model,
+        model_version=deployment.version,
+        tenant=caller.tenant,
+        data=submission.data,
+        priority=submission.priority,
+        timeout=submission.timeout,
+        cost=cost,
+        user=caller.user,
+        webhook=submission.webhook,
+        metadata=submission.metadata,
+        idempotency_key=key,
+        trace=trace,
+    )
 
 
 def _fingerprint(submission: Submission) -> str:

@@ -38,7 +38,8 @@ async def test_a_broken_tokenizer_leaves_schema_checks_and_all_other_models(
         await Registry(house.redis).put(deployment)
     for _ in range(3):
         await house.tasks.refresh()
-    await house.tasks.submit(ANN, hello(model="other"))
+    receipt = await house.tasks.submit(ANN, hello(model="other"))
+    assert receipt.spec.model == "other"
     await house.tasks.submit(ANN, hello(model="text"))
     with pytest.raises(InvalidInputError):
         await house.tasks.submit(ANN, hello(model="text", data={}))
@@ -86,4 +87,5 @@ async def test_a_folder_that_cannot_be_read_does_not_stop_the_start(
     monkeypatch.setattr(directory, "scan", forbidden)
     await Registry(house.redis).put(msgspec.structs.replace(ECHO, model="other"))
     await house.tasks.refresh()
-    await house.tasks.submit(ANN, hello(model="other"))
+    receipt = await house.tasks.submit(ANN, hello(model="other"))
+    assert receipt.spec.model == "other"

@@ -83,6 +83,7 @@ async def test_a_sweep_that_fails_is_done_again(ear: Ear) -> None:
     async with asyncio.timeout(10):
         while len(ear.swept) < 3:
             await asyncio.sleep(0.01)
+    assert not ear.sweep_errors, "both mistakes were met before a sweep came through"
 
 
 async def test_a_wrong_password_ends_the_start(clean_redis_url: str) -> None:

@@ -102,8 +102,8 @@ function Finish:flush()
   end
 end
 
--- Deletes archived tasks after their time. A TTL on each would cost four times as much: Redis
--- expires keys one by one, and writes a deletion of each into the append-only file.
+-- Deletes archived tasks after their time. With a TTL on each, Redis would expire them one by
+-- one and write a deletion of each into the append-only file: docs/decisions/0017.
 local function forget(keep_ms, batches)
   local oldest = clock() - keep_ms
   for _ = 1, batches do

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Moves what time moves: expires, promotes due retries, takes back leases that ran out,
--- forgets replicas that fell silent and tasks that were archived long ago. Bounded work; run by every replica and the recorder.
+-- forgets replicas that fell silent and tasks that were archived long ago. Bounded work; run by
+-- every replica and the recorder.
 -- ARGV: limit, max_crashes, error as JSON for a task that took too many replicas down,
 --       archived_ms
 -- Returns {expired, promoted, reaped, crashed}.
