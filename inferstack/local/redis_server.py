@@ -84,6 +84,8 @@ def _configuration(folder: Path, port: int, password: str) -> str:
             "auto-aof-rewrite-min-size 256mb",
             # A task's hash stays one allocation instead of becoming a table.
             "hash-max-listpack-value 1024",
+            # A few dozen tasks in a list would be compared one by one, their scores as text.
+            "zset-max-listpack-entries 0",
             "latency-tracking no",
             f"maxmemory {memory}",
             "tcp-keepalive 60",

@@ -1,15 +1,14 @@
 """How tasks look inside Redis.
 
-Fields of the hash `t:<id>`:
-
-    st state · v state version · spec TaskSpec as JSON · ln lane · tn tenant · tag fair-queueing tag
-    a attempt (fence) · rl claims that charge no attempt · fl failures · cr crashes
-    at, sa, ca created, started, completed (ms) · w replica · api processes to tell
-    ex Execution as JSON · err TaskError as JSON · res result as JSON · ref its object-store key
+The hash `t:<id>` holds a packed `Record` in `s`, and JSON: in `spec` the TaskSpec, and once
+they are known in `ex` the Execution, in `err` the TaskError of the latest failure, in `res` the
+result, or in `ref` its key in the object store.
 """
 
+import struct
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,11 +21,30 @@ class StoredSpec(TaskSpec, frozen=True, kw_only=True, omit_defaults=True):
     data: msgspec.Raw = None  # type: ignore[assignment]  # None as in TaskSpec: it lies elsewhere
 
 
+class Record(NamedTuple):
+    """What changes during a task's life; see `common.lua`. Times in ms, 0 before they come."""
+
+    version: int
+    attempt: int
+    uncharged: int
+    failures: int
+    crashes: int
+    tag: int
+    created: int
+    started: int
+    completed: int
+    state: TaskState
+    lane: str
+    tenant: str
+    worker: str
+    apis: str
+
+
+_numbers = struct.Struct("<9d")
 _spec = msgspec.json.Decoder(TaskSpec)
 _stored_spec = msgspec.json.Decoder(StoredSpec)
 _execution = msgspec.json.Decoder(Execution)
 _error = msgspec.json.Decoder(TaskError)
-_news = msgspec.msgpack.Decoder(list[list[Any]])
 
 STATES = {state.value.encode(): state for state in TaskState}
 
@@ -35,13 +53,42 @@ pack = msgspec.msgpack.Encoder().encode
 decode_spec = _spec.decode
 
 
-def seconds(millis: Any) -> float | None:
+def seconds(millis: int) -> float | None:
     """Milliseconds as Redis holds them, as seconds; None for a time that has not come."""
-    return int(millis) / 1000 if millis else None
+    return millis / 1000 if millis else None
+
+
+def millis(seconds: float | None) -> int:
+    """The other way round."""
+    return round(seconds * 1000) if seconds else 0
 
 
 Row = Sequence[bytes | None]
 """The fields of a task's hash in the order of `load.lua`."""
+
+
+def decode_record(packed: bytes) -> Record:
+    """A record as `packed` in `common.lua` makes it."""
+    version, attempt, uncharged, failures, crashes, tag, created, started, completed = map(
+        int, _numbers.unpack_from(packed)
+    )
+    state, lane, tenant, worker, apis, _ = packed[_numbers.size :].split(b"\0")
+    return Record(
+        version,
+        attempt,
+        uncharged,
+        failures,
+        crashes,
+        tag,
+        created,
+        started,
+        completed,
+        STATES[state],
+        lane.decode(),
+        tenant.decode(),
+        worker.decode(),
+        apis.decode(),
+    )
 
 
 def decode_task(row: Row) -> Task | None:
@@ -49,19 +96,21 @@ def decode_task(row: Row) -> Task | None:
 
     `spec.data` is a `msgspec.Raw`.
     """
-    state, version, spec, claims, uncharged, crashes, created, started, completed, *rest = row
-    if state is None or spec is None:
+    packed, spec, execution, error, result, ref = row
+    if packed is None or spec is None:
         return None
-    execution, error, result, ref = rest
+    record = decode_record(packed)
+    if record.state is TaskState.COMPLETED:
+        error = None  # of an attempt before the one that succeeded
     return Task(
         spec=_stored_spec.decode(spec),
-        state=STATES[state],
-        attempts=int(claims or 0) - int(uncharged or 0),
-        crashes=int(crashes or 0),
-        version=int(version or 0),
-        created_at=int(created or 0) / 1000,
-        started_at=seconds(started),
-        completed_at=seconds(completed),
+        state=record.state,
+        attempts=record.attempt - record.uncharged,
+        crashes=record.crashes,
+        version=record.version,
+        created_at=record.created / 1000,
+        started_at=seconds(record.started),
+        completed_at=seconds(record.completed),
         execution=_execution.decode(execution) if execution else None,
         error=_error.decode(error) if error else None,
         result=msgspec.Raw(result) if result is not None else None,
@@ -69,19 +118,26 @@ def decode_task(row: Row) -> Task | None:
     )
 
 
-class News(msgspec.Struct, frozen=True):
-    """That a task finished, as `complete` and its like publish it."""
+class News(msgspec.Struct, array_like=True, frozen=True):
+    """That a task finished, as `common.lua` publishes it. Times in ms, or 0."""
 
     task_id: str
     state: TaskState
     attempts: int
     crashes: int
-    started_at: float | None
-    completed_at: float
-    execution: Execution | None
-    error: TaskError | None
-    result: bytes | None
-    result_ref: str | None
+    started: int
+    completed: int
+    execution: str
+    """JSON, or empty; so are the next two."""
+    error: str
+    result: str
+    ref: str
+    """Key of the result in the object store, or empty."""
+
+    @property
+    def completed_at(self) -> float:
+        """Seconds since the epoch."""
+        return self.completed / 1000
 
     def task(self, spec: TaskSpec, created_at: float) -> Task:
         """The finished task.
@@ -96,43 +152,23 @@ class News(msgspec.Struct, frozen=True):
             attempts=self.attempts,
             crashes=self.crashes,
             created_at=created_at,
-            started_at=self.started_at,
+            started_at=seconds(self.started),
             completed_at=self.completed_at,
-            execution=self.execution,
-            error=self.error,
-            result=msgspec.Raw(self.result) if self.result is not None else None,
-            result_ref=self.result_ref,
+            execution=_shared_execution(self.execution) if self.execution else None,
+            error=_error.decode(self.error) if self.error else None,
+            result=msgspec.Raw(self.result) if self.result else None,
+            result_ref=self.ref or None,
         )
 
 
-def decode_news(body: bytes) -> list[News]:
-    """All tasks that one published message tells of; the layout is in `complete.lua`."""
-    return [
-        News(
-            task_id=task_id,
-            state=TaskState(state),
-            attempts=int(attempts),
-            crashes=int(crashes),
-            started_at=seconds(started),
-            completed_at=int(completed) / 1000,
-            execution=_execution.decode(execution) if execution else None,
-            error=_error.decode(error) if error else None,
-            result=result.encode() if result else None,
-            result_ref=ref or None,
-        )
-        for (
-            task_id,
-            state,
-            attempts,
-            crashes,
-            started,
-            completed,
-            execution,
-            error,
-            result,
-            ref,
-        ) in _news.decode(body)
-    ]
+decode_news = msgspec.msgpack.Decoder(list[News]).decode
+"""All tasks that one published message tells of."""
+
+
+@lru_cache(maxsize=256)
+def _shared_execution(text: str) -> Execution:
+    """All tasks of a batch have the same."""
+    return _execution.decode(text)
 
 
 def news_of(task: Task) -> News:
@@ -142,10 +178,10 @@ def news_of(task: Task) -> News:
         state=task.state,
         attempts=task.attempts,
         crashes=task.crashes,
-        started_at=task.started_at,
-        completed_at=task.completed_at or task.created_at,
-        execution=task.execution,
-        error=task.error,
-        result=bytes(task.result) if task.result is not None else None,
-        result_ref=task.result_ref,
+        started=millis(task.started_at),
+        completed=millis(task.completed_at),
+        execution=encode(task.execution).decode() if task.execution else "",
+        error=encode(task.error).decode() if task.error else "",
+        result=bytes(task.result).decode() if task.result is not None else "",
+        ref=task.result_ref or "",
     )

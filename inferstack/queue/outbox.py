@@ -16,7 +16,7 @@ from inferstack.config import Settings
 from inferstack.queue import scripts
 from inferstack.queue.codec import pack
 from inferstack.queue.connection import translated
-from inferstack.queue.task_queue import TaskQueue, prefix
+from inferstack.queue.task_queue import TaskQueue, flat, prefix
 from inferstack.task import Task
 
 CHUNK = 1000
@@ -98,7 +98,7 @@ class Outbox:
     async def _archive(
         self, deployment: str, entries: Sequence[tuple[str, int]], finished: Sequence[str]
     ) -> None:
-        args = (self._keep_ms, pack(entries), pack(finished))
+        args = (self._keep_ms, pack(flat(entries)), pack(finished))
         await scripts.run(self._redis, "archive", prefix(deployment), args)
 
     async def lag(self) -> dict[str, int]:

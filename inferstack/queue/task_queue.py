@@ -1,6 +1,7 @@
 """The queue of one deployment: each method is one script, and takes many tasks."""
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +23,10 @@ MOST = 1000
 
 MOST_READ = 100
 """Tasks read in one call: the recorder reads many, and requests must not wait behind it."""
+
+LONG = 1024
+"""Bytes from which a text is an argument of its own: an argument costs us about a microsecond, and
+Redis about as much to copy so many bytes once more."""
 
 MOST_BYTES = 8 * 1024 * 1024
 """Bytes of results in one call: they are also published, and Redis cuts off an API process
@@ -161,20 +166,20 @@ class TaskQueue:
             repeat: whether an earlier call with the same task ids ended in an error.
         """
         config = self._settings
-        tasks = [
-            (
+        texts = LongTexts(after=7)
+        tasks: list[str | int] = []
+        for spec, encoded, fingerprint, weight, watch in submits:
+            tasks += (
                 spec.task_id,
                 spec.priority,
                 spec.tenant,
-                str(spec.cost / weight),
-                "" if spec.timeout is None else str(int(spec.timeout * 1000)),
+                max(1, round(spec.cost / weight * 1000)),
+                "" if spec.timeout is None else int(spec.timeout * 1000),
                 spec.idempotency_key or "",
                 fingerprint,
-                encoded.decode(),
-                "1" if watch else "0",
+                texts.place(encoded),
+                int(watch),
             )
-            for spec, encoded, fingerprint, weight, watch in submits
-        ]
         now, *rows = await self._run(
             "enqueue",
             api,
@@ -184,6 +189,7 @@ class TaskQueue:
             int(config.idempotency_ttl * 1000),
             int(repeat),
             pack(tasks),
+            *texts,
         )
         created_at = now / 1000
         return [
@@ -202,44 +208,38 @@ class TaskQueue:
     async def extend(self, held: Sequence[tuple[str, int]]) -> set[str]:
         """Prolongs leases; returns the ids of tasks that are no longer the caller's."""
         lost: set[str] = set()
-        for some in slices(_strings(held)):
-            answer = await self._run("extend", self._lease_ms, pack(some))
+        for some in slices(held):
+            answer = await self._run("extend", self._lease_ms, pack(flat(some)))
             lost |= {task_id.decode() for task_id in answer}
         return lost
 
     async def complete(self, completions: Sequence[Completion]) -> list[str]:
         """Stores results. Safe to repeat. Returns `ok`, `again` or `stale` for each."""
-        tasks = [
-            (task_id, str(attempt), result.decode(), ref, execution.decode())
-            for task_id, attempt, result, ref, execution in completions
-        ]
         statuses: list[str] = []
-        for some in slices(tasks, size=lambda task: len(task[2])):
-            statuses += [status.decode() for status in await self._run("complete", pack(some))]
+        for some in slices(completions, size=lambda completion: len(completion.result)):
+            texts = LongTexts(after=1)
+            tasks: list[str | int] = []
+            for task_id, attempt, result, ref, execution in some:
+                tasks += (task_id, attempt, texts.place(result), ref, execution.decode())
+            answer = await self._run("complete", pack(tasks), *texts)
+            statuses += [status.decode() for status in answer]
         return statuses
 
     async def fail(self, failures: Sequence[Failure]) -> list[str]:
         """Ends failed attempts. Returns `retry`, `failed` or `stale` for each."""
-        tasks = [
-            (
-                task_id,
-                str(attempt),
-                how,
-                str(int(delay * 1000)),
-                error.decode(),
-                execution.decode(),
-            )
-            for task_id, attempt, how, delay, error, execution in failures
-        ]
         statuses: list[str] = []
-        for some in slices(tasks):
-            answer = await self._run("fail", self._settings.max_attempts, pack(some))
+        for some in slices(failures):
+            tasks = [
+                (task_id, attempt, how, int(delay * 1000), error.decode(), execution.decode())
+                for task_id, attempt, how, delay, error, execution in some
+            ]
+            answer = await self._run("fail", self._settings.max_attempts, pack(flat(tasks)))
             statuses += [status.decode() for status in answer]
         return statuses
 
     async def release(self, held: Sequence[tuple[str, int]]) -> int:
         """Gives tasks back with no attempt charged; returns how many were still held."""
-        return sum([int(await self._run("release", pack(some))) for some in slices(_strings(held))])
+        return sum([int(await self._run("release", pack(flat(some)))) for some in slices(held)])
 
     async def cancel(self, task_id: str) -> TaskState | None:
         """Cancels unless finished; returns the state it is in now, None if unknown."""
@@ -301,5 +301,22 @@ def slices(
         yield items[start:]
 
 
-def _strings(held: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
-    return [(task_id, str(attempt)) for task_id, attempt in held]
+def flat(rows: Iterable[Iterable[Any]]) -> list[Any]:
+    """Rows one after the other, as the scripts take them."""
+    return list(itertools.chain.from_iterable(rows))
+
+
+class LongTexts(list[bytes]):
+    """Texts that are arguments of their own; see `text` in `common.lua`."""
+
+    def __init__(self, after: int) -> None:
+        """Args: after: arguments in front of the first of them."""
+        super().__init__()
+        self._before = after
+
+    def place(self, text: bytes) -> str | int:
+        """What stands among the packed tasks: a short text itself, the number of a long one."""
+        if len(text) < LONG:
+            return text.decode()
+        self.append(text)
+        return self._before + len(self)

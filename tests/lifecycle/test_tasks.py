@@ -18,6 +18,7 @@ from inferstack.errors import (
     TenantQueueFullError,
 )
 from inferstack.lifecycle.types import MAX_METADATA, Caller, Receipt, Submission
+from inferstack.queue.codec import decode_record
 from inferstack.queue.registry import Registry
 from inferstack.storage.history import HistoryFilter
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
@@ -72,7 +73,8 @@ async def test_a_wait_that_ends_first_gives_a_receipt_and_the_task_lives_on(hous
 async def test_several_callers_can_wait_for_one_task(house: House) -> None:
     receipt = await house.tasks.submit(ANN, hello())
     waits = [asyncio.create_task(house.tasks.get(ANN, receipt.task_id, 10.0)) for _ in range(3)]
-    while not await house.redis.hget(f"is:{{{ECHO.name}}}:t:{receipt.task_id}", "api"):
+    key = f"is:{{{ECHO.name}}}:t:{receipt.task_id}"
+    while not decode_record(bytes(await house.redis.hget(key, "s"))).apis:
         await asyncio.sleep(0.01)
     await house.work()
     assert {task.state for task in await asyncio.gather(*waits)} == {TaskState.COMPLETED}

@@ -74,7 +74,7 @@ class ModelQueue:
             return "tenant-full", task_id, 0
         if key:
             self.keys[tenant, key] = task_id, body
-        tag = max(self.virtual[lane], self.tags.get((lane, tenant), 0.0)) + cost
+        tag = max(self.virtual[lane], self.tags.get((lane, tenant), 0.0)) + 1000 * cost
         self.tags[lane, tenant] = tag
         higher = LANES[: LANES.index(lane) + 1]
         ahead = sum(len(self.waiting(each)) for each in higher)

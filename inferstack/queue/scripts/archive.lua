@@ -3,8 +3,11 @@
 -- ARGV: keep_ms, entries (each: id, how many changes it tells of), ids of finished tasks
 -- Returns how many changes were forgotten; an entry that is gone already counts none.
 local forgotten = 0
-for _, entry in ipairs(cmsgpack.unpack(ARGV[2])) do
-  if redis.call('XDEL', P .. 'out', entry[1]) == 1 then forgotten = forgotten + entry[2] end
+local entries = cmsgpack.unpack(ARGV[2])
+for first = 1, #entries, 2 do
+  if redis.call('XDEL', P .. 'out', entries[first]) == 1 then
+    forgotten = forgotten + entries[first + 1]
+  end
 end
 if forgotten > 0 then redis.call('HINCRBY', P .. 'meta', 'outbox', -forgotten) end
 local finished = cmsgpack.unpack(ARGV[3])

@@ -6,7 +6,7 @@
 local count = waiting()
 if count == 0 then return {} end
 local now = clock()
-local until_ms = now + ARGV[3]
+local until_ms = digits(now + ARGV[3])
 -- One replica takes its share and no more, or the others would idle.
 local share = math.ceil(count / math.max(1, redis.call('ZCARD', P .. 'live')))
 local limit = math.min(tonumber(ARGV[2]), share, MOST)
@@ -23,13 +23,15 @@ for _, lane in ipairs(order) do
     meta[#meta + 1] = popped[#popped]
     for j = 1, #popped, 2 do
       local id = popped[j]
-      local row = redis.call('HMGET', task(id), 'st', 'a', 'cr', 'at', 'spec', 'v')
-      if row[1] == 'queued' then
-        local attempt = (row[2] or 0) + 1
-        redis.call('HSET', task(id), 'st', 'running', 'a', attempt, 'w', ARGV[1], 'sa', now, 'v', row[6] + 1)
+      local found = redis.call('HMGET', task(id), 's', 'spec')
+      local row = unpacked(found[1])
+      if row and row[STATE] == 'queued' then
+        row[STATE], row[VERSION], row[ATTEMPT] = 'running', row[VERSION] + 1, row[ATTEMPT] + 1
+        row[WORKER], row[STARTED] = ARGV[1], now
+        write(id, row)
         leases[#leases + 1] = until_ms
         leases[#leases + 1] = id
-        claimed[#claimed + 1] = {id, attempt, tonumber(row[3] or 0), tonumber(row[4]), row[5]}
+        claimed[#claimed + 1] = {id, row[ATTEMPT], row[CRASHES], row[CREATED], found[2]}
       end
     end
   end

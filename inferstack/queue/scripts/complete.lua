@@ -1,21 +1,18 @@
 #!lua flags=allow-oom
 -- Gives tasks their results, if the replica still holds them.
--- ARGV: tasks; each: id, attempt, result ('' if it lies in the object store), its key there
---       ('' if inline), execution as JSON
+-- ARGV: tasks; each: id, attempt, result as `text` ('' if it lies in the object store), its key
+--       there ('' if inline), execution as JSON
 -- Returns a status for each: ok, again (this very completion happened before) or stale.
-local now = clock()
-local finish, reply = finishing(), {}
-for _, done in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local id, attempt, result, ref, execution = unpack(done)
-  local row = redis.call('HMGET', task(id), 'st', 'a', 'v', 'tn', 'api', 'sa', 'rl', 'cr')
-  if row[2] == attempt and row[1] == 'running' then
-    local fields = {'ca', now, 'ex', execution}
-    fields[5] = ref == '' and 'res' or 'ref'
-    fields[6] = ref == '' and result or ref
-    finish:add(id, 'completed', row[3] + 1, row[4], row[5], fields,
-      {id, 'completed', attempt - (row[7] or 0), row[8] or 0, row[6], now, execution, '', result, ref})
+local WIDTH = 5
+local finish, reply = finishing(clock()), {}
+local tasks = cmsgpack.unpack(ARGV[1])
+for first = 1, #tasks, WIDTH do
+  local id, attempt, result, ref, execution = unpack(tasks, first, first + WIDTH - 1)
+  local row = read(id)
+  if runs(row, attempt) then
+    finish:add(id, row, 'completed', execution, '', text(result), ref)
     reply[#reply + 1] = 'ok'
-  elseif row[2] == attempt and row[1] == 'completed' then
+  elseif row and row[STATE] == 'completed' and row[ATTEMPT] == attempt then
     reply[#reply + 1] = 'again'
   else
     reply[#reply + 1] = 'stale'

@@ -3,18 +3,19 @@
 -- Refused by Redis itself when it is out of memory.
 -- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, repeat ('1': this call may
 --       have happened before; ids are random, so no first call can meet its own), tasks; each:
---       id, lane, tenant, cost / weight, timeout_ms ('' never expires),
---       idempotency key ('' for none), fingerprint, spec, watch ('1': tell api when done)
+--       id, lane, tenant, cost / weight in thousandths, timeout_ms ('' never expires),
+--       idempotency key ('' for none), fingerprint, spec as `text`, watch (1: tell api when done)
 -- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full or
 -- outbox-full; ahead: how many tasks are served before it; id: the task that holds the key.
 local now = clock()
+local WIDTH = 9
 local api, max_queue, max_tenant, max_outbox = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local depth = {}
 for _, lane in ipairs(LANES) do depth[lane] = redis.call('ZCARD', P .. 'w:' .. lane) end
 local total = depth.high + depth.normal + depth.low
 local clogged = tonumber(redis.call('HGET', P .. 'meta', 'outbox') or 0) >= max_outbox
 
-local unfinished, added, tags, virtual = {}, {}, {}, {}
+local counts, added, tags, virtual = {}, {}, {}, {}
 local queue, deadlines, changed, reply = {}, {}, {}, {now}
 
 -- The length keeps tenant 'a' with key 'b:c' apart from tenant 'a:b' with key 'c'.
@@ -34,11 +35,11 @@ local function refuse(id, tenant, key, fingerprint)
   end
   if clogged then return 'outbox-full', id end
   if total >= max_queue then return 'full', id end
-  if not unfinished[tenant] then
-    unfinished[tenant] = tonumber(redis.call('HGET', P .. 'tenants', tenant) or 0)
+  if not counts[tenant] then
+    counts[tenant] = tonumber(redis.call('HGET', P .. 'tenants', tenant) or 0)
     added[tenant] = 0
   end
-  if unfinished[tenant] + added[tenant] >= max_tenant then return 'tenant-full', id end
+  if counts[tenant] + added[tenant] >= max_tenant then return 'tenant-full', id end
 end
 
 -- Self-clocked fair queueing: tag = max(virtual time of the lane, tenant's last tag) + cost.
@@ -49,11 +50,20 @@ local function stamp(lane, tenant, cost)
   end
   local last = tags[slot] or tonumber(redis.call('HGET', P .. 'tags', slot) or 0)
   tags[slot] = math.max(virtual[lane], last) + cost
-  return string.format('%.17g', tags[slot])
+  return tags[slot]
 end
 
-for _, row in ipairs(cmsgpack.unpack(ARGV[7])) do
-  local id, lane, tenant, cost, timeout, key, fingerprint, spec, watched = unpack(row)
+-- Most tasks of a call have the same timeout.
+local expiries = {}
+local function expiry(timeout)
+  expiries[timeout] = expiries[timeout] or digits(now + timeout)
+  return expiries[timeout]
+end
+
+local tasks = cmsgpack.unpack(ARGV[7])
+for first = 1, #tasks, WIDTH do
+  local id, lane, tenant, cost, timeout, key, fingerprint, spec, watched =
+    unpack(tasks, first, first + WIDTH - 1)
   local status, holder = refuse(id, tenant, key, fingerprint)
   local ahead = 0
   if not status then
@@ -61,12 +71,12 @@ for _, row in ipairs(cmsgpack.unpack(ARGV[7])) do
     if key ~= '' then
       redis.call('SET', holder_of(tenant, key), id .. ' ' .. fingerprint, 'PX', ARGV[5])
     end
-    local tag = stamp(lane, tenant, tonumber(cost))
-    local watch = watched == '1' and api or ''
-    redis.call('HSET', task(id), 'st', 'queued', 'v', 1, 'ln', lane, 'tn', tenant, 'tag', tag,
-      'at', now, 'spec', spec, 'api', watch)
+    local tag = stamp(lane, tenant, cost)
+    local watch = watched == 1 and api or ''
+    local row = {1, 0, 0, 0, 0, tag, now, 0, 0, 'queued', lane, tenant, '', watch}
+    redis.call('HSET', task(id), 's', packed(row), 'spec', text(spec))
     if timeout ~= '' then
-      deadlines[#deadlines + 1] = now + timeout
+      deadlines[#deadlines + 1] = expiry(timeout)
       deadlines[#deadlines + 1] = id
     end
     local list = queue[lane]
@@ -74,10 +84,10 @@ for _, row in ipairs(cmsgpack.unpack(ARGV[7])) do
       list = {}
       queue[lane] = list
     end
-    list[#list + 1] = tag
+    list[#list + 1] = digits(tag)
     list[#list + 1] = id
     changed[#changed + 1] = id
-    changed[#changed + 1] = 1
+    changed[#changed + 1] = '1'
     added[tenant] = added[tenant] + 1
     ahead = depth.high
     if lane ~= 'high' then ahead = ahead + depth.normal end
@@ -97,7 +107,7 @@ if #changed > 0 then
   local flat = {}
   for slot, tag in pairs(tags) do
     flat[#flat + 1] = slot
-    flat[#flat + 1] = string.format('%.17g', tag)
+    flat[#flat + 1] = digits(tag)
   end
   redis.call('HSET', P .. 'tags', unpack(flat))
   record(changed)

@@ -2,12 +2,12 @@
 -- Prolongs leases of tasks that a replica still works on.
 -- ARGV: lease_ms, tasks; each: id, attempt
 -- Returns the ids to abandon: the replica no longer holds them.
-local until_ms = clock() + ARGV[1]
+local until_ms = digits(clock() + ARGV[1])
 local leases, lost = {}, {}
-for _, held in ipairs(cmsgpack.unpack(ARGV[2])) do
-  local id, attempt = held[1], held[2]
-  local row = redis.call('HMGET', task(id), 'st', 'a')
-  if row[1] == 'running' and row[2] == attempt then
+local held = cmsgpack.unpack(ARGV[2])
+for first = 1, #held, 2 do
+  local id, attempt = held[first], held[first + 1]
+  if runs(read(id), attempt) then
     leases[#leases + 1] = until_ms
     leases[#leases + 1] = id
   else

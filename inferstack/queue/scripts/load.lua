@@ -4,6 +4,6 @@
 -- Returns for each the fields that codec.decode_task takes, in that order.
 local rows = {}
 for i, id in ipairs(cmsgpack.unpack(ARGV[1])) do
-  rows[i] = redis.call('HMGET', task(id), 'st', 'v', 'spec', 'a', 'rl', 'cr', 'at', 'sa', 'ca', 'ex', 'err', 'res', 'ref')
+  rows[i] = redis.call('HMGET', task(id), 's', 'spec', 'ex', 'err', 'res', 'ref')
 end
 return rows

@@ -3,14 +3,14 @@
 -- ARGV: tasks; each: id, attempt
 -- Returns how many went back.
 local back = 0
-for _, held in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local id, attempt = held[1], held[2]
-  local row = redis.call('HMGET', task(id), 'st', 'a', 'ln', 'tag', 'v')
-  if row[1] == 'running' and row[2] == attempt then
-    redis.call('HSET', task(id), 'st', 'queued', 'v', row[5] + 1)
-    redis.call('HINCRBY', task(id), 'rl', 1)
+local held = cmsgpack.unpack(ARGV[1])
+for first = 1, #held, 2 do
+  local id, attempt = held[first], held[first + 1]
+  local row = read(id)
+  if runs(row, attempt) then
+    row[UNCHARGED] = row[UNCHARGED] + 1
+    requeue(id, row)
     redis.call('ZREM', P .. 'lease', id)
-    redis.call('ZADD', P .. 'w:' .. row[3], row[4], id)
     back = back + 1
   end
 end

@@ -6,7 +6,7 @@
 --       archived_ms
 -- Returns {expired, promoted, reaped, crashed}.
 local now, limit, max_crashes = clock(), ARGV[1], tonumber(ARGV[2])
-local finish, woken = finishing(), 0
+local finish, woken = finishing(now), 0
 local expired, promoted, reaped, crashed = 0, 0, 0, 0
 
 local function due(index)
@@ -14,24 +14,22 @@ local function due(index)
 end
 
 for _, id in ipairs(due('deadline')) do
-  local row = redis.call('HMGET', task(id), 'st', 'a', 'v', 'tn', 'api', 'sa', 'rl', 'cr', 'ln')
-  if row[1] == 'queued' or row[1] == 'running' then
-    unqueue(id, row[9])
-    finish:add(id, 'expired', row[3] + 1, row[4], row[5], {'ca', now},
-      {id, 'expired', (row[2] or 0) - (row[7] or 0), row[8] or 0, row[6] or '', now, '', '', '', ''})
+  local row = read(id)
+  if pending(row) then
+    finish:abandon(id, row, 'expired')
     expired = expired + 1
   else
     redis.call('ZREM', P .. 'deadline', id)
   end
 end
 finish:flush()
-finish = finishing()
+finish = finishing(now)
 
 for _, id in ipairs(due('delay')) do
   redis.call('ZREM', P .. 'delay', id)
-  local row = redis.call('HMGET', task(id), 'st', 'ln', 'tag')
-  if row[1] == 'queued' then
-    redis.call('ZADD', P .. 'w:' .. row[2], row[3], id)
+  local row = read(id)
+  if row and row[STATE] == 'queued' then
+    wait(id, row)
     promoted = promoted + 1
   end
 end
@@ -46,21 +44,20 @@ end
 
 for _, id in ipairs(late and {} or due('lease')) do
   redis.call('ZREM', P .. 'lease', id)
-  local row = redis.call('HMGET', task(id), 'st', 'a', 'v', 'tn', 'api', 'sa', 'rl', 'cr', 'ln', 'tag', 'w')
-  if row[1] == 'running' then
-    local batch = redis.call('GET', P .. 'run:' .. row[11]) or ''
+  local row = read(id)
+  if row and row[STATE] == 'running' then
+    local batch = redis.call('GET', P .. 'run:' .. row[WORKER]) or ''
     -- Only a task whose batch began can have taken the replica down.
-    local began = string.find(' ' .. batch .. ' ', ' ' .. id .. '/' .. row[2] .. ' ', 1, true)
-    local crashes = tonumber(row[8] or 0) + (began and 1 or 0)
+    local note = ' ' .. id .. '/' .. digits(row[ATTEMPT]) .. ' '
+    local began = string.find(' ' .. batch .. ' ', note, 1, true)
+    local count = began and CRASHES or UNCHARGED
+    row[count] = row[count] + 1
     reaped = reaped + 1
-    if began and crashes >= max_crashes then
-      finish:add(id, 'failed', row[3] + 1, row[4], row[5], {'ca', now, 'cr', crashes, 'err', ARGV[3]},
-        {id, 'failed', row[2] - (row[7] or 0), crashes, row[6], now, '', ARGV[3], '', ''})
+    if began and row[CRASHES] >= max_crashes then
+      finish:add(id, row, 'failed', '', ARGV[3], '', '')
       crashed = crashed + 1
     else
-      redis.call('HSET', task(id), 'st', 'queued', 'v', row[3] + 1, 'cr', crashes)
-      if not began then redis.call('HINCRBY', task(id), 'rl', 1) end
-      redis.call('ZADD', P .. 'w:' .. row[9], row[10], id)
+      requeue(id, row)
       woken = woken + 1
     end
   end
