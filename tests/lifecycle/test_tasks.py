@@ -74,7 +74,9 @@ async def test_several_callers_can_wait_for_one_task(house: House) -> None:
     receipt = await house.tasks.submit(ANN, hello())
     waits = [asyncio.create_task(house.tasks.get(ANN, receipt.task_id, 10.0)) for _ in range(3)]
     key = f"is:{{{ECHO.name}}}:t:{receipt.task_id}"
-    while not decode_record((await house.redis.hmget(key, ["s"]))[0]).apis:
+    record: Any = await house.redis.hget(key, "s")
+    while not decode_record(record).apis:
+        record = await house.redis.hget(key, "s")
         await asyncio.sleep(0.01)
     await house.work()
     assert {task.state for task in await asyncio.gather(*waits)} == {TaskState.COMPLETED}
