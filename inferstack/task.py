@@ -159,10 +159,9 @@ def new_task_id(deployment: str) -> str:
     deployments with the same hint. 62 random bits a millisecond remain.
     """
     millis = time.time_ns() // 1_000_000
-    low = (0b10 << 62) | _random.getrandbits(62)
-    head, tail = f"{millis:012x}", f"{low:016x}"
-    hint = deployment_hint(deployment)
-    return f"{head[:8]}-{head[8:]}-7{hint:03x}-{tail[:4]}-{tail[4:]}"
+    high = millis << 16 | 0x7000 | deployment_hint(deployment)
+    digits = f"{high << 64 | 0b10 << 62 | _random.getrandbits(62):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def task_id_hint(task_id: str) -> int | None:

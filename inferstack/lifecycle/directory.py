@@ -60,6 +60,8 @@ class Directory:
         self._api = api
         self._settings = settings
         self._targets: dict[str, Target] = {}
+        self._resolved: dict[tuple[str | None, int | None], Target] = {}
+        """What `resolve` found since the last refresh; holds no name that is not served."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -87,9 +89,12 @@ class Directory:
 
     def resolve(self, model: str | None, version: int | None) -> Target:
         """The target for a request; errors as in `routing.resolve`."""
-        deployments = [target.deployment for target in self._targets.values()]
-        chosen = routing.resolve(deployments, model or self._settings.default_model, version)
-        return self._targets[chosen.name]
+        found = self._resolved.get((model, version))
+        if found is None:
+            deployments = [target.deployment for target in self._targets.values()]
+            chosen = routing.resolve(deployments, model or self._settings.default_model, version)
+            found = self._resolved[model, version] = self._targets[chosen.name]
+        return found
 
     def named(self, name: str) -> Target | None:
         """The target of a deployment, None if it is unknown."""
@@ -110,6 +115,7 @@ class Directory:
         if any(self._changed(d) for d in deployments):
             await self._admit(deployments)
         self._targets = {d.name: self._targets[d.name] for d in deployments}
+        self._resolved.clear()
         for name, statistics in (await sample(self._redis, list(self._targets))).items():
             self._targets[name].statistics = statistics
 
@@ -126,6 +132,7 @@ class Directory:
             target = Target(deployment, queue, self._api, admission)
             known = self._targets.get(deployment.name)
             self._targets[deployment.name] = target
+            self._resolved.clear()
             if known is not None:
                 target.statistics = known.statistics
                 if known.deployment.max_queue == deployment.max_queue:

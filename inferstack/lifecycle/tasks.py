@@ -105,18 +105,19 @@ class Tasks:
         ticket = Ticket(submit, loop, waits=True)
         task_id = submit.spec.task_id
         self._channel.listen(task_id, ticket.finished)
-        timer = self._waits.begin(wait, ticket.timed_out)
+        until = loop.time() + wait
+        waiting = self._waits.begin(wait, ticket.timed_out)
         try:
             news = await self._enqueue(target, ticket)
         finally:
-            self._waits.finish(timer, ticket.timed_out)
+            self._waits.finish(waiting, ticket.timed_out)
             self._channel.forget(task_id, ticket.finished)
         answer = ticket.answer
         if news is not None:
             created_at = answer.created_at if answer else news.completed_at
             return await self._finished(news.task(submit.spec, created_at))
         if answer is not None and answer.status is Enqueued.DUPLICATE:
-            return await self._join(caller, answer.task_id, timer.when() - loop.time())
+            return await self._join(caller, answer.task_id, until - loop.time())
         return await self._receipt(target, ticket)
 
     async def submit_many(
@@ -266,12 +267,12 @@ class Tasks:
         task_id = task.spec.task_id
         self._channel.listen(task_id, resolve)
         end = partial(resolve, None)
-        timer = self._waits.begin(wait, end)
+        waiting = self._waits.begin(wait, end)
         try:
             state = await target.queue.watch(task_id, self._channel.name)
             news = await future if state in UNFINISHED else None
         finally:
-            self._waits.finish(timer, end)
+            self._waits.finish(waiting, end)
             self._channel.forget(task_id, resolve)
         if news is not None:
             return news.task(task.spec, task.created_at)

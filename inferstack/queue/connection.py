@@ -54,6 +54,8 @@ def connect(
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,
+        # In RESP3, redis-py writes out every published message for a log line that nobody reads.
+        protocol=2,
     )
     return Redis.from_pool(pool)
 
