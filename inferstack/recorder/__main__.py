@@ -3,6 +3,8 @@
 import asyncio
 import sys
 
+import uvloop
+
 from inferstack import config
 from inferstack.errors import ConfigurationError
 from inferstack.recorder.process import RecorderProcess
@@ -18,7 +20,8 @@ def main() -> int:
     try:
         settings = config.settings()
         logs.setup("recorder", level=settings.log_level, style=settings.log_format)
-        asyncio.run(_run(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(settings))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

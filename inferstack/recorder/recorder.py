@@ -25,7 +25,7 @@ CHUNK = 500
 MAX_READ = 1000
 """Stream entries of one read; each tells of one or more changes."""
 BLOCK_MS = 500
-LINGER = 0.2
+LINGER = 0.5
 """Seconds to wait after a small batch, so that the next one is larger.
 
 Nobody waits for the archive: callers are answered from Redis. Every transaction costs an

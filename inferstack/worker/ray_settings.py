@@ -30,6 +30,9 @@ def environment(settings: Settings) -> dict[str, str]:
         # A replica without a GPU share of its own may still be given a device by its config.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "HF_HUB_OFFLINE": "1",
+        # Ray would have replicas yield to every other process of the machine (nice 15), also to
+        # our own; then the batch that all are waiting for comes last.
+        "RAY_worker_niceness": "0",
     }
     if settings.ray_address is not None:
         return values
