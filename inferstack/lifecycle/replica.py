@@ -10,7 +10,13 @@ import msgspec
 from inferstack import retry
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
-from inferstack.errors import NotFoundError, QueueUnavailableError, StorageUnavailableError
+from inferstack.errors import (
+    EngineError,
+    NotFoundError,
+    OutputMismatchError,
+    QueueUnavailableError,
+    StorageUnavailableError,
+)
 from inferstack.lifecycle import payloads
 from inferstack.queue.bell import Bell
 from inferstack.queue.codec import encode
@@ -24,6 +30,10 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 5.0
 """Seconds that a replica may wait for the bell at a time."""
+
+
+ENGINE_FAILURES = frozenset({EngineError.slug, OutputMismatchError.slug})
+"""Types of errors that speak against the engine, not against an input."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -104,6 +114,7 @@ class ReplicaSession:
                     self._delay(lease),
                     encode(error),
                     encode(run),
+                    engine=error.type in ENGINE_FAILURES,
                 )
                 for lease, error, run in failed
             ]
@@ -181,7 +192,9 @@ class ReplicaSession:
     async def _give_up(self, lease: Lease, error: TaskError, how: Retry) -> None:
         log.warning("input of task %s: %s", lease.task_id, error.message)
         run = encode(Execution(self.worker))
-        failure = Failure(lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run)
+        failure = Failure(
+            lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run, engine=False
+        )
         try:
             await self._queue.fail([failure])
         except QueueUnavailableError as lost:
