@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -21,6 +21,7 @@ from inferstack.lifecycle import payloads
 from inferstack.queue.bell import Bell
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
+from inferstack.queue.drops import Drops
 from inferstack.queue.notes import Notes
 from inferstack.queue.task_queue import Claim, Completion, Failure, Retry, TaskQueue
 from inferstack.storage.objects import ObjectStore
@@ -68,6 +69,7 @@ class ReplicaSession:
         """Completions and failures refused because another attempt holds the task."""
         self._queue = TaskQueue(redis, deployment.name, settings)
         self._bell = Bell(str(settings.redis_url), deployment.name, LONGEST_WAIT)
+        self._drops = Drops(str(settings.redis_url), deployment.name)
         self._store = store
         self._settings = settings
         keep = 2 * (deployment.compute_timeout + settings.lease)
@@ -84,6 +86,10 @@ class ReplicaSession:
     async def wait(self, seconds: float) -> None:
         """Returns when the bell rings or after `seconds`, at most LONGEST_WAIT."""
         await self._bell.wait(min(seconds, LONGEST_WAIT))
+
+    async def listen(self, drop: Callable[[str], object]) -> None:
+        """Calls `drop` with the id of each running task that was cancelled or expired; for ever."""
+        await self._drops.listen(drop)
 
     async def begin(self, leases: Sequence[Lease]) -> None:
         """Notes that a batch computes from now on: a crash counts against its tasks only."""
@@ -140,6 +146,7 @@ class ReplicaSession:
         await self._queue.leave(self.worker)
         await self._bell.close()
         await self._notes.close()
+        await self._drops.close()
 
     def _delay(self, lease: Lease) -> float:
         config = self._settings

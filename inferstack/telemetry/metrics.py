@@ -115,6 +115,11 @@ COMPLETIONS_STALE = Counter(
     "Results thrown away because the lease had gone to another attempt.",
     DEPLOYMENT,
 )
+TASKS_DROPPED = Counter(
+    "inferstack_tasks_dropped",
+    "Tasks that were cancelled or expired while a replica held them.",
+    DEPLOYMENT,
+)
 DEVICE_UTILISATION = Gauge(
     "inferstack_device_utilisation", "Share of time the device computes, 0 to 1.", ("device",)
 )

@@ -83,6 +83,8 @@ class Report:
     def _sort(self, job: Job, done: list[Done], failed: list[Failed]) -> None:
         """Turns outputs into JSON; drops those of tasks that are no longer held."""
         items = job.batch.items
+        if not items:
+            return
         execution = Execution(
             worker=self._session.worker,
             batch_wait_ms=round((job.started - job.claimed) * 1000, 3),
