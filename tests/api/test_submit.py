@@ -128,7 +128,7 @@ async def test_a_nonsense_wait_is_refused(client: httpx.AsyncClient, value: str)
         (b'{"data": {}, "timeout": 0}', "timeout"),
         (b'{"data": {}, "timeout": 1e9}', "timeout"),
         (b'{"data": {}, "timeout": "60"}', "timeout"),
-        (b'{"data": {}, "webhook": "ftp://x"}', "webhook"),
+        (b'{"data": {}, "webhook": "https://x.example"}', "webhook"),
         (b'{"data": {}, "metadata": []}', "metadata"),
         (b'{"data": {}, "reject_if_late": 1}', "reject_if_late"),
     ],
@@ -150,8 +150,17 @@ async def test_a_bad_body_is_refused_naming_the_field(
         b'{"data": {}, "metadata": {"a": ' + b"[" * 150 + b"]" * 150 + b"}}",
         b'{"data": {"a": [' + b"[]," * 600_000 + b"1]}}",
         b'{"data": {' + b",".join(b'"%d":1' % n for n in range(600_000)) + b"}}",
+        b'{"data": {"a": [' + b"1," * 1_100_000 + b"1]}}",
     ],
-    ids=["unclosed", "deep-lists", "deep-objects", "deep-metadata", "many-lists", "many-keys"],
+    ids=[
+        "unclosed",
+        "deep-lists",
+        "deep-objects",
+        "deep-metadata",
+        "many-lists",
+        "many-keys",
+        "many-numbers",
+    ],
 )
 async def test_deep_or_huge_json_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await client.post(URL, content=body, headers=JSON)
@@ -162,6 +171,41 @@ async def test_much_but_shallow_json_is_taken(client: httpx.AsyncClient) -> None
     data = {"rows": [[float(n), n] for n in range(20_000)], "deep": _nested(90)}
     answer = await client.post(URL, json={"data": data})
     assert answer.status_code == 202
+
+
+async def test_a_long_text_may_hold_what_looks_like_parts(client: httpx.AsyncClient) -> None:
+    table = '12:30,"\\",[{1.5}]\n' * 400_000
+    assert (await client.post(URL, json={"data": {"table": table}})).status_code == 202
+    hidden = b'{"data": {"a": "\\\\", "b": [' + b"{}," * 300_000 + b"1]}}"
+    assert (await client.post(URL, content=hidden, headers=JSON)).status_code == 422
+
+
+async def test_data_may_be_exactly_as_deep_as_the_limit(client: httpx.AsyncClient) -> None:
+    assert (await client.post(URL, json={"data": {"a": _nested(99)}})).status_code == 202
+    assert (await client.post(URL, json={"data": {"a": _nested(100)}})).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"data": {}, "priority": "urgent"}', "takes high, normal or low"),
+        (b'{"data": {}, "priority": 1}', "takes high, normal or low"),
+        (b'{"data": {}, "webhook": null}', "webhooks are not supported yet"),
+        (b'{"data": {"a": "\\ud800"}}', "a string may hold half of a surrogate pair"),
+        (b'{"data": {"a": "b"}', "Input data was truncated"),
+    ],
+)
+async def test_a_refusal_says_what_it_takes(
+    client: httpx.AsyncClient, body: bytes, message: str
+) -> None:
+    answer = await client.post(URL, content=body, headers=JSON)
+    assert _problem(answer)["errors"][0]["message"] == message
+
+
+async def test_a_refusal_does_not_repeat_a_long_name(client: httpx.AsyncClient) -> None:
+    answer = await client.post(URL, json={"data": {}, "x" * 10_000: 1})
+    assert answer.status_code == 422
+    assert len(answer.content) < 2000
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,11 @@ from inferstack.api import preferences, views
 from inferstack.api.bodies import read_batch, require_json
 from inferstack.api.problems import wrong_field
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
-from inferstack.errors import InferstackError, InvalidRequestError, TaskNotFoundError
-from inferstack.lifecycle.tasks import Tasks
-from inferstack.lifecycle.types import Caller, Receipt, Submission
+from inferstack.errors import TaskNotFoundError
 from inferstack.storage.history import HistoryFilter
 from inferstack.task import Priority, TaskState, task_id_hint
 
 router = APIRouter(prefix="/api/inference", tags=["inference"])
-
-Answer = Receipt | InferstackError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -72,11 +68,11 @@ async def list_tasks(
 async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) -> Response:
     """Submits up to 1,000 tasks; a bad one does not sink the others."""
     require_json((request.headers.get("content-type") or "").encode("latin-1"))
-    items = read_batch(await request.body(), services.settings.max_batch_items)
+    items = await read_batch(await request.body(), services.settings.max_batch_items)
     trace = preferences.traceparent((request.headers.get("traceparent") or "").encode("latin-1"))
     given = request.headers.get("idempotency-key")
     key = None if given is None else preferences.idempotency_key(given.encode("latin-1"))
-    answers = await _submit_all(services.tasks, who, items, key, trace)
+    answers = [*await services.tasks.submit_many(who, items, idempotency_key=key, trace=trace)]
     return _json(views.batch_view(answers, request.url.path))
 
 
@@ -95,20 +91,6 @@ async def cancel(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     if task_id_hint(task_id) is None:
         raise TaskNotFoundError("there is no such task", task_id=task_id)
     return _json(views.task_view(await services.tasks.cancel(who, task_id), who))
-
-
-async def _submit_all(
-    tasks: Tasks,
-    who: Caller,
-    items: list[Submission | InvalidRequestError],
-    key: str | None,
-    trace: str | None,
-) -> list[Answer]:
-    """Submits what could be read; what could not keeps its place."""
-    good = [item for item in items if isinstance(item, Submission)]
-    answers = await tasks.submit_many(who, good, idempotency_key=key, trace=trace) if good else ()
-    submitted = iter(answers)
-    return [next(submitted) if isinstance(item, Submission) else item for item in items]
 
 
 def _seconds(since: str) -> float:
