@@ -38,6 +38,27 @@ class MethodNotAllowedError(InferstackError):
     slug = "method-not-allowed"
 
 
+class BadRequestError(InferstackError):
+    """This is not valid HTTP."""
+
+    status = 400
+    slug = "bad-request"
+
+
+class UrlTooLongError(InferstackError):
+    """The URL is too long."""
+
+    status = 414
+    slug = "url-too-long"
+
+
+class HeadersTooLargeError(InferstackError):
+    """The header fields are too large."""
+
+    status = 431
+    slug = "headers-too-large"
+
+
 class RequestTimeoutError(InferstackError):
     """The request did not arrive in time."""
 
