@@ -147,6 +147,12 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
         self.loop.call_later(LINGER, self.transport.abort)
 
+    def shutdown(self) -> None:
+        """The server ends; called once."""
+        super().shutdown()
+        if self._refused and self.cycle is not None and self.cycle.more_body:
+            self.transport.close()
+
     # Answers.
 
     def _write(self, response: Response, keep_alive: bool) -> None:

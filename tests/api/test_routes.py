@@ -117,6 +117,11 @@ async def test_a_list_takes_filters(client: httpx.AsyncClient, world: World) -> 
         ("limit=201", "limit"),
         ("limit=x", "limit"),
         ("since=yesterday", "since"),
+        ("since=1_0", "since"),
+        ("since=%D9%A1%D9%A2", "since"),
+        ("since=nan", "since"),
+        ("model=%00", "model"),
+        ("cursor=%00", "cursor"),
     ],
 )
 async def test_a_bad_filter_is_refused(client: httpx.AsyncClient, query: str, field: str) -> None:
@@ -129,11 +134,12 @@ async def test_a_bad_filter_is_refused(client: httpx.AsyncClient, query: str, fi
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", URL, "GET, POST"),
-        ("PUT", f"{URL}/{new_task_id('echo:1')}", "DELETE, GET"),
+        ("PUT", URL, "GET, HEAD, POST"),
+        ("PUT", f"{URL}/{new_task_id('echo:1')}", "DELETE, GET, HEAD"),
         ("GET", f"{URL}/batch", "DELETE, POST"),
         ("GET", "/api/auth/login", "POST"),
-        ("DELETE", "/health", "GET"),
+        ("PUT", "/api/auth/keys", "GET, HEAD, POST"),
+        ("DELETE", "/health", "GET, HEAD"),
     ],
 )
 async def test_a_wrong_method_is_a_problem(
@@ -142,7 +148,27 @@ async def test_a_wrong_method_is_a_problem(
     answer = await client.request(method, path)
     assert answer.status_code == 405
     assert answer.headers["content-type"] == "application/problem+json"
-    assert set(answer.headers["allow"].split(", ")) <= set(allowed.split(", "))
+    assert answer.headers["allow"] == allowed
+    assert answer.json()["detail"] == f"this path takes {allowed}"
+
+
+async def test_an_unforeseen_error_is_a_problem_without_its_text_and_one_line_of_the_log(
+    client: httpx.AsyncClient,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("secret inner thing")
+
+    monkeypatch.setattr(world.tasks, "deployments", fail)
+    answer = await client.get("/api/models")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"]
+    assert answer.json()["type"].endswith("/internal-error")
+    assert "secret" not in answer.text
+    assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
 @pytest.mark.parametrize("path", ["/", "/nope", f"{URL}/", "/api/inference/a/b", "/api/%2e"])

@@ -202,6 +202,20 @@ async def test_an_offer_of_another_protocol_is_ignored(
     assert (await client.ask(SUBMIT))[0] == 202
 
 
+async def test_head_is_answered_like_get_without_a_body(running: Running) -> None:
+    client = await running.connect()
+    path = (await client.ask(SUBMIT))[1]["location"]
+    for target in (path, "/api/inference", "/health/live", "/metrics", "/nope"):
+        request = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target.encode()
+        status, headers, _ = await client.ask(request)
+        client.writer.write(request.replace(b"GET", b"HEAD"))
+        async with asyncio.timeout(10):
+            head = (await client.reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert head.startswith(f"http/1.1 {status} ")
+        assert f"content-type: {headers['content-type']}\r\n" in head
+        assert "content-length: " in head
+
+
 async def test_what_follows_a_chunked_body_is_no_header(running: Running) -> None:
     client = await running.connect()
     body = b"1b\r\n" + BODY + b"\r\n0\r\nAuthorization: Bearer x\r\n\r\n"

@@ -1,5 +1,6 @@
 """What `POST /api/inference` answers, and every row of bad input."""
 
+import time
 from typing import Any
 
 import httpx
@@ -39,6 +40,8 @@ async def test_a_submit_is_answered_202_with_location(
         ({"prefer": "respond-async, WAIT = 2.5; x=y"}, "", 2.5, "wait=2.5"),
         ({"prefer": 'wait="7"'}, "", 7.0, "wait=7"),
         ({"prefer": "wait=100000"}, "", 60.0, "wait=60"),
+        ({"prefer": 'foo="a,wait=9", wait=2'}, "", 2.0, "wait=2"),
+        ({"prefer": 'foo="a\\",wait=9", wait=2'}, "", 2.0, "wait=2"),
         ({}, "?wait=3", 3.0, "wait=3"),
         ({"prefer": "wait=9"}, "?wait=3", 3.0, "wait=3"),
     ],
@@ -62,6 +65,13 @@ async def test_a_wait_gives_the_finished_task(
     assert body["processing_time"] == pytest.approx(0.2)
     assert body["timings"] == {"queue_ms": 100.0, "batch_wait_ms": 1.0, "compute_ms": 2.0}
     assert body["batch_size"] == 32
+
+
+@pytest.mark.parametrize("value", [b"wait=" + b" " * 60_000 + b"x", b'"\\' * 30_000])
+async def test_a_long_preference_is_read_quickly(client: httpx.AsyncClient, value: bytes) -> None:
+    started = time.process_time()
+    await client.post(URL, json=GOOD, headers=[(b"prefer", value)])
+    assert time.process_time() - started < 1
 
 
 async def test_several_prefer_lines_count_as_one_list(

@@ -1,5 +1,6 @@
 """The cooler half of `/api/inference`: list, batch and cancel. The rest is in `hot`."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from inferstack.storage.history import HistoryFilter
 from inferstack.task import Priority, TaskState, task_id_hint
 
 router = APIRouter(prefix="/api/inference", tags=["inference"])
+
+_UNIX = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,6 +50,9 @@ async def list_tasks(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """The caller's tasks, newest first, without their results; an admin reads everybody's."""
+    for name, value in (("model", model), ("cursor", cursor)):
+        if value is not None and "\0" in value:
+            raise wrong_field(name, "takes no NUL")
     wanted = HistoryFilter(
         status=status,
         model=model,
@@ -95,10 +101,8 @@ async def cancel(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
 
 def _seconds(since: str) -> float:
     """Unix seconds of an ISO 8601 time; one without a zone is UTC."""
-    try:
+    if _UNIX.fullmatch(since):
         return float(since)
-    except ValueError:
-        pass
     try:
         # A plus sign that was not escaped in the query arrives as a space.
         when = datetime.fromisoformat(since.replace(" ", "+") if "T" in since else since)
