@@ -1,11 +1,13 @@
 """Reading, listing, batches, cancelling, and what lies beside the routes."""
 
+import asyncio
 import re
 from typing import Any
 
 import httpx
 import pytest
 
+from inferstack.api.bodies import read_batch
 from inferstack.api.health import Check
 from inferstack.errors import StorageUnavailableError
 from inferstack.task import Priority, TaskError, TaskState, new_task_id
@@ -87,6 +89,23 @@ async def test_an_empty_or_too_long_batch_is_refused(client: httpx.AsyncClient, 
     answer = await client.post(f"{URL}/batch", json=[GOOD] * size)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "body"
+
+
+async def test_others_use_the_event_loop_while_a_batch_is_read() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    busy = asyncio.create_task(others())
+    item = b'{"data": {"text": "%b"}}' % (b"x" * 14_000)
+    items = await read_batch(b"[" + b",".join([item] * 1000) + b"]", 1000)
+    busy.cancel()
+    assert len(items) == 1000
+    assert turns > 40
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[", b'[{"data"', b"", b"\xff"])

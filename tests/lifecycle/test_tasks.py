@@ -317,6 +317,23 @@ async def test_an_item_of_a_batch_that_was_mended_does_not_make_its_neighbours_a
     assert sorted(await house.work()) == sorted(ids[1])
 
 
+async def test_others_use_the_event_loop_while_a_batch_is_submitted(house: House) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    refused = [hello(model="nope")] * 1000
+    busy = asyncio.create_task(others())
+    answers = await house.tasks.submit_many(ANN, refused)
+    busy.cancel()
+    assert len(answers) == 1000
+    assert turns > 25
+
+
 async def test_a_task_waits_only_for_its_own_lane_and_those_above(house: House) -> None:
     for _ in range(9):
         await house.tasks.submit(ANN, hello())
