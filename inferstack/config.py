@@ -54,6 +54,7 @@ class Settings(BaseSettings):
 
     # Who may call.
     auth_required: bool = False
+    """`/health`, `/metrics` and the API's documentation are open all the same."""
     secret_key: SecretStr | None = None
     """Signs access tokens; at least 32 characters."""
     access_token_ttl: Annotated[float, Field(ge=60)] = 3600.0

@@ -16,6 +16,7 @@ from inferstack.queue.codec import encode
 from inferstack.queue.task_queue import Accepted, Enqueued
 from inferstack.task import Priority
 
+USED_KEY = {"field": "Idempotency-Key", "message": "was used before with another body"}
 LANES = tuple(Priority)
 """In the order in which they are served."""
 
@@ -69,7 +70,7 @@ def raise_refusal(target: Target, answer: Accepted) -> None:
     """
     match answer.status:
         case Enqueued.MISMATCH:
-            raise IdempotencyMismatchError(task_id=answer.task_id)
+            raise IdempotencyMismatchError(task_id=answer.task_id, errors=[USED_KEY])
         case Enqueued.TENANT_FULL:
             raise TenantQueueFullError(retry_after=jittered(target.retry_after()))
         case Enqueued.FULL:

@@ -1,6 +1,8 @@
 """Sends what has finished back to the queue, many tasks at a time."""
 
 import asyncio
+import contextlib
+import json
 from typing import Any
 
 import orjson
@@ -126,4 +128,7 @@ def _as_json(output: Any) -> bytes | TaskError:
     try:
         return orjson.dumps(output, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
+        if "64-bit" in str(error):
+            with contextlib.suppress(TypeError, ValueError):
+                return json.dumps(output, allow_nan=False, separators=(",", ":")).encode()
         return TaskError("engine-error", f"the output is not JSON: {summary(error)}")

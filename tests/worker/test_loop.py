@@ -1,6 +1,7 @@
 """The worker against a queue in memory: every promise of the loop."""
 
 import asyncio
+import json
 import threading
 import time
 from typing import Any
@@ -100,6 +101,13 @@ async def test_only_the_task_that_spoils_the_number_of_outputs_fails() -> None:
     error = session.failed["task-13"]
     assert (error.type, error.retryable) == ("output-mismatch", False)
     assert set(session.done) == {f"task-{n}" for n in range(32) if n != 13}
+
+
+async def test_integers_of_any_size_come_back() -> None:
+    session = MemorySession([lease(1)])
+    await work_off(session, FakeEngine(lambda values: [{"n": 2**70, "é": 0.5} for _ in values]))
+    result = json.loads(session.done["task-1"][0])
+    assert result == {"n": 2**70, "é": 0.5}
 
 
 async def test_an_output_that_is_not_json_fails_its_task_only() -> None:
