@@ -1,6 +1,7 @@
 """The command line: `inferstack ...`."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -34,10 +35,22 @@ def version() -> None:
     typer.echo(f"inferstack {__version__}")
 
 
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Durable AI inference on your own machines."""
+    if show_version:
+        version()
+        raise typer.Exit
+
+
 def main() -> None:
     """Runs a command; what goes wrong on purpose is told in one line, with exit status 1."""
     try:
         app()
     except InferstackError as error:
-        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(str(error), style="red", soft_wrap=True)
         sys.exit(1)
