@@ -35,16 +35,22 @@ def version() -> None:
     typer.echo(f"inferstack {__version__}")
 
 
+def _version_and_exit(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    show_version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Print the version.")
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_version_and_exit, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Durable AI inference on your own machines."""
-    if show_version:
-        version()
-        raise typer.Exit
 
 
 def main() -> None:

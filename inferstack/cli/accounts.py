@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.table import Table
 
-from inferstack import config
 from inferstack.cli import place
 from inferstack.cli.output import WIDE, answers, as_json, errors, table
 from inferstack.errors import InvalidRequestError, NotFoundError
@@ -149,8 +148,9 @@ async def _revoke(accounts: "Accounts", start: str) -> "ApiKey":
 
 
 def _refuse_administrator(username: str, what: str) -> None:
-    # The API makes this account anew with each start.
-    if username == config.settings().admin_username:
+    # The API makes this account anew, with its password, at each start.
+    settings = place.with_database()
+    if settings.admin_password is not None and username == settings.admin_username:
         raise InvalidRequestError(f"{username} is the administrator of the settings; to {what}")
 
 
