@@ -1,6 +1,7 @@
 """The command line: `inferstack ...`."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -34,10 +35,28 @@ def version() -> None:
     typer.echo(f"inferstack {__version__}")
 
 
+def _version_and_exit(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_version_and_exit, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Durable AI inference on your own machines."""
+
+
 def main() -> None:
     """Runs a command; what goes wrong on purpose is told in one line, with exit status 1."""
     try:
         app()
     except InferstackError as error:
-        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(str(error), style="red", soft_wrap=True)
         sys.exit(1)

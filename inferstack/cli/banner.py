@@ -1,69 +1,76 @@
 """What `up` and `status` print."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from inferstack.cli.output import table
 from inferstack.config import Settings
 from inferstack.local.overview import Report
 from inferstack.local.state import StackState
 
-STYLES = {"running": "green", "ready": "green", "failed": "red", "waiting": "red"}
+STYLES = {"running": "green", "ready": "green", "failed": "red", "waiting": "red", "dead": "red"}
 
 
-def show(console: Console, state: StackState, settings: Settings, *, detached: bool) -> None:
+def show(
+    console: Console, state: StackState, settings: Settings, *, chosen: bool, detached: bool
+) -> None:
     """Prints where everything is and a first request to paste.
 
     Args:
         console: where to.
         state: the running stack.
         settings: with the administrator's password.
+        chosen: whether the user chose that password: it is not printed then, since this may be
+            the log of a build.
         detached: whether the command ends now while the stack runs on.
     """
-    password = settings.admin_password.get_secret_value() if settings.admin_password else ""
-    table = Table.grid(padding=(0, 2))
-    table.add_row("API", f"[bold cyan]{state.url}[/]")
-    table.add_row("Docs", f"[cyan]{state.url}/api/docs[/]")
-    table.add_row("Login", f"{escape(settings.admin_username)} / {escape(password)}")
-    table.add_row("Logs", escape(str(settings.inferstack_home / "logs")))
+    generated = settings.admin_password.get_secret_value() if settings.admin_password else ""
+    password = "the password in ADMIN_PASSWORD" if chosen else generated
+    places = Table.grid(padding=(0, 2))
+    places.add_row("API", Text(state.url, style="bold cyan"))
+    places.add_row("Docs", Text(f"{state.url}/api/docs", style="cyan"))
+    places.add_row("Login", f"{settings.admin_username} / {password}")
+    places.add_row("Logs", str(settings.inferstack_home / "logs"))
     for step in state.steps:
         if step.name == "model":
-            table.add_row("Model", escape(step.text))
-    console.print("\n[bold green]inferstack is up[/]\n")
-    console.print(table)
+            places.add_row("Model", step.text)
+    console.print("\ninferstack is up\n", style="bold green")
+    console.print(places)
     for note in state.notes:
-        console.print(f"\n{note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"\n{note}", soft_wrap=True)
+    if state.problems:
+        console.print()
+    for problem in state.problems:
+        console.print(problem, style="red", soft_wrap=True)
     console.print("\nTry it:\n")
-    console.print(_curl(state, settings), markup=False, highlight=False, soft_wrap=True)
+    console.print(_curl(state, settings), soft_wrap=True)
     last = "Stop it with `inferstack down`." if detached else "Ctrl-C stops it."
-    console.print(f"\n{last}\n", markup=False)
+    console.print(f"\n{last}\n")
 
 
 def status(console: Console, report: Report) -> None:
     """Prints a report as tables."""
-    console.print(f"[bold]inferstack[/] {report.phase} at [cyan]{report.url}[/], {report.health}")
-    processes = Table("process", "state", "pid", "port", "restarts", box=None)
+    head = Text.assemble(
+        ("inferstack", "bold"), f" {report.phase} at ", (report.url, "cyan"), f", {report.health}"
+    )
+    console.print(head, soft_wrap=True)
+    processes = table("process", "state", "pid", "port", "restarts")
     for child in report.processes:
-        processes.add_row(
-            child.name,
-            _styled(child.phase),
-            _text(child.pid),
-            _text(child.port),
-            f"{child.restarts}",
-        )
+        numbers = (_text(child.pid), _text(child.port), f"{child.restarts}")
+        processes.add_row(child.name, _styled(child.phase), *numbers)
     console.print(processes)
     if not report.deployments:
         return
-    deployments = Table(
-        "deployment", "state", "replicas", "waiting", "running", "not archived", box=None
-    )
+    columns = ("state", "replicas", "waiting", "running", "not archived")
+    deployments = table("deployment", *columns)
     for item in report.deployments:
         counts = (item.replicas, item.waiting, item.running, item.outbox)
         deployments.add_row(item.name, _styled(item.state), *(f"{count:,}" for count in counts))
     console.print(deployments)
     for item in report.deployments:
         if item.reason:
-            console.print(f"{item.name}: {item.reason}", markup=False, soft_wrap=True)
+            console.print(f"{item.name}: {item.reason}", soft_wrap=True)
 
 
 def _curl(state: StackState, settings: Settings) -> str:
@@ -76,8 +83,8 @@ def _curl(state: StackState, settings: Settings) -> str:
     )
 
 
-def _styled(word: str) -> str:
-    return f"[{STYLES.get(word, 'yellow')}]{word}[/]"
+def _styled(word: str) -> Text:
+    return Text(word, style=STYLES.get(word, "yellow"))
 
 
 def _text(value: int | None) -> str:

@@ -7,21 +7,28 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from inferstack.cli import place
+from inferstack.cli.output import answers
+from inferstack.cli.tasks import Url
+from inferstack.client import options
 from inferstack.client.load import Load, LoadReport, run_blocking
-from inferstack.errors import ConfigurationError, InferstackError
+from inferstack.errors import ConfigurationError
 
 DEFAULT_PAYLOAD = '{"text": "The quick brown fox jumps over the lazy dog near the river bank."}'
 
 
 def bench(
-    url: Annotated[str, typer.Option(help="Where the API is.")] = "http://127.0.0.1:8000",
+    url: Url = None,
     model: Annotated[str | None, typer.Option(help="The default model if left out.")] = None,
     version: Annotated[int | None, typer.Option(help="The newest one if left out.")] = None,
     payload: Annotated[
         str, typer.Option(help="A request's `data` as JSON, or @FILE with one per line.")
     ] = DEFAULT_PAYLOAD,
-    connections: Annotated[int, typer.Option(min=1, max=10_000)] = 64,
+    connections: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Connections, each with one request at a time.")
+    ] = 64,
     duration: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds.")] = 10.0,
     rate: Annotated[
         float | None, typer.Option(min=0.1, help="Requests per second; as fast as it can if none.")
@@ -30,32 +37,35 @@ def bench(
         float, typer.Option(min=0, help="Seconds to wait for results; 0 only submits.")
     ] = 30.0,
     token: Annotated[
-        str | None, typer.Option(help="An access token or API key.", envvar="INFERSTACK_TOKEN")
+        str | None,
+        typer.Option(
+            help="An access token or API key; INFERSTACK_TOKEN or INFERSTACK_API_KEY if left out."
+        ),
     ] = None,
     allow_remote: Annotated[bool, typer.Option(help="Load another machine than this.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Sends requests for a while and prints the rate, the latencies and the errors."""
-    console = Console(stderr=as_json)
-    try:
-        load = Load(
-            url=f"{url.rstrip('/')}/api/inference",
-            bodies=bodies(payload, model, version),
-            headers=headers(token, wait),
-            connections=connections,
-            duration=duration,
-            rate=rate,
-            timeout=max(wait, 5.0),
-            allow_remote=allow_remote,
-        )
-        report = run_blocking(load)
-    except InferstackError as error:
-        Console(stderr=True).print(f"[red]{error.detail}[/red]", highlight=False)
-        raise typer.Exit(1) from None
+    """Sends requests for a while and prints the rate, the latencies and the errors.
+
+    A request that is refused as it is (4xx, but not 408 or 429) ends it at once.
+    """
+    target = options.target(place.api_url(url), token, None)
+    load = Load(
+        url=f"{target.url}/api/inference",
+        bodies=bodies(payload, model, version),
+        headers={**target.headers, **prefer(wait)},
+        connections=connections,
+        duration=duration,
+        rate=rate,
+        timeout=max(wait, 5.0),
+        allow_remote=allow_remote,
+        stop_at_problem=True,
+    )
+    report = run_blocking(load)
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())
     else:
-        show(console, report)
+        show(answers, report)
     if report.failed:
         raise typer.Exit(1)
 
@@ -91,23 +101,20 @@ def _body(line: str, model: str | None, version: int | None) -> bytes:
     return msgspec.json.encode({key: value for key, value in body.items() if value is not None})
 
 
-def headers(token: str | None, wait: float) -> dict[str, str]:
-    """The headers of every request."""
-    found = {"Prefer": f"wait={wait:g}"} if wait else {}
-    if token:
-        found["Authorization"] = f"Bearer {token}"
-    return found
+def prefer(wait: float) -> dict[str, str]:
+    """The header that asks for the result instead of a receipt."""
+    return {"prefer": f"wait={wait:g}"} if wait else {}
 
 
 def show(console: Console, report: LoadReport) -> None:
     """Prints a report as a table."""
     table = Table(show_header=False, box=None)
-    table.add_row("requests per second", f"[bold]{report.rate:,.1f}[/bold]")
+    table.add_row("requests per second", Text(f"{report.rate:,.1f}", style="bold"))
     table.add_row("answers", f"{report.completed:,} in {report.duration:g} s")
     for name, value in report.latency_ms.items():
         table.add_row(f"latency {name}", f"{value:,.2f} ms")
     for status, count in sorted(report.statuses.items()):
         table.add_row(f"status {status}", f"{count:,}")
     for reason, count in report.errors.items():
-        table.add_row(f"[red]{reason}[/red]", f"{count:,}")
+        table.add_row(Text(reason, style="red"), f"{count:,}")
     console.print(table)

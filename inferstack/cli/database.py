@@ -1,10 +1,7 @@
 """`inferstack migrate`."""
 
-from inferstack import config
+from inferstack.cli import place
 from inferstack.cli.output import answers
-from inferstack.errors import ConfigurationError
-from inferstack.local.control import known_settings
-from inferstack.local.home import Home
 
 
 def migrate() -> None:
@@ -12,9 +9,5 @@ def migrate() -> None:
     # Imported by this command alone: SQLAlchemy takes longer to import than `status` to run.
     from inferstack.storage.migrations import migrate as bring_up_to_date
 
-    wanted = config.settings()
-    url = known_settings(Home(wanted.inferstack_home), wanted).database_url
-    if url is None:
-        raise ConfigurationError("DATABASE_URL is not set and no stack ever ran here")
-    bring_up_to_date(url)
+    bring_up_to_date(place.with_database().database_url or "")
     answers.print("The tables are up to date.")

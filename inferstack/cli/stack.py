@@ -1,22 +1,26 @@
 """`inferstack up`, `down` and `status`: the embedded stack."""
 
+import logging
 from typing import Annotated, Any
 
 import typer
 
 from inferstack import config
-from inferstack.cli import banner
-from inferstack.cli.output import answers, as_json, errors
+from inferstack.cli import banner, place
+from inferstack.cli.output import ToConsole, answers, as_json, errors
 from inferstack.config import Settings
 from inferstack.local import control, overview
 from inferstack.local.display import Display
 from inferstack.local.home import Home
 from inferstack.local.state import Phase, StackState
 
+STOPPING = "Stopping: running batches are finished first; Ctrl-C again ends them now."
+
 
 def up(
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="The API's port; PORT or 8000.")
+        int | None,
+        typer.Option(min=1, max=65535, help="The API's port; default: $PORT, else 8000."),
     ] = None,
     api_processes: Annotated[
         int | None, typer.Option(min=1, max=64, help="API processes that share the port.")
@@ -37,28 +41,31 @@ def up(
             arguments = ["up", "--no-banner", "--ray" if ray else "--no-ray"]
             state = control.run_detached(home, wanted, arguments, display.update)
             display.settle()
-            banner.show(answers, state, control.known_settings(home, wanted), detached=True)
+            _banner(home, wanted, state, detached=True)
             return
+        _log_restarts()
         show = _Shown(home, wanted, display, show_banner)
         control.run(home, wanted, ray=ray, show=show)
 
 
 def down() -> None:
-    """Stops what `up` started, after it has drained."""
-    home = Home(config.settings().inferstack_home)
+    """Stops what `up` started, after it has drained; also what a killed `up` has left."""
+    home = place.home()
     if control.running(home):
         errors.print("Stopping: running batches are finished first.")
-    answers.print("Stopped." if control.stop(home) else "Nothing runs here.")
+    elif left := control.left(home):
+        errors.print(f"Its supervisor is gone. Ending what it left: {', '.join(left)}.")
+    answers.print("Stopped." if control.stop(home) else control.absence(home), soft_wrap=True)
 
 
 def status(
     json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Shows processes, ports, health, deployments and queues; exit status 1 if it is down."""
-    home = Home(config.settings().inferstack_home)
+    home = place.home()
     state = control.running(home)
     if state is None:
-        answers.print("Nothing runs here. Start it with `inferstack up`.")
+        _show_absence(home, json)
         raise typer.Exit(1)
     report = overview.collect(state)
     if json:
@@ -69,19 +76,53 @@ def status(
         raise typer.Exit(1)
 
 
+def _show_absence(home: Home, json: bool) -> None:
+    left = control.left(home)
+    if json:
+        phase = "unsupervised" if left else "down"
+        as_json({"phase": phase, "healthy": False, "running": left})
+    elif left:
+        answers.print(
+            f"The supervisor is gone, but these still run in {home.root}: {', '.join(left)}.\n"
+            "`inferstack down` ends them, `inferstack up` takes over.",
+            soft_wrap=True,
+        )
+    else:
+        answers.print(control.absence(home), soft_wrap=True)
+
+
+def _log_restarts() -> None:
+    """Has the deaths and restarts of children told, in the terminal or in supervisor.log."""
+    log = logging.getLogger("inferstack.local")
+    log.addHandler(ToConsole(errors))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def _banner(home: Home, wanted: Settings, state: StackState, *, detached: bool) -> None:
+    chosen = wanted.admin_password is not None
+    settings = control.known_settings(home, wanted)
+    banner.show(answers, state, settings, chosen=chosen, detached=detached)
+
+
 class _Shown:
-    """Passes the state on to the display, and shows the banner once when it is up."""
+    """Passes the state on to the display, and says once that it is up and once that it stops."""
 
     def __init__(self, home: Home, wanted: Settings, display: Display, show_banner: bool) -> None:
         self._home = home
         self._wanted = wanted
         self._display = display
         self._pending = show_banner
+        self._stopping = False
 
     def __call__(self, state: StackState) -> None:
+        if state.phase is Phase.STOPPING and not self._stopping:
+            self._stopping = True
+            # A start that failed stops as well, but nobody asked for that.
+            if not any(step.failed for step in state.steps):
+                errors.print(STOPPING)
         self._display.update(state)
         if state.phase is Phase.READY and self._pending:
             self._pending = False
             self._display.settle()
-            settings = control.known_settings(self._home, self._wanted)
-            banner.show(answers, state, settings, detached=False)
+            _banner(self._home, self._wanted, state, detached=False)

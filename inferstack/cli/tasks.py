@@ -7,12 +7,10 @@ import msgspec
 import typer
 from rich.table import Table
 
-from inferstack import config
-from inferstack.cli.output import answers, as_json
-from inferstack.client import Client
+from inferstack.cli import place
+from inferstack.cli.output import WIDE, answers, as_json, table
+from inferstack.client import Client, ClientError, TaskNotCompletedError, TaskPage
 from inferstack.errors import InvalidRequestError
-from inferstack.local.control import running
-from inferstack.local.home import Home
 from inferstack.task import Priority, TaskState
 
 Url = Annotated[
@@ -37,7 +35,11 @@ def infer(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Runs a model on one input and prints the result."""
+    """Runs a model on one input and prints the result.
+
+    Calls as whom INFERSTACK_TOKEN or INFERSTACK_API_KEY says; on this machine, as nobody if
+    neither is set.
+    """
     options: dict[str, Any] = {"model": model, "model_version": version}
     options |= {"priority": priority, "timeout": timeout}
     with _client(url) as client:
@@ -45,15 +47,18 @@ def infer(
             receipt = client.submit(_input(text, data), **options)
             as_json(receipt) if json else answers.print(receipt.task_id)
             return
-        task = client.infer(_input(text, data), **options)
+        try:
+            task = client.infer(_input(text, data), **options)
+        except ClientError as error:
+            raise ClientError(_why(error, timeout), task_id=error.task_id) from error
     as_json(task if json else task.result)
 
 
 def tasks(
     task_id: Annotated[str | None, typer.Argument(help="Show this one in full.")] = None,
-    status: Annotated[TaskState | None, typer.Option()] = None,
-    model: Annotated[str | None, typer.Option()] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    status: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only tasks of this model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Tasks to list at most.")] = 20,
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the task.")] = False,
     json: Json = False,
     url: Url = None,
@@ -69,13 +74,7 @@ def tasks(
     if json:
         as_json(page.tasks)
         return
-    table = Table("task", "status", "model", "priority", "created", "seconds", box=None)
-    for task in page.tasks:
-        created = f"{task.created_at:%Y-%m-%d %H:%M:%S}" if task.created_at else ""
-        seconds = "" if task.processing_time is None else f"{task.processing_time:.3f}"
-        name = f"{task.model}:{task.model_version}"
-        table.add_row(task.task_id, task.status, name, task.priority, created, seconds)
-    answers.print(table)
+    answers.print(task_table(page, wide=answers.width >= WIDE))
 
 
 def models(json: Json = False, url: Url = None) -> None:
@@ -85,17 +84,43 @@ def models(json: Json = False, url: Url = None) -> None:
     if json:
         as_json(found)
         return
-    table = Table("model", "version", "state", "engine", "task", "reason", box=None)
+    shown = table("model", "version", "state", folded=("engine", "task", "reason"))
     for item in found:
         rest = (item.state, item.engine or "", item.task or "", item.reason or "")
-        table.add_row(item.model, str(item.version), *rest)
-    answers.print(table)
+        shown.add_row(item.model, str(item.version), *rest)
+    answers.print(shown)
+
+
+def task_table(page: TaskPage, *, wide: bool) -> Table:
+    """Tasks with whole ids.
+
+    Args:
+        page: the tasks.
+        wide: whether there is room for the priority, and the year and second of creation.
+    """
+    more = ("priority",) if wide else ()
+    shown = table("task", "status", "created", "seconds", *more, folded=("model",))
+    for task in page.tasks:
+        form = "%Y-%m-%d %H:%M:%S" if wide else "%m-%d %H:%M"
+        created = f"{task.created_at:{form}}" if task.created_at else ""
+        seconds = "" if task.processing_time is None else f"{task.processing_time:.3f}"
+        rest = (str(task.priority),) if wide else ()
+        name = f"{task.model}:{task.model_version}"
+        shown.add_row(task.task_id, task.status, created, seconds, *rest, name)
+    return shown
 
 
 def _client(url: str | None) -> Client:
-    if url is None and (state := running(Home(config.settings().inferstack_home))):
-        url = state.url
-    return Client(url)
+    return Client(place.api_url(url))
+
+
+def _why(error: ClientError, timeout: float) -> str:
+    """What went wrong, and by which id the task is found again."""
+    if isinstance(error, TaskNotCompletedError) and error.task.status is TaskState.EXPIRED:
+        return f"expired: no result within {timeout:g} s (--timeout); task {error.task_id}"
+    if error.task_id is None or error.task_id in str(error):
+        return str(error)
+    return f"{error}; see `inferstack tasks {error.task_id}`"
 
 
 def _input(text: str | None, data: str | None) -> dict[str, Any]:
@@ -103,7 +128,7 @@ def _input(text: str | None, data: str | None) -> dict[str, Any]:
     if (text is None) == (data is None):
         raise InvalidRequestError("give a text, or --data with a JSON object")
     if text is not None:
-        return {"text": typer.get_text_stream("stdin").read() if text == "-" else text}
+        return {"text": _standard_input() if text == "-" else text}
     raw = (data or "").strip()
     try:
         body = Path(raw[1:]).read_bytes() if raw.startswith("@") else raw
@@ -113,3 +138,8 @@ def _input(text: str | None, data: str | None) -> dict[str, Any]:
     except msgspec.MsgspecError as error:
         raise InvalidRequestError(f"--data takes a JSON object: {error}") from None
     return decoded
+
+
+def _standard_input() -> str:
+    # As `$(...)` does: the line break with which `echo` ends is not part of the text.
+    return typer.get_text_stream("stdin").read().removesuffix("\n").removesuffix("\r")

@@ -4,6 +4,7 @@ from inferstack.client.asynchronous import AsyncClient
 from inferstack.client.blocking import Client
 from inferstack.client.errors import (
     ClientError,
+    InvalidArgumentError,
     Problem,
     TaskNotCompletedError,
     UnexpectedAnswerError,
@@ -17,6 +18,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
+    "InvalidArgumentError",
     "Model",
     "Problem",
     "Receipt",

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 
 from inferstack.client import options, transport
-from inferstack.client.errors import Problem
+from inferstack.client.errors import Problem, UnreachableError
 from inferstack.client.flows import Flow, Flows
 from inferstack.client.options import Retries, Timeouts
 from inferstack.client.types import (
@@ -179,8 +179,8 @@ class Client:
             while True:
                 try:
                     response = self._send(request)
-                except httpx.RequestError as error:
-                    request = flow.throw(transport.unreachable(error, self._target))
+                except UnreachableError as error:
+                    request = flow.throw(error)
                 else:
                     request = flow.send(response)
         except StopIteration as stop:
@@ -190,5 +190,7 @@ class Client:
     def _send(self, request: Request) -> Response:
         if request.after > 0:
             time.sleep(request.after)
+        transport.refuse_closed(self._http.is_closed)
         arguments = transport.httpx_arguments(request, self._timeouts)
-        return transport.read(self._http.request(**arguments))
+        with transport.translated(self._target):
+            return transport.read(self._http.request(**arguments))

@@ -10,6 +10,10 @@ class ClientError(InferstackError):
     """The call did not succeed."""
 
 
+class InvalidArgumentError(ClientError, ValueError):
+    """An argument cannot be sent."""
+
+
 class Problem(ClientError):
     """The API refused a request."""
 
@@ -37,8 +41,14 @@ class Problem(ClientError):
 
     def __str__(self) -> str:
         """One line with everything the caller can act on."""
-        fields = "; ".join(f"{e.get('field')}: {e.get('message')}" for e in self.errors or ())
+        fields = "; ".join(text for text in map(self._field, self.errors or ()) if text)
         return f"{self.status} {self.kind}: {self.detail}" + (f" ({fields})" if fields else "")
+
+    def _field(self, error: dict[str, str]) -> str:
+        """What the detail does not say yet about a wrong field."""
+        field, message = error.get("field", ""), error.get("message", "")
+        said = field in self.detail and message in self.detail
+        return "" if said else f"{field}: {message}"
 
 
 class UnreachableError(ClientError):
@@ -73,5 +83,5 @@ class TaskNotCompletedError(ClientError):
             task: it is failed, cancelled or expired.
         """
         reason = f": {task.error.message}" if task.error else ""
-        super().__init__(f"task {task.task_id} is {task.status}{reason}", task_id=task.task_id)
+        super().__init__(f"{task.status}{reason} (task {task.task_id})", task_id=task.task_id)
         self.task = task

@@ -58,13 +58,14 @@ class Flows:
 
     def submit(self, submission: Submission, key: str | None) -> Flow[Receipt]:
         """Submits a task."""
-        request = wire.submit(submission, key or new_key())
+        request = wire.submit(submission, new_key() if key is None else key)
         return wire.read_receipt((yield from self._call(request)))
 
     def infer(self, submission: Submission, key: str | None, timeout: float | None) -> Flow[Task]:
         """Submits a task and waits for its result."""
         until = self._until(timeout)
-        request = wire.submit(submission, key or new_key(), self._hold(until))
+        chosen = new_key() if key is None else key
+        request = wire.submit(submission, chosen, self._hold(until))
         task = wire.read_submitted((yield from self._call(request, until)))
         if isinstance(task, Receipt) or not task.finished:
             task = yield from self._wait(task.task_id, until)
@@ -105,8 +106,13 @@ class Flows:
         while True:
             request = wire.get(task_id, self._hold(until))
             began = self._clock() + pause
-            answer = yield from self._call(msgspec.structs.replace(request, after=pause), until)
-            task = wire.read_task(answer)
+            try:
+                answer = yield from self._call(msgspec.structs.replace(request, after=pause), until)
+                task = wire.read_task(answer)
+            except ClientError as error:
+                # The task lives on without us: its id is what its caller needs now.
+                error.task_id = task_id
+                raise
             if task.finished:
                 return task
             now = self._clock()

@@ -16,14 +16,20 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from inferstack.client import wire
+from inferstack.client.errors import Problem
 from inferstack.client.load_connection import Connection
+from inferstack.client.load_report import LoadReport, percentiles
 from inferstack.errors import ConfigurationError, InferstackError
+
+__all__ = ["Load", "LoadReport", "UnreachableError", "requests", "run", "run_blocking"]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 CONNECT_TOGETHER = 64
+BUSY = frozenset({408, 429})
+"""Refusals that say nothing against the request itself."""
 TICK = 0.001
 """Seconds between looks at the schedule: timers are no finer, and waiting for less spins."""
-PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
 class UnreachableError(InferstackError):
@@ -51,30 +57,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     max_requests: int = 5_000_000
     allow_remote: bool = False
     """Whether the server may be another machine than this one."""
-
-
-class LoadReport(msgspec.Struct, frozen=True):
-    """What came back."""
-
-    sent: int
-    completed: int
-    """Answers of any status, the warm-up left out."""
-    duration: float
-    """Seconds that `rate` is about."""
-    rate: float
-    """Answers per second while requests were being sent."""
-    statuses: dict[int, int]
-    errors: dict[str, int]
-    """Requests without an answer: `timeout`, `connection-lost`, `protocol-error`."""
-    latency_ms: dict[str, float]
-    """`p50` to `p999`, `mean` and `max`; requests that timed out count with their age."""
-    bytes_received: int
-
-    @property
-    def failed(self) -> int:
-        """Requests without an answer or with a status of 400 or more."""
-        bad = sum(count for status, count in self.statuses.items() if status >= 400)
-        return bad + sum(self.errors.values())
+    stop_at_problem: bool = False
+    """Whether the first refusal of a request itself (4xx, but not 408 or 429) ends the run."""
 
 
 def requests(load: Load) -> list[bytes]:
@@ -87,7 +71,9 @@ def requests(load: Load) -> list[bytes]:
     if url.scheme != "http" or not url.hostname:
         raise ConfigurationError(f"the load generator takes http:// URLs, not {load.url!r}")
     if url.hostname not in LOOPBACK and not load.allow_remote:
-        raise ConfigurationError(f"{url.hostname} is not this machine; say so if you mean it")
+        raise ConfigurationError(
+            f"{url.hostname} is not this machine: load it with --allow-remote (allow_remote=True)"
+        )
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     extra = "".join(f"{name}: {value}\r\n" for name, value in load.headers.items())
     if not load.bodies:
@@ -117,6 +103,7 @@ class _Run:
         self.start = self.count_from = self.end = 0.0
         self.sending = False
         self.finished = asyncio.Event()
+        self.problem: Problem | None = None
         self.reconnecting: set[asyncio.Task[None]] = set()
 
     def next_request(self) -> bytes:
@@ -127,6 +114,12 @@ class _Run:
 
     def received(self, size: int) -> None:
         self.bytes_received += size
+
+    def refused(self, status: int, body: bytes) -> None:
+        if self.load.stop_at_problem and status not in BUSY and self.problem is None:
+            self.problem = wire.read_problem(wire.Response(status=status, headers={}, body=body))
+            self.sending = False
+            self.finished.set()
 
     def unanswered(self, reason: str) -> None:
         self.under_way -= 1
@@ -151,6 +144,8 @@ class _Run:
                 await asyncio.wait_for(self.finished.wait(), latest)
         finally:
             await self._close()
+        if self.problem is not None:
+            raise self.problem
         return self._report()
 
     async def _connect_all(self) -> None:
@@ -262,22 +257,12 @@ class _Run:
         )
 
 
-def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Latencies in milliseconds by name; all 0 if there are none."""
-    ordered = sorted(seconds)
-    if not ordered:
-        return dict.fromkeys([*PERCENTILES, "mean", "max"], 0.0)
-    last = len(ordered) - 1
-    found = {name: ordered[min(last, int(q * len(ordered)))] for name, q in PERCENTILES.items()}
-    found["mean"], found["max"] = sum(ordered) / len(ordered), ordered[-1]
-    return {name: round(value * 1000, 3) for name, value in found.items()}
-
-
 async def run(load: Load) -> LoadReport:
     """Sends the load and waits for the answers.
 
     Raises:
         ConfigurationError: the URL is not one that may be loaded.
+        Problem: the first refusal, if that ends the run.
         UnreachableError: a connection cannot be made at the start.
     """
     return await _Run(load).go()
@@ -288,6 +273,7 @@ def run_blocking(load: Load) -> LoadReport:
 
     Raises:
         ConfigurationError: the URL is not one that may be loaded.
+        Problem: the first refusal, if that ends the run.
         UnreachableError: a connection cannot be made at the start.
     """
     try:

@@ -18,6 +18,9 @@ class Owner(Protocol):
     def answered(self, due: float, status: int, connection: "Connection | None") -> None:
         """A request was answered; the connection is free again unless it is None."""
 
+    def refused(self, status: int, body: bytes) -> None:
+        """The server answered a request with a status of 4xx."""
+
     def unanswered(self, reason: str) -> None:
         """A request will have no answer."""
 
@@ -63,6 +66,9 @@ class Connection(asyncio.Protocol):
             return
         if answer is None:
             return
+        if 400 <= answer.status < 500:
+            body = self.buffer[: answer.end].partition(b"\r\n\r\n")[2]
+            self.owner.refused(answer.status, body)
         self.buffer = self.buffer[answer.end :]
         due, self.due = self.due, None
         if answer.close or closed:

@@ -3,6 +3,7 @@
 import random
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 from pydantic import SecretStr
 
@@ -92,20 +93,47 @@ def target(url: str | None, token: str | None, api_key: str | None) -> Target:
         api_key: an API key; INFERSTACK_API_KEY if neither it nor a token is given.
 
     Raises:
-        ConfigurationError: the URL is not one, or there are both a token and a key.
+        ConfigurationError: the URL is not one, there are both a token and a key, or one of them
+            cannot stand in a header.
     """
-    env = config.client_settings()
+    env = _environment()
     if token is None and api_key is None:
         token, api_key = _plain(env.inferstack_token), _plain(env.inferstack_api_key)
     if token and api_key:
         raise ConfigurationError("give an access token or an API key, not both")
-    headers = bearer(token) if token else {"x-api-key": api_key} if api_key else {}
-    return Target(url=_checked(url or env.inferstack_url), headers=headers)
+    headers = bearer(token) if token else {}
+    if api_key:
+        headers = {"x-api-key": _credential(api_key)}
+    return Target(url=_checked(env.inferstack_url if url is None else url), headers=headers)
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header that carries an access token."""
-    return {"authorization": f"Bearer {token}"}
+    """The header that carries an access token.
+
+    Raises:
+        ConfigurationError: it cannot stand in a header.
+    """
+    return {"authorization": f"Bearer {_credential(token)}"}
+
+
+def _environment() -> config.ClientSettings:
+    try:
+        return config.client_settings()
+    except ValueError:
+        # Its message would hold the token.
+        raise ConfigurationError(
+            "INFERSTACK_URL, INFERSTACK_TOKEN or INFERSTACK_API_KEY is not valid text"
+        ) from None
+
+
+def _credential(text: str) -> str:
+    """The text itself, if it can stand in a header; the error never shows it."""
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ConfigurationError(
+            "the access token or API key holds a space, a line break, or a character that is "
+            "not ASCII: check what was given, or INFERSTACK_TOKEN and INFERSTACK_API_KEY"
+        )
+    return text
 
 
 def _plain(secret: SecretStr | None) -> str | None:
@@ -113,7 +141,13 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _checked(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        # urllib finds wrong brackets and ports, httpx the rest.
+        valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
+        valid = False
+    if not valid:
         raise ConfigurationError(f"{url!r} is not a URL such as http://127.0.0.1:8000")
     return url.rstrip("/")

@@ -1,10 +1,12 @@
 """The parts of httpx that both clients use: its settings, and its errors in our words."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypedDict
 
 import httpx
 
-from inferstack.client.errors import UnreachableError
+from inferstack.client.errors import ClientError, InvalidArgumentError, UnreachableError
 from inferstack.client.options import Target, Timeouts
 from inferstack.client.wire import Request, Response
 
@@ -59,8 +61,28 @@ def read(response: httpx.Response) -> Response:
     return Response(status=response.status_code, headers=headers, body=response.content)
 
 
-def unreachable(error: httpx.RequestError, target: Target) -> UnreachableError:
-    """An error of httpx in our words."""
-    reason = str(error) or type(error).__name__
-    sent = not isinstance(error, NOTHING_SENT)
-    return UnreachableError(f"{target.url} does not answer: {reason}", sent=sent)
+@contextmanager
+def translated(target: Target) -> Iterator[None]:
+    """Turns errors of httpx into ours.
+
+    Raises:
+        InvalidArgumentError: the request cannot be sent as it is.
+        UnreachableError: the API did not answer.
+    """
+    try:
+        yield
+    except httpx.InvalidURL as error:
+        raise InvalidArgumentError(f"this cannot be sent: {error}") from None
+    except httpx.RequestError as error:
+        # A LocalProtocolError quotes the header that it is about, which may be a token.
+        quotes = isinstance(error, httpx.LocalProtocolError)
+        reason = type(error).__name__ if quotes else str(error) or type(error).__name__
+        sent = not isinstance(error, NOTHING_SENT)
+        detail = f"{target.url} does not answer: {reason}"
+        raise UnreachableError(detail, sent=sent) from error
+
+
+def refuse_closed(closed: bool) -> None:
+    """Raises ClientError if the client was closed."""
+    if closed:
+        raise ClientError("the client is closed: make a new one")

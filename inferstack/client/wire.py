@@ -8,12 +8,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from inferstack.client.errors import Problem, UnexpectedAnswerError
+from inferstack.client.errors import InvalidArgumentError, Problem, UnexpectedAnswerError
 from inferstack.client.types import Model, Receipt, Submission, Task, TaskPage, Token
 
 T = TypeVar("T")
 
 JSON = {"content-type": "application/json"}
+MAX_KEY = 255
+"""Characters of an idempotency key."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,16 +62,19 @@ def submit(submission: Submission, key: str, hold: float = 0.0) -> Request:
         submission: what to compute.
         key: idempotency key; the same for every repetition of this submit.
         hold: seconds to wait for the finished task; 0 asks for a receipt.
+
+    Raises:
+        InvalidArgumentError: the submission is no JSON, or the key is no header.
     """
-    headers = JSON | {"idempotency-key": key} | _prefer(hold)
-    body = msgspec.json.encode(submission)
+    headers = JSON | _key(key) | _prefer(hold)
+    body = _encode(submission)
     return Request(method="POST", path="/api/inference", headers=headers, body=body, hold=hold)
 
 
 def batch(submissions: Sequence[Submission], key: str) -> Request:
     """Submits many tasks under one idempotency key."""
-    body = msgspec.json.encode(submissions)
-    headers = JSON | {"idempotency-key": key}
+    body = _encode(submissions)
+    headers = JSON | _key(key)
     return Request(method="POST", path="/api/inference/batch", headers=headers, body=body)
 
 
@@ -96,7 +101,7 @@ def models() -> Request:
 
 def login(username: str, password: str) -> Request:
     """Asks for an access token."""
-    body = msgspec.json.encode({"username": username, "password": password})
+    body = _encode({"username": username, "password": password})
     return Request(method="POST", path="/api/auth/login", headers=JSON, body=body)
 
 
@@ -195,14 +200,39 @@ def _decode(body: bytes, type_: type[T]) -> T:
         raise UnexpectedAnswerError(f"{error}; the answer begins: {start}") from None
 
 
+def _encode(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # A lone surrogate's own message would show the text around it, such as a password.
+        reason = "a text is not Unicode" if isinstance(error, UnicodeError) else str(error)
+        raise InvalidArgumentError(f"this cannot be sent as JSON: {reason}") from None
+
+
+def _key(key: str) -> dict[str, str]:
+    if not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+        raise InvalidArgumentError(
+            f"an idempotency key takes 1 to {MAX_KEY} printable ASCII characters"
+        )
+    return {"idempotency-key": key}
+
+
 def _prefer(hold: float) -> dict[str, str]:
     seconds = f"{hold:.3f}".rstrip("0").rstrip(".")
     return {"prefer": f"wait={seconds}"} if seconds != "0" else {}
 
 
 def _task_path(task_id: str) -> str:
-    return f"/api/inference/{quote(task_id, safe='')}"
+    return f"/api/inference/{quote(_unicode(task_id), safe='')}"
 
 
 def _as_query(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    return value.isoformat() if isinstance(value, datetime) else _unicode(str(value))
+
+
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError("a text is not Unicode, so it cannot be sent") from None
+    return text

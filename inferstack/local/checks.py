@@ -12,13 +12,24 @@ def default_model(wanted: Settings) -> None:
     """Whether the default model is among those that will be served.
 
     Raises:
-        StackError: it is not, so it would never become ready.
+        ModelFolderError: MODEL_PATH is not a readable folder.
+        StackError: the default model is not there, so it would never become ready.
     """
+    # Imported here: `status` and `down` need no reader of model folders.
+    from inferstack.engines.repository import scan
+
     models, default = wanted.model_list, wanted.default_model
     if models and default not in models:
         raise StackError(
             f"DEFAULT_MODEL={default} is not in MODEL_LIST={','.join(models)}: "
             "add it there, or set DEFAULT_MODEL to one of those"
+        )
+    path = wanted.model_path.absolute()
+    found = {entry.model for entry in scan(path, wanted)}
+    if default not in found:
+        raise StackError(
+            f"there is no model {default} in MODEL_PATH={path}, which holds "
+            f"{', '.join(sorted(found)) or 'none'}: set DEFAULT_MODEL or MODEL_PATH"
         )
 
 

@@ -7,6 +7,7 @@ database down with it, all at once and in no order. The next `up` ends them in o
 
 import asyncio
 import contextlib
+import logging
 import signal
 import subprocess
 import time
@@ -17,6 +18,8 @@ from inferstack.errors import StackError
 from inferstack.local import logs, processes
 from inferstack.local.program import Program, run_as
 from inferstack.local.state import ChildPhase, ChildState
+
+log = logging.getLogger(__name__)
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -42,6 +45,8 @@ class Child:
         self._stop = asyncio.Event()
         self._died = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
+        self._pid: int | None = None
+        """Of the latest process, also once it has ended."""
         self._keeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -99,14 +104,16 @@ class Child:
             if self._stop.is_set():
                 return
             failures = 0 if time.monotonic() - began > SETTLED else failures
+            delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0**failures)
             self.state.note = f"{_ending(code)}: {logs.last_line(self.log)} (see {self.log})"
+            if self.state.phase is not ChildPhase.STARTING:  # else `ready` raises this
+                text = "%s (process %s) %s; it starts again in %.1f s"
+                log.warning(text, self.program.name, self._pid, self.state.note, delay)
             self.state.process = None
             self._change(ChildPhase.WAITING)
             self._died.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._stop.wait(), min(LONGEST_DELAY, FIRST_DELAY * 2.0**failures)
-                )
+                await asyncio.wait_for(self._stop.wait(), delay)
             failures += 1
             self.state.restarts += 1
 
@@ -118,7 +125,10 @@ class Child:
             self.log.write_text(f"cannot run {self.program.command[0]}: {error.strerror}\n")
             return 127
         self._process = process
+        self._pid = process.pid
         self.state.process = processes.identify(process.pid)
+        if self.state.restarts:
+            log.info("%s runs again as process %d", self.program.name, process.pid)
         # A restarted child counts as running: only the first start waits for readiness.
         self._change(ChildPhase.RUNNING if self._died.is_set() else ChildPhase.STARTING)
         if self._stop.is_set():

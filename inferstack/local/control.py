@@ -12,7 +12,7 @@ from pathlib import Path
 
 from inferstack.config import Settings
 from inferstack.errors import StackError
-from inferstack.local import leftovers, logs, processes, stack, state
+from inferstack.local import checks, leftovers, logs, processes, stack, state
 from inferstack.local.home import Home
 from inferstack.local.state import Phase, StackState
 from inferstack.local.supervisor import Supervisor
@@ -28,6 +28,7 @@ def run(home: Home, wanted: Settings, *, ray: bool, show: Callable[[StackState],
         StackError: one runs already, or it cannot start; nothing is left running.
     """
     refuse_second(home)
+    checks.default_model(wanted)
     home.prepare()
     if not home.lock():
         raise StackError(f"another `inferstack up` is starting or stopping in {home.root}")
@@ -52,9 +53,12 @@ def run_detached(
         StackError: one runs already, or it could not start.
     """
     refuse_second(home)
+    checks.default_model(wanted)
     home.prepare()
     log = home.logs / "supervisor.log"
-    with log.open("wb") as output:
+    log.write_bytes(b"")
+    # For appending: it is cut when it has grown too long.
+    with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "inferstack.cli", *arguments],
             env=stack.code_environment(wanted),
@@ -75,6 +79,21 @@ def running(home: Home) -> StackState | None:
     """What runs in a home; None if nothing does."""
     found = state.read(home.state_file)
     return found if found is not None and processes.alive(found.supervisor) else None
+
+
+def left(home: Home) -> list[str]:
+    """The names of what still runs though its supervisor was killed; empty if nothing does."""
+    return leftovers.find(home) if home.root.exists() and running(home) is None else []
+
+
+def absence(home: Home) -> str:
+    """What to tell somebody who looks for a stack in a home where nothing runs."""
+    if home.identity() is None:
+        return (
+            f"No stack has run in {home.root}: change to the folder that holds its "
+            f"{home.root.name}, or set INFERSTACK_HOME."
+        )
+    return f"Nothing runs in {home.root}. Start it with `inferstack up`."
 
 
 def refuse_second(home: Home) -> None:

@@ -32,7 +32,7 @@ class Display:
         if self._live is not None:
             self._live.update(_table(self._steps))
             return
-        while self._printed < len(self._steps) and self._steps[self._printed].done:
+        while self._printed < len(self._steps) and _over(self._steps[self._printed]):
             step = self._steps[self._printed]
             self._console.print(_plain(step), markup=False, highlight=False, soft_wrap=True)
             self._printed += 1
@@ -61,14 +61,24 @@ class Display:
         self.settle()
 
 
+def _over(step: Step) -> bool:
+    return step.done or step.failed
+
+
 def _plain(step: Step) -> str:
-    return f"{step.name}: {step.text or 'done'} ({step.seconds:.1f} s)"
+    text = "failed" if step.failed else step.text or "done"
+    return f"{step.name}: {text} ({step.seconds:.1f} s)"
 
 
 def _table(steps: list[Step]) -> Table:
     table = Table.grid(padding=(0, 1))
     for step in steps:
-        mark = Text("✓", style="green") if step.done else Spinner("dots", style="cyan")
-        time = Text(f"{step.seconds:.1f} s" if step.done else "", style="dim")
-        table.add_row(mark, Text(step.name, style="bold"), Text(step.text), time)
+        time = Text(f"{step.seconds:.1f} s" if _over(step) else "", style="dim")
+        table.add_row(_mark(step), Text(step.name, style="bold"), Text(step.text), time)
     return table
+
+
+def _mark(step: Step) -> Text | Spinner:
+    if step.failed:
+        return Text("✗", style="red")
+    return Text("✓", style="green") if step.done else Spinner("dots", style="cyan")

@@ -40,6 +40,7 @@ class Home:
         self.root = root.absolute()
         self.logs = self.root / "logs"
         self.redis = self.root / "redis"
+        self.objects = self.root / "objects"
         self.state_file = self.root / "state.json"
         self._identity_file = self.root / "identity.json"
         self._lock: int | None = None
@@ -48,13 +49,15 @@ class Home:
         """Makes the folders and checks that they can be used.
 
         Raises:
-            StackError: not writable, or less than `SPACE_NEEDED` is free.
+            StackError: not writable, not its owner's, or less than `SPACE_NEEDED` is free.
         """
         try:
             # Others may pass through but not look: PostgreSQL's user has its folder inside.
             self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
-            for folder in (self.logs, self.redis):
+            for folder in (self.logs, self.redis, self.objects):
                 folder.mkdir(mode=0o700, exist_ok=True)
+                # Also one that an earlier version left open to all.
+                folder.chmod(0o700)
             probe = self.root / f".probe-{os.getpid()}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -94,7 +97,7 @@ class Home:
         """What was chosen before; None in a home that never ran."""
         try:
             return msgspec.json.decode(self._identity_file.read_bytes(), type=Identity)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, msgspec.MsgspecError) as error:
             raise StackError(

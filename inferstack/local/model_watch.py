@@ -15,6 +15,9 @@ from inferstack.queue.registry import Registry
 PATIENCE = 180.0
 """Seconds that the default model may take to load before the stack counts as up without it."""
 
+SETTLING = 2.0
+"""Seconds that the other models get to load or fail, once the default model is served."""
+
 
 async def forget_readiness(redis_url: str) -> None:
     """Marks every deployment as starting: no replica of the last run lives any more.
@@ -53,13 +56,29 @@ async def wait(redis_url: str, model: str, worker: Child) -> str:
             if any(d.state is DeploymentState.READY for d in found):
                 return f"{model} is served"
             if found and all(d.state is DeploymentState.FAILED for d in found):
-                return f"{model} failed to load: {found[-1].reason}"
+                return f"{model} failed to load"
             if worker.state.note is not None:
                 raise StackError(f"worker {worker.state.note}")
             await asyncio.sleep(0.1)
     finally:
         await redis.aclose()
     return f"{model} is not served after {PATIENCE:.0f} s: see {worker.log}"
+
+
+async def failures(redis_url: str) -> list[str]:
+    """One line for each deployment that failed; waits `SETTLING` for those that still load."""
+    redis = connect(redis_url)
+    until = time.monotonic() + SETTLING
+    try:
+        while True:
+            found = await _all(Registry(redis))
+            loading = any(d.state is DeploymentState.STARTING for d in found)
+            if not loading or time.monotonic() > until:
+                break
+            await asyncio.sleep(0.1)
+    finally:
+        await redis.aclose()
+    return [f"{d.name} failed: {d.reason}" for d in found if d.state is DeploymentState.FAILED]
 
 
 async def _all(registry: Registry) -> list[Deployment]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from inferstack.errors import StackError
 from inferstack.local.home import write_private
 from inferstack.local.processes import ProcessId, StopStep
 
@@ -46,6 +47,8 @@ class Step(msgspec.Struct):
     name: str
     text: str
     done: bool = False
+    failed: bool = False
+    """It was broken off."""
     seconds: float = 0.0
 
 
@@ -61,6 +64,8 @@ class StackState(msgspec.Struct, kw_only=True):
     steps: list[Step] = []
     notes: list[str] = []
     """Lines that the user should read once the stack is up."""
+    problems: list[str] = []
+    """One line for each deployment that failed."""
 
 
 def read(path: Path) -> StackState | None:
@@ -68,11 +73,16 @@ def read(path: Path) -> StackState | None:
 
     A state that cannot be understood was written by another version: its processes are
     still found by their mark and by the pid files of the servers.
+
+    Raises:
+        StackError: it may not be read.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=StackState)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
         return None
+    except OSError as error:
+        raise StackError(f"cannot read {path} ({error.strerror}): is it another user's?") from None
 
 
 def write(path: Path, state: StackState) -> None:

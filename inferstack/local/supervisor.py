@@ -77,11 +77,8 @@ class Supervisor:
             await self._shut_down()
 
     async def _start(self) -> None:
-        # Before the first step: the state file still tells of the last run until then.
-        if ended := await asyncio.to_thread(leftovers.end, self._home):
-            self.state.notes.append(f"ended what the last run left behind: {', '.join(ended)}")
+        await self._end_leftovers()
         async with self._step("checks") as step:
-            checks.default_model(self._wanted)
             checks.api_port(self._wanted)
             await checks.services(self._wanted)
             step.text = "ports, disk and programs are there"
@@ -95,8 +92,21 @@ class Supervisor:
             self._serve("redis", plan.redis), self._serve("postgres", plan.postgres)
         )
         await self._start_inferstack(plan)
-        self.state.phase = Phase.READY
-        self._changed()
+        if not self._stop.is_set():
+            self.state.phase = Phase.READY
+            self._changed()
+
+    async def _end_leftovers(self) -> None:
+        found = await asyncio.to_thread(leftovers.find, self._home)
+        step = Step(name="leftovers", text=f"ending what the last run left: {', '.join(found)}")
+        if found:
+            self.state.steps.append(step)
+            # Shown but not written: until they have ended, the state file tells of the last run.
+            self._show(self.state)
+        began = time.monotonic()
+        await asyncio.to_thread(leftovers.end, self._home)
+        step.text = f"ended what the last run left: {', '.join(found)}"
+        self._ended(step, began, done=True)
 
     async def _start_inferstack(self, plan: Stack) -> None:
         if plan.redis is not None:
@@ -116,6 +126,7 @@ class Supervisor:
             step.text = await model_watch.wait(
                 self.state.redis_url, plan.settings.default_model, worker_child
             )
+            self.state.problems = await model_watch.failures(self.state.redis_url)
 
     def _api_programs(self, plan: Stack) -> list[Program]:
         count = plan.settings.api_processes
@@ -177,7 +188,12 @@ class Supervisor:
             for child in self._children:
                 if MARK in child.program.environment:
                     child.kill()
+            # Ray's replicas have sessions of their own.
+            leftovers.kill(self._home)
+            return
         self._stop.set()
+        self.state.phase = Phase.STOPPING
+        self._changed()
 
     @asynccontextmanager
     async def _step(self, name: str) -> AsyncIterator[Step]:
@@ -185,9 +201,16 @@ class Supervisor:
         began = time.monotonic()
         self.state.steps.append(step)
         self._changed()
-        yield step
+        done = False
+        try:
+            yield step
+            done = True
+        finally:
+            self._ended(step, began, done=done)
+
+    def _ended(self, step: Step, began: float, *, done: bool) -> None:
         step.seconds = time.monotonic() - began
-        step.done = True
+        step.done, step.failed = done, not done
         self._changed()
 
     def _changed(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from inferstack.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -114,6 +114,34 @@ class Accounts:
             await self._set_hash(row.id, await self._passwords.hash(password))
         return _user(row)
 
+    async def users(self) -> list[User]:
+        """Every user, by name."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(select(users).order_by(users.c.username))
+            return [_user(row) for row in rows.all()]
+
+    async def change_password(self, username: str, password: str) -> None:
+        """Gives a user another password; access tokens stay valid until they expire.
+
+        Raises:
+            InvalidRequestError: the password is too short or too long.
+            NotFoundError: there is no such user.
+        """
+        _check_password(password)
+        await self._set_hash((await self._known(username)).id, await self._passwords.hash(password))
+
+    async def remove_user(self, username: str) -> None:
+        """Removes a user and all their keys; their tasks and their tenant's history stay.
+
+        An access token that they hold stays valid until it expires.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        query = delete(users).where(users.c.id == (await self._known(username)).id)
+        async with self._database.transaction() as connection:
+            await connection.execute(query)
+
     async def create_api_key(self, username: str, name: str) -> tuple[ApiKey, str]:
         """Makes a key and returns it with its only plaintext, `is_...`.
 
@@ -126,9 +154,7 @@ class Accounts:
             NotFoundError: there is no such user.
         """
         _check_name("name", name)
-        owner = None if _unstorable(username) else await self._row(username)
-        if owner is None:
-            raise NotFoundError(f"there is no user '{username}'")
+        owner = await self._known(username)
         plaintext = KEY_PREFIX + secrets.token_urlsafe(32)
         row = {"id": uuid4(), "user_id": owner.id, "name": name, "digest": _digest(plaintext)}
         row["prefix"] = plaintext[: len(KEY_PREFIX) + 6]
@@ -191,6 +217,12 @@ class Accounts:
         async with self._database.transaction() as connection:
             await connection.execute(query)
 
+    async def _known(self, username: str) -> Any:
+        row = None if _unstorable(username) else await self._row(username)
+        if row is None:
+            raise NotFoundError(f"there is no user '{username}'")
+        return row
+
     async def _row(self, username: str) -> Any:
         query = select(users).where(users.c.username == username)
         async with self._database.transaction() as connection:
@@ -210,8 +242,7 @@ def check_account(username: str, password: str, tenant: str, role: str) -> None:
     """
     _check_name("username", username)
     _check_name("tenant", tenant)
-    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise _invalid("password", f"takes {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    _check_password(password)
     if role not in ROLES:
         raise _invalid("role", "takes user or admin")
 
@@ -244,6 +275,11 @@ def _digest(plaintext: str) -> bytes:
 def _check_name(field: str, value: str) -> None:
     if not 1 <= len(value) <= MAX_NAME or not value.isprintable() or value != value.strip():
         raise _invalid(field, f"takes 1 to {MAX_NAME} printable characters without outer spaces")
+
+
+def _check_password(password: str) -> None:
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise _invalid("password", f"takes {MIN_PASSWORD} to {MAX_PASSWORD} characters")
 
 
 def _invalid(field: str, message: str) -> InvalidRequestError:

@@ -28,11 +28,17 @@ class ObjectStore:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ObjectStore":
-        """S3 when an endpoint, a key or a bucket of one's own is set, else a local folder."""
+        """S3 when an endpoint, a key or a bucket of one's own is set, else a local folder.
+
+        Raises:
+            StorageUnavailableError: the local folder cannot be made.
+        """
         if settings.s3_endpoint or settings.s3_access_key or settings.s3_bucket != DEFAULT_BUCKET:
             return cls(_s3(settings))
         folder = settings.inferstack_home.absolute() / FOLDER
-        return cls(LocalStore(folder, mkdir=True, automatic_cleanup=True))
+        with _translated(FOLDER):
+            _make_private(folder)
+            return cls(LocalStore(folder, automatic_cleanup=True))
 
     async def put(self, key: str, body: bytes) -> None:
         """Stores a body; when this returns it survives a crash of the machine.
@@ -102,6 +108,14 @@ def _s3(settings: Settings) -> S3Store:
         client_options={"allow_http": plain, "timeout": "30s", "connect_timeout": "3s"},
         retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
     )
+
+
+def _make_private(folder: Path) -> None:
+    """Makes the folder for its owner only, also one that an earlier version left open to all."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Where it is somebody else's, that user decides who may read it.
+    if folder.stat().st_uid == os.getuid():
+        folder.chmod(0o700)
 
 
 def _sync(path: Path, folder: Path) -> None:

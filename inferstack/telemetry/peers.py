@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,12 +29,32 @@ def folder_for(home: Path) -> Path:
     Raises:
         PermissionError: another user has made it.
     """
-    digest = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"inferstack-{os.getuid()}-{digest}"
+    folder = _folder(home)
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to another user")
     return folder
+
+
+def sweep(home: Path) -> None:
+    """Removes the sockets that killed processes left, and their folder once it is empty."""
+    folder = _folder(home)
+    for path in folder.glob("*.sock"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            try:
+                client.connect(str(path))
+            except ConnectionRefusedError:
+                _forget(path)
+            except OSError:
+                continue
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _folder(home: Path) -> Path:
+    digest = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"inferstack-{os.getuid()}-{digest}"
 
 
 class Peers:

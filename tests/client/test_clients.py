@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from inferstack.client import (
+    ClientError,
+    InvalidArgumentError,
     Model,
     Problem,
     Receipt,
@@ -26,6 +28,8 @@ from inferstack.task import Priority, TaskState
 from tests.client.server import Contract, problem
 
 DATA = {"text": "hello"}
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
 BUSY = problem(503, "queue-full", "full", retry_after=0.05)
 
 
@@ -206,6 +210,51 @@ def test_a_server_that_never_answers_is_left(make: Callable[..., Any], contract:
     assert caught.value.sent
 
 
+def test_a_server_that_goes_away_while_a_task_runs_leaves_its_id(
+    make: Callable[..., Any], contract: Contract
+) -> None:
+    contract.compute = 30
+    contract.script.extend([(202, {}, {"task_id": "7", "status": "queued"}), "drop"])
+    client = make(timeouts=Timeouts(hold=0.1), retries=Retries(attempts=1))
+    with pytest.raises(UnreachableError) as caught:
+        client.infer(DATA)
+    assert caught.value.task_id == "7"
+
+
+@pytest.mark.parametrize("data", [{"a": "\ud800 secret"}, {"a": object()}, {"a": CYCLE}])
+def test_data_that_is_no_json_is_refused_by_name(
+    client: Any, contract: Contract, data: dict[str, Any]
+) -> None:
+    for call in (client.infer, client.submit):
+        with pytest.raises(InvalidArgumentError, match="cannot be sent as JSON") as caught:
+            call(data)
+        assert isinstance(caught.value, ClientError)
+        assert isinstance(caught.value, ValueError)
+        assert "secret" not in str(caught.value)
+    assert contract.seen == []
+
+
+@pytest.mark.parametrize("key", ["", "a\nb", "\u00e9", "x" * 256])
+def test_a_key_that_no_header_takes_is_refused_at_once(
+    client: Any, contract: Contract, key: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match="idempotency key"):
+        client.submit(DATA, idempotency_key=key)
+    assert contract.seen == []
+
+
+def test_a_task_id_that_no_url_takes_is_refused(client: Any) -> None:
+    for task_id in ("\ud800", "x" * 70_000):
+        with pytest.raises(InvalidArgumentError, match="sent"):
+            client.get(task_id)
+
+
+def test_a_closed_client_says_so(client: Any) -> None:
+    client.close()
+    with pytest.raises(ClientError, match="closed"):
+        client.models()
+
+
 def test_waiting_does_not_hammer_a_server_that_answers_early(
     client: Any, contract: Contract
 ) -> None:
@@ -246,6 +295,12 @@ def test_a_bad_item_does_not_sink_the_batch(client: Any) -> None:
     assert isinstance(second, Problem)
     assert second.status == 422
     assert str(second) == "422 invalid-input: no (d: m)"
+
+
+def test_a_problem_says_nothing_twice() -> None:
+    fields = [{"field": "data.text", "message": "is empty"}, {"field": "model", "message": "odd"}]
+    problem = Problem(422, type="/invalid-input", detail="data.text: is empty", errors=fields)
+    assert str(problem) == "422 invalid-input: data.text: is empty (model: odd)"
 
 
 def test_a_batch_whose_answer_was_lost_is_sent_again_under_the_same_key(

@@ -4,7 +4,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from inferstack.client.load import Load, UnreachableError, percentiles, requests, run
+from inferstack.client.errors import Problem
+from inferstack.client.load import Load, UnreachableError, requests, run
+from inferstack.client.load_report import percentiles
 from inferstack.errors import ConfigurationError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -130,6 +132,28 @@ async def test_bad_statuses_are_counted() -> None:
     assert report.failed == 2
 
 
+async def test_the_first_refusal_ends_the_run_when_asked_to() -> None:
+    body = b'{"type": "x/model-not-found", "detail": "there is no model nope"}'
+    refusal = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def answer(number: int, request: bytes) -> bytes | None:
+        return refusal
+
+    async with server(answer) as url:
+        load = Load(url=url, connections=4, duration=30, stop_at_problem=True)
+        with pytest.raises(Problem, match="404 model-not-found: there is no model nope"):
+            await run(load)
+
+
+async def test_a_server_that_is_busy_does_not_end_the_run() -> None:
+    async def answer(number: int, request: bytes) -> bytes | None:
+        return OK.replace(b"200 OK", b"429 No")
+
+    async with server(answer) as url:
+        load = Load(url=url, connections=1, max_requests=4, duration=10, stop_at_problem=True)
+        assert (await run(load)).statuses == {429: 4}
+
+
 async def test_a_server_that_is_not_there_is_named() -> None:
     async with server(ok) as url:
         pass
@@ -141,6 +165,11 @@ async def test_a_server_that_is_not_there_is_named() -> None:
 def test_only_this_machine_over_plain_http_is_loaded(url: str) -> None:
     with pytest.raises(ConfigurationError):
         requests(Load(url=url))
+
+
+def test_another_machine_is_refused_with_the_flag_that_allows_it() -> None:
+    with pytest.raises(ConfigurationError, match="--allow-remote"):
+        requests(Load(url="http://10.0.0.1/"))
 
 
 def test_another_machine_is_loaded_when_asked_for() -> None:

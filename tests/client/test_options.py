@@ -38,10 +38,42 @@ def test_two_credentials_are_refused() -> None:
         target(None, "token", "is_key")
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "nonsense"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://host",
+        "http://",
+        "nonsense",
+        "",
+        "http://[::1",
+        "http://host:99999",
+        "http://host:0",
+        "http://host:port",
+        "http://ho\nst",
+    ],
+)
 def test_a_url_that_is_not_one_is_named(url: str) -> None:
     with pytest.raises(ConfigurationError, match="is not a URL"):
         target(url, None, None)
+
+
+@pytest.mark.parametrize("secret", ["s3cr\u00e9t", "s3cret\n", "s3cret two", "s3cret\udce9"])
+def test_a_credential_that_no_header_takes_is_refused_and_never_shown(secret: str) -> None:
+    for token, api_key in ((secret, None), (None, secret)):
+        with pytest.raises(ConfigurationError, match="not ASCII") as caught:
+            target(None, token, api_key)
+        assert "s3cr" not in str(caught.value)
+
+
+def test_a_credential_of_the_environment_is_checked_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for secret in ("s3cr\u00e9t", "s3cret\udce9", "s3cret\n"):
+        monkeypatch.setenv("INFERSTACK_TOKEN", secret)
+        with pytest.raises(ConfigurationError, match="INFERSTACK_TOKEN") as caught:
+            target(None, None, None)
+        assert "s3cr" not in str(caught.value)
 
 
 def test_what_may_pass_is_repeated_and_what_will_not_is_not() -> None:

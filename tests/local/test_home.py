@@ -21,6 +21,13 @@ def test_the_file_with_secrets_is_private(home: Home) -> None:
     assert stat.S_IMODE((home.root / "identity.json").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("name", ["objects", "logs", "redis"])
+def test_nobody_else_may_look_into_its_folders_even_of_an_older_home(home: Home, name: str) -> None:
+    (home.root / name).chmod(0o755)
+    home.prepare()
+    assert stat.S_IMODE((home.root / name).stat().st_mode) == 0o700
+
+
 def test_a_port_that_was_taken_is_replaced(home: Home) -> None:
     first = home.choose(redis=True, postgres=False)
     with socket.socket() as other:

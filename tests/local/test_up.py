@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -16,7 +17,8 @@ from inferstack.local.control import running
 from inferstack.local.home import port_free
 from inferstack.local.state import ChildPhase
 from inferstack.task import TaskState
-from tests.local.stack import RealStack
+from inferstack.telemetry import peers
+from tests.local.stack import ROOT, RealStack
 
 INPUT = {"text": "Hello, world!"}
 
@@ -58,7 +60,19 @@ def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> 
     assert stack.process.wait() == 0
     assert stack.left() == []
     assert stack.command("status").returncode == 1
-    assert "Nothing runs here." in stack.command("down").stdout
+    nothing = stack.command("down")
+    assert nothing.stdout == f"Nothing runs in {stack.home.root}. Start it with `inferstack up`.\n"
+    assert not _sockets(stack).exists()
+
+
+def test_from_a_folder_without_a_stack_the_folder_is_named(stack: RealStack) -> None:
+    for command in ("status", "down"):
+        answer = stack.command(command).stdout
+        assert answer.startswith(f"No stack has run in {stack.home.root}: change to the folder")
+    refused = stack.command("keys", "list")
+    assert refused.returncode == 1
+    assert f"DATABASE_URL is not set. No stack has run in {stack.home.root}" in refused.stderr
+    assert not stack.home.root.exists()
 
 
 def test_after_a_killed_supervisor_up_ends_the_old_children_and_keeps_all_data(
@@ -72,8 +86,11 @@ def test_after_a_killed_supervisor_up_ends_the_old_children_and_keeps_all_data(
     assert all(process and processes.alive(process) for process in old.values())
     assert running(stack.home) is None
 
-    notes = stack.up().notes
-    assert any("api" in note for note in notes)
+    first = stack.up().steps[0]
+    assert first.name == "leftovers"
+    assert "api" in first.text
+    assert first.done
+    assert stack.output().startswith("leftovers: ended what the last run left: redis, postgres")
     assert not any(process and processes.alive(process) for process in old.values())
     with stack.client() as client:
         task = client.get(task_id)
@@ -86,8 +103,19 @@ def test_after_a_killed_supervisor_up_ends_the_old_children_and_keeps_all_data(
 def test_down_ends_what_a_killed_supervisor_left(stack: RealStack) -> None:
     stack.up()
     stack.signal(signal.SIGKILL)
-    assert "Stopped." in stack.command("down").stdout
+    status = stack.command("status")
+    assert status.returncode == 1
+    assert "The supervisor is gone" in status.stdout
+    for name in ("redis", "postgres", "worker", "recorder", "api", "inferstack down", "take"):
+        assert name in status.stdout
+    report = json.loads(stack.command("status", "--json").stdout)
+    assert report["phase"] == "unsupervised"
+    assert "api" in report["running"]
+    down = stack.command("down")
+    assert "supervisor is gone" in down.stderr
+    assert "Stopped." in down.stdout
     assert stack.left() == []
+    assert not _sockets(stack).exists()
 
 
 def test_every_child_that_is_killed_comes_back_and_the_others_live_on(stack: RealStack) -> None:
@@ -102,6 +130,9 @@ def test_every_child_that_is_killed_comes_back_and_the_others_live_on(stack: Rea
         assert after.phase is ChildPhase.RUNNING
         assert _served(stack) == INPUT, name
         assert {n: stack.child(n).process for n in others} == others
+        assert f"{name} (process {before.pid}) was killed by SIGKILL" in stack.output()
+        assert after.process is not None
+        assert f"{name} runs again as process {after.process.pid}" in stack.output()
     assert stack.signal(signal.SIGTERM) == 0
     assert stack.left() == []
 
@@ -115,14 +146,25 @@ def test_ctrl_c_during_the_start_leaves_nothing_running(stack: RealStack, step: 
         time.sleep(0.01)
     assert stack.signal(signal.SIGINT) == 0
     assert "Traceback" not in stack.output()
+    assert f"{step}: failed" in stack.output()
     assert stack.left() == []
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_drain(stack: RealStack) -> None:
+def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_what_runs(stack: RealStack) -> None:
     stack.up()
     assert stack.process is not None
+    with stack.client() as client:
+        task_id = client.submit({"sleep_ms": 40_000}, timeout=None).task_id
+        while client.get(task_id).status is not TaskState.RUNNING:
+            time.sleep(0.05)
     os.kill(stack.process.pid, signal.SIGINT)
+    until = time.monotonic() + 2.0
+    while "Ctrl-C again ends them now" not in stack.output():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    began = time.monotonic()
     assert stack.signal(signal.SIGINT) == 0
+    assert time.monotonic() - began < 15.0
     assert stack.left() == []
 
 
@@ -137,9 +179,47 @@ def test_a_detached_stack_outlives_the_command(stack: RealStack) -> None:
     log = (stack.home.logs / "supervisor.log").read_text()
     assert identity.admin_password in started.stdout
     assert identity.admin_password not in log
+    os.kill((stack.child("recorder").process or found.supervisor).pid, signal.SIGKILL)
+    until = time.monotonic() + 20.0
+    while "recorder runs again" not in (stack.home.logs / "supervisor.log").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
     assert _served(stack) == INPUT
     assert "Stopped." in stack.command("down").stdout
     assert running(stack.home) is None
+
+
+def test_a_password_of_ones_own_is_not_printed(stack: RealStack) -> None:
+    secret = "my very own password"
+    arguments = ("up", "--no-ray", "--detach", "--port", str(stack.port))
+    started = stack.command(*arguments, ADMIN_PASSWORD=secret)
+    assert "admin / the password in ADMIN_PASSWORD" in started.stdout, started.stderr
+    assert secret not in started.stdout + started.stderr
+
+
+def test_a_model_that_failed_is_told_when_the_stack_is_up(stack: RealStack, folder: Path) -> None:
+    models = folder / "models"
+    shutil.copytree(ROOT / "models" / "echo", models / "echo")
+    (models / "bad" / "1").mkdir(parents=True)
+    (models / "bad" / "1" / "config.yaml").write_text("engine: '[/x]'\n")
+    shutil.copytree(ROOT / "models" / "echo" / "1", models / "late" / "1")
+    (models / "late" / "1" / "model.py").write_text("raise RuntimeError('no such weights')\n")
+    arguments = ("up", "--no-ray", "--detach", "--port", str(stack.port))
+    started = stack.command(*arguments, MODEL_PATH=str(models), MODEL_LIST="echo,bad,late")
+    assert "inferstack is up" in started.stdout, started.stderr
+    lines = started.stdout.splitlines()
+    assert any(line.startswith("bad:1 failed: config.yaml: engine") for line in lines)
+    assert any(line.startswith("late:1 failed: ") and "no such weights" in line for line in lines)
+    listed = stack.command("models")
+    assert "config.yaml: engine" in listed.stdout
+
+
+def test_nobody_else_may_read_what_the_stack_keeps(stack: RealStack) -> None:
+    stack.up()
+    with stack.client() as client:
+        client.infer({"text": "x" * 200_000})
+    readable = [path for path in stack.home.root.rglob("*") if _open_to_others(path, stack)]
+    assert readable == []
 
 
 def test_several_api_processes_share_the_port(stack: RealStack) -> None:
@@ -168,16 +248,18 @@ def test_a_service_that_does_not_answer_is_one_line(stack: RealStack) -> None:
     assert stack.left() == []
 
 
-def test_a_worker_that_cannot_start_is_one_line_and_leaves_nothing_running(
-    stack: RealStack,
+@pytest.mark.parametrize("how", [(), ("--detach",)])
+def test_models_that_are_missing_are_one_line_at_once_and_leave_no_home(
+    stack: RealStack, folder: Path, how: tuple[str, ...]
 ) -> None:
-    refused = stack.command(
-        "up", "--no-ray", "--port", str(stack.port), MODEL_PATH=str(stack.home.root / "none")
-    )
-    if refused.returncode == 0:
-        pytest.fail("a stack without a model folder came up")
-    assert "worker" in refused.stderr.splitlines()[-1]
-    assert stack.left() == []
+    arguments = ("up", "--no-ray", "--port", str(stack.port), *how)
+    refused = stack.command(*arguments, MODEL_PATH=str(folder / "none"))
+    _one_line(refused.returncode, refused.stderr, f"MODEL_PATH={folder / 'none'}: No such file")
+    (folder / "models" / "other" / "1").mkdir(parents=True)
+    refused = stack.command(*arguments, MODEL_PATH=str(folder / "models"), MODEL_LIST="")
+    text = f"there is no model echo in MODEL_PATH={folder / 'models'}, which holds other"
+    _one_line(refused.returncode, refused.stderr, text)
+    assert not stack.home.root.exists()
     assert port_free("127.0.0.1", stack.port)
 
 
@@ -200,6 +282,18 @@ def test_a_setting_that_is_nonsense_is_named(stack: RealStack) -> None:
 def _has_begun(stack: RealStack, step: str) -> bool:
     found = state.read(stack.home.state_file)
     return found is not None and any(item.name == step for item in found.steps)
+
+
+def _sockets(stack: RealStack) -> Path:
+    return peers._folder(stack.home.root)
+
+
+def _open_to_others(path: Path, stack: RealStack) -> bool:
+    """Whether another user may read a file, or look into a folder, that they can get at."""
+    between = [path, *path.relative_to(stack.home.root).parents][:-1]
+    above = [stack.home.root / part for part in between[1:]]
+    reached = all(folder.stat().st_mode & 0o001 for folder in above)
+    return reached and not path.is_symlink() and bool(path.stat().st_mode & 0o004)
 
 
 def _one_line(code: int, stderr: str, text: str) -> None:

@@ -170,3 +170,34 @@ async def test_a_key_needs_an_owner_and_a_name(accounts: Accounts) -> None:
         await accounts.create_api_key("nobody", "laptop")
     with pytest.raises(InvalidRequestError):
         await accounts.create_api_key("nobody", "")
+
+
+async def test_users_are_listed_by_name(accounts: Accounts) -> None:
+    bob = await accounts.create_user("bob", PASSWORD)
+    ann = await accounts.create_user("ann", PASSWORD, tenant="acme", role="admin")
+    assert await accounts.users() == [ann, bob]
+
+
+async def test_a_changed_password_replaces_the_old(accounts: Accounts) -> None:
+    ann = await accounts.create_user("ann", PASSWORD)
+    await accounts.change_password("ann", "another password")
+    assert await accounts.verify_password("ann", PASSWORD) is None
+    assert await accounts.verify_password("ann", "another password") == ann
+    with pytest.raises(InvalidRequestError):
+        await accounts.change_password("ann", "short")
+    with pytest.raises(NotFoundError):
+        await accounts.change_password("nobody", PASSWORD)
+
+
+async def test_a_removed_user_and_their_keys_open_nothing(accounts: Accounts) -> None:
+    await accounts.create_user("ann", PASSWORD)
+    await accounts.create_user("bob", PASSWORD)
+    _, of_ann = await accounts.create_api_key("ann", "laptop")
+    _, of_bob = await accounts.create_api_key("bob", "laptop")
+    await accounts.remove_user("ann")
+    assert await accounts.verify_password("ann", PASSWORD) is None
+    assert await accounts.api_key(of_ann) is None
+    assert await accounts.api_key(of_bob) is not None
+    assert [user.username for user in await accounts.users()] == ["bob"]
+    with pytest.raises(NotFoundError):
+        await accounts.remove_user("ann")

@@ -1,3 +1,4 @@
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -115,6 +116,22 @@ async def test_a_folder_that_cannot_be_written_is_storage_unavailable(tmp_path: 
     (tmp_path / "objects" / "taken").write_text("a file where a folder is needed")
     with pytest.raises(StorageUnavailableError):
         await store.put("taken/x", b"x")
+
+
+@pytest.mark.parametrize("before", [None, 0o755])
+async def test_nobody_else_may_look_into_the_folder(tmp_path: Path, before: int | None) -> None:
+    folder = tmp_path / "home" / "objects"
+    if before is not None:
+        folder.mkdir(parents=True)
+        folder.chmod(before)
+    ObjectStore.from_settings(load(inferstack_home=tmp_path / "home"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_home_that_is_a_file_is_storage_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    with pytest.raises(StorageUnavailableError):
+        ObjectStore.from_settings(load(inferstack_home=tmp_path / "home"))
 
 
 async def test_no_empty_folder_stays_behind(tmp_path: Path) -> None:
