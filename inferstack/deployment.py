@@ -36,6 +36,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds that one call of predict may take."""
     max_queue: int | None = None
     """Tasks that may wait; the setting MAX_QUEUE if None."""
+    fallback: int | None = None
+    """Version that takes over while the circuit of this one is open."""
     test_only: bool = False
     """Takes inputs that sleep, fail or crash on purpose; refused in production."""
 

@@ -240,7 +240,7 @@ class ModelLoadError(EngineError):
 
 
 class OutputMismatchError(EngineError):
-    """The model returned another number of outputs than it got inputs."""
+    """The model did not return a list with one output for each input."""
 
     slug = "output-mismatch"
     retryable = False

@@ -13,6 +13,7 @@ from inferstack.api.exchange import Request, Response, header_map
 from inferstack.api.hot import HotRoutes
 from inferstack.api.problems import RequestTimeoutError, problem_response
 from inferstack.errors import InferstackError, InvalidRequestError, PayloadTooLargeError
+from inferstack.queue.background import end
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ class Edge:
             return
         matched = self.hot.match(request.method, request.path)
         if matched is not None:
+            watching = asyncio.create_task(_watch(request, receive))
             response = await self._meter.answer(*matched, request)
+            await end(watching)
             await _respond(response, send)
         else:
             await _Cold(self, request, start).run(scope, receive, send)
@@ -157,6 +160,14 @@ class _Cold:
                 self._status,
                 time.perf_counter() - self._start,
             )
+
+
+async def _watch(request: Request, receive: Receive) -> None:
+    """Waits until the client goes; then nobody may want the answer any more."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    if request.departure is not None:
+        request.departure.happened()
 
 
 def _has_body(headers: dict[bytes, bytes]) -> bool:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from inferstack.lifecycle.waits import Departure
+
 Headers = list[tuple[bytes, bytes]]
 
 JSON_TYPE = (b"content-type", b"application/json")
@@ -24,6 +26,8 @@ class Request(msgspec.Struct):
     headers: dict[bytes, bytes]
     """Names in lower case; a list-valued header sent in several lines is joined by commas."""
     body: bytes = b""
+    departure: Departure | None = None
+    """Set by a handler that wants to know whether the client goes before the answer."""
 
 
 class Response(NamedTuple):

@@ -15,6 +15,7 @@ from inferstack.api.views import receipt_view, task_view
 from inferstack.errors import TaskNotFoundError
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Caller, Receipt
+from inferstack.lifecycle.waits import Departure
 from inferstack.task import Task, task_id_hint
 
 COLLECTION = "/api/inference"
@@ -66,8 +67,9 @@ class HotRoutes:
         named = None if key is None else preferences.idempotency_key(key)
         trace = preferences.traceparent(headers.get(b"traceparent"))
         if wait > 0:
+            departure = request.departure = Departure() if submission.cancel_on_disconnect else None
             answer = await self._tasks.run(
-                caller, submission, wait, idempotency_key=named, trace=trace
+                caller, submission, wait, idempotency_key=named, trace=trace, departure=departure
             )
         else:
             answer = await self._tasks.submit(

@@ -143,6 +143,13 @@ class DirectProtocol(Connection):
             self.on_response_complete()
         # No keep-alive timer as in uvicorn: `overdue` closes idle connections, for less.
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone, perhaps before its answer."""
+        direct = self._direct
+        if direct is not None and direct.request.departure is not None:
+            direct.request.departure.happened()
+        super().connection_lost(exc)
+
     # Deadlines.
 
     def cut_off(self, stage: str) -> None:

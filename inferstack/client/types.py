@@ -16,6 +16,7 @@ class SubmitOptions(TypedDict, total=False):
     priority: Priority | str
     timeout: float | None
     metadata: dict[str, Any] | None
+    cancel_on_disconnect: bool
     reject_if_late: bool
 
 
@@ -33,6 +34,8 @@ class Submission(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds from submit until the task expires; None never expires."""
     metadata: dict[str, Any] | None = None
     """Comes back with the task, unread."""
+    cancel_on_disconnect: bool = False
+    """Cancel the task if this client goes while it waits for the answer in the same request."""
     reject_if_late: bool = False
     """Refuse at once if the predicted wait is longer than `timeout`."""
 

@@ -81,6 +81,8 @@ class ModelConfig(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
     """Seconds that one call of predict may take."""
+    fallback: Annotated[int, Field(ge=1)] | None = None
+    """Version that takes the requests for no particular version while this one keeps failing."""
     limits: LimitsConfig = LimitsConfig()
     input_schema: dict[str, Any] | None = None
     test_only: tuple[str, ...] = ()

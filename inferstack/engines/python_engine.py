@@ -5,13 +5,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from inferstack.batching import CostFit
 from inferstack.config import Settings
 from inferstack.engines.base import Prepared, summary
 from inferstack.engines.repository import ModelEntry
-from inferstack.errors import EngineError, InferstackError, InvalidInputError, ModelLoadError
+from inferstack.errors import (
+    EngineError,
+    InferstackError,
+    InvalidInputError,
+    ModelLoadError,
+    OutputMismatchError,
+)
 
 
 class PythonEngine:
@@ -40,7 +46,7 @@ class PythonEngine:
         if load is not None:
             load(entry.source, self.device)
         self._model = model
-        self.predict: Callable[[list[Any]], list[Any]] = model.predict
+        self._predict: Callable[[list[Any]], Any] = model.predict
         self._cost: Callable[[Any], float] | None = getattr(model, "cost", None)
         self._refused = config.test_only if settings.environment == "production" else ()
         self.prepares_quickly = self._cost is None
@@ -62,6 +68,17 @@ class PythonEngine:
         except Exception as error:
             return EngineError(f"cost: {summary(error)}")
         return Prepared(data, cost)
+
+    def predict(self, values: list[Any]) -> list[Any]:
+        """The outputs of the model's own `predict`: a list, a tuple or a numpy array.
+
+        Raises:
+            OutputMismatchError: it returned something else.
+        """
+        outputs: Any = self._predict(values)
+        if isinstance(outputs, list | tuple) or hasattr(outputs, "__array__"):
+            return cast("list[Any]", outputs)
+        raise OutputMismatchError(f"predict returned {type(outputs).__name__}; it takes a list")
 
     def warm_up(self, fit: CostFit) -> None:
         """Lets the model warm itself up, if it knows how."""

@@ -138,6 +138,7 @@ class ModelEntry:
             batch_size=self.batch_size(settings),
             compute_timeout=config.timeout,
             max_queue=config.limits.max_queue,
+            fallback=config.fallback,
             test_only=bool(config.test_only),
         )
 

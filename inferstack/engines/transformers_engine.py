@@ -138,17 +138,23 @@ class TransformersEngine:
         longest = max(map(len, sequences))
         if all(len(ids) == longest for ids in sequences):
             ids = torch.tensor(sequences, dtype=torch.long)
-            mask = torch.ones_like(ids)
+            mask = None
         else:
             padded = np.full((len(sequences), longest), self._pad, dtype=np.int64)
             present = np.zeros((len(sequences), longest), dtype=np.int64)
             for row, tokens in enumerate(sequences):
                 padded[row, : len(tokens)] = tokens
                 present[row, : len(tokens)] = 1
-            ids, mask = torch.from_numpy(padded), torch.from_numpy(present)
+            ids, mask = torch.from_numpy(padded), torch.from_numpy(present).to(self._target)
         with torch.inference_mode():
-            ids, mask = ids.to(self._target), mask.to(self._target)
-            return self._head.finish(self._model(input_ids=ids, attention_mask=mask), mask)
+            ids = ids.to(self._target)
+            if mask is not None:
+                output = self._model(input_ids=ids, attention_mask=mask)
+            else:
+                # Nothing is padded: without a mask the attention takes its fast way.
+                mask = torch.ones_like(ids)
+                output = self._model(input_ids=ids)
+            return self._head.finish(output, mask)
 
     def warm_up(self, fit: CostFit) -> None:
         """Computes a few batches of different shapes and measures the fastest of each."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import random
 
 from inferstack import routing
 from inferstack.config import Settings
-from inferstack.deployment import Deployment
+from inferstack.deployment import Deployment, DeploymentState
 from inferstack.engines.admission import Admission
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import InferstackError, ModelFolderError, QueueUnavailableError
@@ -13,12 +14,14 @@ from inferstack.queue.background import end
 from inferstack.queue.committer import GroupCommitter
 from inferstack.queue.connection import Redis
 from inferstack.queue.registry import Registry
-from inferstack.queue.statistics import QueueStatistics, sample
+from inferstack.queue.statistics import Circuit, QueueStatistics, sample
 from inferstack.queue.task_queue import TaskQueue
-from inferstack.task import task_id_hint
+from inferstack.task import deployment_name, task_id_hint
 
 log = logging.getLogger(__name__)
 
+PROBING = 0.05
+"""Share of requests that still go to a deployment with a fallback, to try it."""
 REFRESH = 1.0
 """Seconds between two looks at the registry and the queues."""
 
@@ -35,6 +38,17 @@ class Target:
         self.committer = GroupCommitter(queue, api, deployment.max_queue)
         self.admission = admission
         self.statistics: QueueStatistics | None = None
+
+    @property
+    def circuit(self) -> Circuit:
+        """State of its circuit breaker, as of the last refresh."""
+        return self.statistics.circuit if self.statistics else Circuit.CLOSED
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is ready and does not keep failing."""
+        ready = self.deployment.state is DeploymentState.READY
+        return ready and self.circuit is Circuit.CLOSED
 
     def wait_for(self, ahead: int) -> float:
         """Seconds until a task with `ahead` others before it starts, as far as is known.
@@ -94,7 +108,18 @@ class Directory:
             deployments = [target.deployment for target in self._targets.values()]
             chosen = routing.resolve(deployments, model or self._settings.default_model, version)
             found = self._resolved[model, version] = self._targets[chosen.name]
-        return found
+        return found if version or found.circuit is Circuit.CLOSED else self._around(found)
+
+    def _around(self, target: Target) -> Target:
+        """The fallback of a deployment that keeps failing, if it has one that serves.
+
+        Once probes may pass, a few requests go the usual way, or it would never close again.
+        """
+        deployment = target.deployment
+        if target.circuit is Circuit.HALF_OPEN and random.random() < PROBING:
+            return target
+        other = self.named(deployment_name(deployment.model, deployment.fallback or 0))
+        return other if other is not None and other.serves else target
 
     def named(self, name: str) -> Target | None:
         """The target of a deployment, None if it is unknown."""

@@ -71,6 +71,7 @@ class ReplicaSession:
         self._bell = Bell(str(settings.redis_url), deployment.name, LONGEST_WAIT)
         self._drops = Drops(str(settings.redis_url), deployment.name)
         self._store = store
+        self._batch_size = deployment.batch_size
         self._settings = settings
         keep = 2 * (deployment.compute_timeout + settings.lease)
         self._notes = Notes(str(settings.redis_url), deployment.name, worker, keep)
@@ -78,7 +79,7 @@ class ReplicaSession:
 
     async def claim(self, limit: int) -> list[Lease]:
         """Leases up to `limit` waiting tasks, inputs loaded; never blocks."""
-        claims = await self._queue.claim(self.worker, limit)
+        claims = await self._queue.claim(self.worker, limit, self._batch_size)
         if any(claim.spec.data_ref for claim in claims):
             return await self._load_inputs(claims)
         return [Lease(c.task_id, c.attempt, c.crashes, c.spec) for c in claims]

@@ -1,9 +1,7 @@
 """The callers' side of a task's life: submit, wait, read, cancel, list."""
 
 import asyncio
-import itertools
 from collections.abc import Sequence
-from functools import partial
 
 from inferstack.config import Settings
 from inferstack.deployment import Deployment
@@ -11,11 +9,12 @@ from inferstack.errors import InferstackError, TaskNotFoundError
 from inferstack.lifecycle import payloads
 from inferstack.lifecycle.directory import Directory, Target
 from inferstack.lifecycle.intake import Intake
+from inferstack.lifecycle.reader import Reader
 from inferstack.lifecycle.refusals import raise_refusal
 from inferstack.lifecycle.ticket import Ticket
 from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Receipt, Submission
-from inferstack.lifecycle.waits import Waits
-from inferstack.queue.codec import News, news_of
+from inferstack.lifecycle.waits import Departure, Waits
+from inferstack.queue.codec import News
 from inferstack.queue.completions import CompletionChannel
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.key_routes import KeyRoutes
@@ -27,8 +26,6 @@ from inferstack.task import Task, TaskState
 
 STRIDE = 32
 """Submissions of a batch that are checked before others may use the event loop."""
-
-UNFINISHED = (TaskState.QUEUED, TaskState.RUNNING)
 
 
 class Tasks:
@@ -44,6 +41,7 @@ class Tasks:
         self._channel = CompletionChannel(self._listening, self._sweep)
         self._directory = Directory(redis, self._channel.name, settings)
         self._waits = Waits()
+        self._reader = Reader(self._directory, self._channel, self._waits, store, history)
         keys = KeyRoutes(redis, settings.idempotency_ttl)
         self._intake = Intake(self._directory, keys, store, settings)
 
@@ -96,10 +94,11 @@ class Tasks:
         *,
         idempotency_key: str | None = None,
         trace: str | None = None,
+        departure: Departure | None = None,
     ) -> Answer:
         """Submits and waits: the finished task, or its receipt when `wait` seconds pass first.
 
-        Errors as in `submit`.
+        A task whose caller departs meanwhile is cancelled. Errors as in `submit`.
         """
         target, submit = await self._intake.prepare(
             caller, submission, idempotency_key, trace, watch=True
@@ -110,6 +109,8 @@ class Tasks:
         self._channel.listen(task_id, ticket.finished)
         until = loop.time() + wait
         waiting = self._waits.begin(wait, ticket.timed_out)
+        if departure is not None:
+            departure.then(ticket.timed_out)
         try:
             news = await self._enqueue(target, ticket)
         finally:
@@ -118,9 +119,11 @@ class Tasks:
         answer = ticket.answer
         if news is not None:
             created_at = answer.created_at if answer else news.completed_at
-            return await self._finished(news.task(submit.spec, created_at))
+            return await self._reader.with_result(news.task(submit.spec, created_at))
         if answer is not None and answer.status is Enqueued.DUPLICATE:
             return await self._join(caller, answer.task_id, until - loop.time())
+        if departure is not None and departure.gone:
+            await target.queue.cancel(task_id)
         return await self._receipt(target, ticket)
 
     async def submit_many(
@@ -152,10 +155,7 @@ class Tasks:
         Raises:
             TaskNotFoundError: there is no such task, or it is another tenant's.
         """
-        target, task = await self._find(caller, task_id)
-        if wait > 0 and target is not None and not task.state.terminal:
-            task = await self._await(target, task, wait)
-        return await self._finished(task)
+        return await self._reader.get(caller, task_id, wait)
 
     async def cancel(self, caller: Caller, task_id: str) -> Task:
         """Cancels a task unless it has finished; returns it as it is then.
@@ -163,21 +163,11 @@ class Tasks:
         Raises:
             TaskNotFoundError: there is no such task, or it is another tenant's.
         """
-        target, task = await self._find(caller, task_id)
-        if target is not None and not task.state.terminal:
-            await target.queue.cancel(task_id)
-            task = await target.queue.get(task_id) or task
-        return await self._finished(task)
+        return await self._reader.cancel(caller, task_id)
 
     async def list(self, caller: Caller, wanted: HistoryFilter) -> HistoryPage:
         """A page of history, newest first; unfinished tasks are shown as they are now."""
-        tenant = None if caller.role == "admin" else caller.tenant
-        page = await self._history.list(tenant, wanted)
-        live = await self._live([task for task in page.tasks if not task.state.terminal])
-        tasks = [live.get(task.spec.task_id, task) for task in page.tasks]
-        if wanted.status in UNFINISHED:
-            tasks = [task for task in tasks if task.state == wanted.status]
-        return HistoryPage(tasks=tasks, next_cursor=page.next_cursor)
+        return await self._reader.list(caller, wanted)
 
     def deployments(self) -> Sequence[Deployment]:
         """Every known deployment."""
@@ -194,8 +184,6 @@ class Tasks:
     async def refresh(self) -> None:
         """Looks at the deployments and queues now."""
         await self._directory.refresh()
-
-    # Submitting.
 
     async def _submit(
         self,
@@ -259,72 +247,10 @@ class Tasks:
 
     async def _join(self, caller: Caller, task_id: str, wait: float) -> Answer:
         """Waits for a task that was submitted before with the same key."""
-        task = await self.get(caller, task_id, max(wait, 0.001))
+        task = await self._reader.get(caller, task_id, max(wait, 0.001))
         if task.state.terminal:
             return task
         return Receipt(task.spec, task.state, 0, 0.0, task.created_at, existing=True)
 
-    # Reading.
-
-    async def _find(self, caller: Caller, task_id: str) -> tuple[Target | None, Task]:
-        """The task and, while Redis has it, where it is; PostgreSQL has it afterwards."""
-        for target in self._directory.candidates(task_id):
-            task = await target.queue.get(task_id)
-            if task is not None:
-                return target, _visible(caller, task, task_id)
-        return None, _visible(caller, await self._history.get(task_id), task_id)
-
-    async def _await(self, target: Target, task: Task, wait: float) -> Task:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[News | None] = loop.create_future()
-
-        def resolve(news: News | None) -> None:
-            if not future.done():
-                future.set_result(news)
-
-        task_id = task.spec.task_id
-        self._channel.listen(task_id, resolve)
-        end = partial(resolve, None)
-        waiting = self._waits.begin(wait, end)
-        try:
-            state = await target.queue.watch(task_id, self._channel.name)
-            news = await future if state in UNFINISHED else None
-        finally:
-            self._waits.finish(waiting, end)
-            self._channel.forget(task_id, resolve)
-        if news is not None:
-            return news.task(task.spec, task.created_at)
-        return await target.queue.get(task_id) or await self._history.get(task_id) or task
-
-    async def _live(self, tasks: Sequence[Task]) -> dict[str, Task]:
-        """What Redis knows of these tasks now."""
-        by_deployment = itertools.groupby(
-            sorted(tasks, key=lambda task: task.spec.deployment),
-            key=lambda task: task.spec.deployment,
-        )
-        found: dict[str, Task] = {}
-        targets = {target.deployment.name: target for target in self._directory.targets()}
-        for name, group in by_deployment:
-            if name in targets:
-                rows = await targets[name].queue.load([task.spec.task_id for task in group])
-                found |= {task.spec.task_id: task for task in rows if task is not None}
-        return found
-
-    async def _finished(self, task: Task) -> Task:
-        return await payloads.load_result(self._store, task) if task.result_ref else task
-
     async def _sweep(self, task_ids: Sequence[str]) -> None:
-        """Delivers what finished while no completion could arrive."""
-        await asyncio.gather(*(self._sweep_one(task_id) for task_id in task_ids))
-
-    async def _sweep_one(self, task_id: str) -> None:
-        for target in self._directory.candidates(task_id):
-            task = await target.queue.get(task_id)
-            if task is not None and task.state.terminal:
-                self._channel.deliver(news_of(task))
-
-
-def _visible(caller: Caller, task: Task | None, task_id: str) -> Task:
-    if task is None or not caller.may_see(task):
-        raise TaskNotFoundError(f"there is no task {task_id}", task_id=task_id)
-    return task
+        await self._reader.sweep(task_ids)

@@ -43,6 +43,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Seconds from submit until the task expires; null never expires."""
     metadata: dict[str, Any] | None = None
     """Given back with the task; at most MAX_METADATA bytes as JSON."""
+    cancel_on_disconnect: bool = False
+    """Cancel the task if the client closes its connection while it waits for the answer."""
     reject_if_late: bool = False
     """Refuse at once when the predicted wait is longer than the timeout."""
 

@@ -10,6 +10,27 @@ GRAIN = 0.02
 End = Callable[[], None]
 
 
+class Departure:
+    """Whether a caller has gone before its answer."""
+
+    def __init__(self) -> None:
+        """The caller is there."""
+        self.gone = False
+        self._then: End | None = None
+
+    def happened(self) -> None:
+        """The caller has gone."""
+        self.gone = True
+        if self._then is not None:
+            self._then()
+
+    def then(self, end: End) -> None:
+        """Calls `end` when the caller goes, or now if it has gone."""
+        self._then = end
+        if self.gone:
+            end()
+
+
 class Waits:
     """Ends each wait after its time, or earlier once `cut` was called."""
 

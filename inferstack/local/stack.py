@@ -1,10 +1,12 @@
 """What the embedded stack is made of, given the settings."""
 
+import json
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from signal import SIGTERM
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import msgspec
@@ -114,14 +116,26 @@ def code_environment(settings: Settings) -> dict[str, str]:
     """The environment of a Python that runs this very inferstack with some settings.
 
     Its code comes from where this code is. Run it with `-P`: in the working directory a file
-    named like a module of the standard library would win.
+    named like a module of the standard library would win. So it would on PYTHONPATH, which
+    therefore names the folder of the code only if Python does not find it by itself.
     """
-    environment = config.as_environment(settings)
-    paths = [str(Path(inferstack.__file__).parents[1]), environment.get("PYTHONPATH", "")]
-    return environment | {
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "PYTHONUNBUFFERED": "1",
-    }
+    environment = config.as_environment(settings) | {"PYTHONUNBUFFERED": "1"}
+    root = Path(inferstack.__file__).parents[1]
+    if not _installed(root):
+        paths = [str(root), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return environment
+
+
+def _installed(root: Path) -> bool:
+    """Whether this environment's Python finds the code in `root` by itself."""
+    try:
+        found = distribution("inferstack")
+    except PackageNotFoundError:
+        return False
+    source = found.read_text("direct_url.json") or "{}"
+    editable = urlsplit(json.loads(source).get("url", "")).path
+    return unquote(editable) == str(root) or Path(str(found.locate_file(""))) == root
 
 
 async def api_ready(url: str) -> bool:

@@ -201,9 +201,15 @@ class TaskQueue:
             for status, holder, ahead in rows
         ]
 
-    async def claim(self, worker: str, limit: int) -> list[Claim]:
-        """Leases up to `limit` waiting tasks; an empty list if nothing waits."""
-        rows = await self._run("claim", worker, limit, self._lease_ms)
+    async def claim(self, worker: str, limit: int, full: int = 1) -> list[Claim]:
+        """Leases up to `limit` waiting tasks; an empty list if nothing waits.
+
+        Args:
+            worker: who claims.
+            limit: at most so many; less if other replicas need some.
+            full: tasks of a full batch, which it gets while no other replica is idle.
+        """
+        rows = await self._run("claim", worker, limit, self._lease_ms, full)
         return [
             Claim(task_id.decode(), attempt, crashes, created / 1000, decode_spec(spec))
             for task_id, attempt, crashes, created, spec in rows

@@ -108,8 +108,17 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-async def report_failure(entry: ModelEntry, settings: Settings, reason: str) -> None:
-    """Puts into the registry that a model cannot be loaded, unless other replicas serve it."""
+async def report_failure(
+    entry: ModelEntry, settings: Settings, reason: str, *, keep: bool = False
+) -> None:
+    """Puts into the registry that a model cannot be loaded, unless other replicas serve it.
+
+    Args:
+        entry: the model.
+        settings: where the registry is.
+        reason: one line.
+        keep: leaves a failure as it is that was reported before.
+    """
     redis = connect(redis_url(settings))
     failed = msgspec.structs.replace(
         entry.deployment(settings), state=DeploymentState.FAILED, reason=reason
@@ -118,6 +127,9 @@ async def report_failure(entry: ModelEntry, settings: Settings, reason: str) -> 
     try:
         if any(replica.state == "ready" for replica in await registry.replicas(entry.name)):
             log.warning("%s is still served by other replicas", entry.name)
+            return
+        known = {deployment.name: deployment.state for deployment in await registry.all()}
+        if keep and known.get(entry.name) is DeploymentState.FAILED:
             return
         await registry.put(failed)
     except InferstackError as error:

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from inferstack import config
@@ -17,7 +17,7 @@ from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.telemetry import logs
 from inferstack.worker import gpu, measures
-from inferstack.worker.host import redis_url
+from inferstack.worker.host import redis_url, report_failure
 from inferstack.worker.placement import place
 from inferstack.worker.registrar import Registrar
 
@@ -27,6 +27,8 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 """Replicas download nothing."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a replica that ended is started again; doubles while it keeps ending."""
+GIVEN_UP = 3
+"""Ends in a row, each soon after the start, from which on its deployment counts as failed."""
 SETTLED = 30.0
 """Seconds after which a replica counts as having started well."""
 DRAIN_GRACE = 50.0
@@ -42,7 +44,7 @@ class ReplicaPlan(NamedTuple):
     @property
     def command(self) -> list[str]:
         """How to start it."""
-        module = [sys.executable, "-m", "inferstack.worker.process", "--with-parent"]
+        module = [sys.executable, "-P", "-m", "inferstack.worker.process", "--with-parent"]
         model = ["--model", self.entry.model, "--version", str(self.entry.version)]
         return [*module, *model, "--device", self.device]
 
@@ -65,9 +67,21 @@ def plans(entries: Sequence[ModelEntry], gpus: int, cores: int) -> list[ReplicaP
 class Pool:
     """Starts replicas, and starts those again that end."""
 
-    def __init__(self, replicas: Sequence[ReplicaPlan], environment: Mapping[str, str]) -> None:
-        """Args: environment: of the children."""
+    def __init__(
+        self,
+        replicas: Sequence[ReplicaPlan],
+        environment: Mapping[str, str],
+        report: Callable[[ModelEntry, str], Awaitable[None]],
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            replicas: the processes to keep running.
+            environment: of the children.
+            report: called with a model and the reason when its replicas do not stay alive.
+        """
         self._replicas = replicas
+        self._report = report
         self._environment = {**environment, **OFFLINE}
         self._stopping = asyncio.Event()
         self._children: set[asyncio.subprocess.Process] = set()
@@ -85,7 +99,7 @@ class Pool:
         self._stopping.set()
 
     async def _keep(self, replica: ReplicaPlan) -> None:
-        pause = FIRST_PAUSE
+        pause, ends = FIRST_PAUSE, 0
         while not self._stopping.is_set():
             started = time.monotonic()
             child = await asyncio.create_subprocess_exec(*replica.command, env=self._environment)
@@ -97,8 +111,12 @@ class Pool:
             if self._stopping.is_set():
                 return
             if time.monotonic() - started > SETTLED:
-                pause = FIRST_PAUSE
+                pause, ends = FIRST_PAUSE, 0
+            ends += 1
             log.warning("%s ended with %s, again in %s s", replica.entry.name, code, pause)
+            if ends == GIVEN_UP:
+                reason = f"its replica ended {ends} times right after its start, with {code} last"
+                await self._report(replica.entry, f"{reason}; the worker's log says why")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -125,7 +143,12 @@ async def serve(settings: Settings) -> None:
     """
     entries = scan(settings.model_path, settings)
     redis = connect(redis_url(settings))
-    pool = Pool(plans(entries, len(gpu.gpus()), gpu.cores()), config.as_environment(settings))
+    found = plans(entries, len(gpu.gpus()), gpu.cores())
+    pool = Pool(
+        found,
+        config.as_environment(settings),
+        lambda entry, reason: report_failure(entry, settings, reason, keep=True),
+    )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pool.stop)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 from pathlib import Path
 
@@ -13,6 +14,8 @@ FALLBACK = Path("/tmp")
 """Where Ray's folder goes if the home's path is too long."""
 LONGEST_SOCKET_PATH = 107
 """Bytes of a unix socket's path on Linux, without the final zero (unix(7))."""
+OPEN = "s"
+"""Ray lets everybody write into its folder, so it lies in one that only we may enter."""
 INSIDE = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1234567")
 """What Ray adds to its folder for its longest socket."""
 
@@ -51,19 +54,20 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def folder(settings: Settings) -> Path:
     """Where a local Ray keeps its sockets and logs; /tmp if the home's path is too long."""
-    home = settings.inferstack_home.absolute() / "ray"
+    home = settings.inferstack_home.absolute() / "ray" / OPEN
     if len(os.fsencode(home)) + INSIDE <= LONGEST_SOCKET_PATH:
         return home
-    return FALLBACK / f"inferstack-ray-{os.getuid()}"
+    return FALLBACK / f"inferstack-ray-{os.getuid()}" / OPEN
 
 
 def make_folder(settings: Settings) -> Path:
-    """Makes `folder`, for this user only.
+    """Makes `folder` inside one for this user only, without what earlier runs left there.
 
     Raises:
         ConfigurationError: it is somebody else's.
     """
-    path = folder(settings)
+    inner = folder(settings)
+    path = inner.parent
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700, parents=True)
     # Anybody can make things in the fallback's parent, also a link to a folder of ours.
@@ -74,7 +78,11 @@ def make_folder(settings: Settings) -> Path:
             "or set INFERSTACK_HOME to a shorter path, so that Ray's sockets fit into it"
         )
     path.chmod(0o700)
-    return path
+    inner.mkdir(exist_ok=True)
+    if path.parent != FALLBACK:  # there, another home's Ray may run
+        for old in inner.glob("session_*"):
+            shutil.rmtree(old, ignore_errors=True)
+    return inner
 
 
 def _token(home: Path) -> Path:

@@ -249,7 +249,7 @@ def main() -> int:
         wanted = ray_settings.environment(settings)
         if any(environment.get(name) != value for name, value in wanted.items()):
             # Not by changing the environment of this process: only config.py touches that.
-            command = [sys.executable, "-m", "inferstack.worker.serve"]
+            command = [sys.executable, "-P", "-m", "inferstack.worker.serve"]
             os.execve(sys.executable, command, {**environment, **wanted})
         if settings.ray_address is None:
             ray_settings.make_folder(settings)

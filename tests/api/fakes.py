@@ -19,6 +19,7 @@ from inferstack.deployment import Deployment, DeploymentState, ReplicaStatus
 from inferstack.errors import InferstackError, ModelNotFoundError, TaskNotFoundError
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Receipt, Submission
+from inferstack.lifecycle.waits import Departure
 from inferstack.queue.statistics import QueueStatistics
 from inferstack.storage.accounts import Accounts, ApiKey, User
 from inferstack.storage.history import HistoryFilter, HistoryPage
@@ -39,6 +40,7 @@ class FakeTasks:
         self.finishes = True
         self.delay = 0.0
         self.cut = asyncio.Event()
+        self.departures: list[Departure | None] = []
 
     def add(self, caller: Caller, submission: Submission, state: TaskState) -> Task:
         if submission.model not in (None, "echo"):
@@ -74,8 +76,15 @@ class FakeTasks:
         return Receipt(task.spec, task.state, 3, 0.25, NOW)
 
     async def run(
-        self, caller: Caller, submission: Submission, wait: float, **options: Any
+        self,
+        caller: Caller,
+        submission: Submission,
+        wait: float,
+        *,
+        departure: Departure | None = None,
+        **options: Any,
     ) -> Answer:
+        self.departures.append(departure)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.cut.wait(), self.delay)
         if not self.finishes or self.cut.is_set():

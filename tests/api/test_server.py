@@ -260,6 +260,27 @@ async def test_a_client_that_leaves_disturbs_nobody(running: Running) -> None:
     assert (await (await running.connect()).ask(WAITED))[0] == 200
 
 
+@pytest.mark.parametrize("way", [b"", b"Upgrade: h2c\r\n"], ids=["direct", "asgi"])
+@pytest.mark.parametrize("asked", [True, False])
+async def test_who_asked_for_it_is_known_to_have_left(
+    running: Running, asked: bool, way: bytes
+) -> None:
+    running.world.tasks.delay = 5.0
+    client = await running.connect()
+    body = json.dumps({"data": {}, "cancel_on_disconnect": asked}).encode()
+    head = POST.replace(b"Host:", way + b"Prefer: wait=60\r\nHost:")
+    client.writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    async with asyncio.timeout(10):
+        while not running.world.tasks.departures:
+            await asyncio.sleep(0.01)
+        (departure,) = running.world.tasks.departures
+        client.writer.close()
+        while departure is not None and not departure.gone:
+            await asyncio.sleep(0.01)
+    assert asked == (departure is not None)
+    running.world.tasks.cut.set()
+
+
 async def test_both_ways_give_the_same_answer(running: Running) -> None:
     client = await running.connect()
     direct = await client.ask(WAITED)

@@ -9,7 +9,7 @@ from inferstack.batching import CostFit
 from inferstack.config import load
 from inferstack.engines.base import Engine, Prepared, create, device_lost
 from inferstack.engines.repository import find, scan
-from inferstack.errors import InvalidInputError, ModelLoadError
+from inferstack.errors import InvalidInputError, ModelLoadError, OutputMismatchError
 
 MODELS = Path(__file__).parents[2] / "models"
 COSTLY = """
@@ -105,3 +105,12 @@ def test_errors_of_cuda_are_told_from_running_out_of_memory() -> None:
     assert device_lost(AcceleratorError("device-side assert"))
     assert not device_lost(OutOfMemoryError("CUDA error: out of memory"))
     assert not device_lost(ValueError("no"))
+
+
+@pytest.mark.parametrize("returned", ['{"a": 1}', '"x"', 'b"x"', "None", "iter([1])"])
+def test_predict_must_return_a_list(tmp_path: Path, returned: str) -> None:
+    engine = make(
+        tmp_path, f"class Model:\n    def predict(self, inputs):\n        return {returned}\n"
+    )
+    with pytest.raises(OutputMismatchError, match="it takes a list"):
+        engine.predict([{}])

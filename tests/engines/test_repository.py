@@ -149,7 +149,7 @@ def test_a_claim_is_at_most_a_thousand_tasks(
 def test_a_large_batch_is_not_multiplied_by_default() -> None:
     settings = load(batch_size=600)
     minilm = find(scan(MODELS, settings), "minilm", 1)
-    assert minilm.lookahead(settings) == 4
+    assert minilm.lookahead(settings) == 2
     assert minilm.error is None
     assert minilm.config is not None
     bare = minilm.config.model_copy(update={"batch": BatchConfig()})

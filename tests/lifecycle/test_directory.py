@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import random
 from typing import Any
 
 import msgspec
 import pytest
 
-from inferstack.errors import InvalidInputError, QueueFullError
+from inferstack.errors import CircuitOpenError, InvalidInputError, QueueFullError
 from inferstack.lifecycle import directory
 from inferstack.queue.registry import Registry
 from inferstack.queue.statistics import sample
@@ -89,3 +90,48 @@ async def test_a_folder_that_cannot_be_read_does_not_stop_the_start(
     await house.tasks.refresh()
     receipt = await house.tasks.submit(ANN, hello(model="other"))
     assert receipt.spec.model == "other"
+
+
+SECOND = msgspec.structs.replace(ECHO, version=2, fallback=1)
+
+
+async def _serve_two_versions(house: House, until_ms: int) -> None:
+    """Version 2 with its circuit open until then, by the clock of Redis; version 1 is fine."""
+    await Registry(house.redis).put(SECOND)
+    await house.redis.hset("is:{echo:2}:breaker", mapping={"until": until_ms, "opens": 1})
+    await house.tasks.refresh()
+
+
+async def _far(house: House) -> int:
+    seconds, _ = await house.redis.time()
+    return (seconds + 3600) * 1000
+
+
+async def test_a_fallback_takes_over_while_the_circuit_is_open(house: House) -> None:
+    await _serve_two_versions(house, await _far(house))
+    assert (await house.tasks.submit(ANN, hello())).spec.model_version == 1
+    with pytest.raises(CircuitOpenError) as refused:
+        await house.tasks.submit(ANN, hello(model_version=2))
+    assert refused.value.retry_after is not None
+    await house.redis.delete("is:{echo:2}:breaker")
+    await house.tasks.refresh()
+    assert (await house.tasks.submit(ANN, hello())).spec.model_version == 2
+
+
+async def test_a_few_requests_try_a_deployment_that_may_have_recovered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _serve_two_versions(house, 1)
+    chosen = iter([directory.PROBING / 2, directory.PROBING * 2])
+    monkeypatch.setattr(random, "random", lambda: next(chosen))
+    receipts = [await house.tasks.submit(ANN, hello()) for _ in range(2)]
+    assert [receipt.spec.model_version for receipt in receipts] == [2, 1]
+
+
+async def test_without_a_fallback_an_open_circuit_refuses(house: House) -> None:
+    await Registry(house.redis).put(msgspec.structs.replace(SECOND, fallback=None))
+    far = await _far(house)
+    await house.redis.hset("is:{echo:2}:breaker", mapping={"until": far, "opens": 1})
+    await house.tasks.refresh()
+    with pytest.raises(CircuitOpenError):
+        await house.tasks.submit(ANN, hello())

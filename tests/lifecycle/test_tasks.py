@@ -18,6 +18,7 @@ from inferstack.errors import (
     TenantQueueFullError,
 )
 from inferstack.lifecycle.types import MAX_METADATA, Caller, Receipt, Submission
+from inferstack.lifecycle.waits import Departure
 from inferstack.queue.codec import decode_record
 from inferstack.queue.registry import Registry
 from inferstack.storage.history import HistoryFilter
@@ -68,6 +69,36 @@ async def test_a_wait_that_ends_first_gives_a_receipt_and_the_task_lives_on(hous
     assert isinstance(receipt, Receipt)
     await house.work()
     assert (await house.tasks.get(ANN, receipt.task_id)).state is TaskState.COMPLETED
+
+
+async def test_a_caller_that_departs_cancels_its_task(house: House) -> None:
+    departure = Departure()
+    waiting = asyncio.create_task(house.tasks.run(ANN, hello(), 60.0, departure=departure))
+    async with asyncio.timeout(10):
+        while not (leases := await house.replica.claim(1)):
+            await asyncio.sleep(0.01)
+    departure.happened()
+    await asyncio.wait_for(waiting, 10)
+    task = await house.tasks.get(ANN, leases[0].task_id)
+    assert task.state is TaskState.CANCELLED
+
+
+async def test_a_caller_that_departs_before_its_task_is_durable_cancels_it_too(
+    house: House,
+) -> None:
+    departure = Departure()
+    departure.happened()
+    answer = await asyncio.wait_for(house.tasks.run(ANN, hello(), 60.0, departure=departure), 10)
+    task = await house.tasks.get(ANN, answer.spec.task_id)
+    assert task.state is TaskState.CANCELLED
+
+
+async def test_a_caller_that_departs_leaves_a_task_of_before_alone(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    departure = Departure()
+    departure.happened()
+    await house.tasks.run(ANN, hello(), 0.05, idempotency_key="k", departure=departure)
+    assert (await house.tasks.get(ANN, receipt.task_id)).state is TaskState.QUEUED
 
 
 async def test_several_callers_can_wait_for_one_task(house: House) -> None:

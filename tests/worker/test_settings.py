@@ -37,7 +37,7 @@ def test_the_operator_of_a_cluster_decides_about_its_authentication(tmp_path: Pa
 
 def test_sockets_of_ray_fit_into_the_limit_of_a_path(tmp_path: Path) -> None:
     short = settings(inferstack_home=Path("/tmp/h"))
-    assert ray_settings.folder(short) == Path("/tmp/h/ray")
+    assert ray_settings.folder(short) == Path("/tmp/h/ray/s")
     deep = settings(inferstack_home=tmp_path / ("x" * 60))
     folder = ray_settings.folder(deep)
     assert len(os.fsencode(folder)) + ray_settings.INSIDE <= ray_settings.LONGEST_SOCKET_PATH
@@ -57,13 +57,13 @@ def deep(tmp_path: Path) -> Settings:
 def test_the_folder_of_ray_is_for_its_user_only(tmp_path: Path, elsewhere: Path) -> None:
     home = Path(tempfile.mkdtemp(dir="/tmp"))
     try:
-        assert ray_settings.make_folder(settings(inferstack_home=home)) == home / "ray"
+        assert ray_settings.make_folder(settings(inferstack_home=home)) == home / "ray" / "s"
         assert stat.S_IMODE((home / "ray").stat().st_mode) == 0o700
     finally:
         shutil.rmtree(home)
     elsewhere.mkdir(mode=0o777)
     for _ in range(2):
-        assert ray_settings.make_folder(deep(tmp_path)) == elsewhere
+        assert ray_settings.make_folder(deep(tmp_path)) == elsewhere / "s"
         assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700
 
 

@@ -1,16 +1,22 @@
 #!lua flags=allow-oom
 -- Leases waiting tasks to a replica, in the order of lanes and tags.
 -- A claim whose reply is lost is made good by the lease: it runs out and charges no attempt.
--- ARGV: worker, limit, lease_ms
+-- ARGV: worker, limit, lease_ms, tasks of a full batch
 -- Returns {{id, attempt, crashes, created_ms, spec}, ...}, empty if nothing waits.
 local count = waiting()
-if count == 0 then return {} end
+if count == 0 then
+  redis.call('HSET', P .. 'idle', ARGV[1], 1)
+  return {}
+end
 local now = clock()
 local shut = opened(now)
 if shut and shut > 0 then return {} end
 local until_ms = digits(now + ARGV[3])
--- One replica takes its share and no more, or the others would idle.
+-- One replica takes its share and no more, or the others would idle; while none of them does, it
+-- takes a full batch, since small batches waste the device.
 local share = math.ceil(count / math.max(1, redis.call('ZCARD', P .. 'live')))
+redis.call('HDEL', P .. 'idle', ARGV[1])
+if redis.call('HLEN', P .. 'idle') == 0 then share = math.max(share, ARGV[4]) end
 local limit = math.min(tonumber(ARGV[2]), share, MOST)
 if shut then limit = math.min(limit, PROBES - redis.call('ZCARD', P .. 'lease')) end
 -- Of eight claims one starts at the low lane and one at the normal one, so that both always move.

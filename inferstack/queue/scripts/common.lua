@@ -9,6 +9,7 @@
 -- deadline           zset    unfinished tasks that can expire, score = when
 -- live               zset    replicas, score = last heartbeat
 -- status             hash    replica -> ReplicaStatus as JSON
+-- idle               hash    replicas whose latest claim found nothing
 -- run:<replica>      string  "<id>/<attempt> ..." of the batch it began last
 -- tenants            hash    tenant -> its unfinished tasks
 -- tags               hash    <lane>:<tenant> -> tag of the tenant's newest task

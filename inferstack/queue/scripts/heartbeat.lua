@@ -4,6 +4,7 @@
 if ARGV[2] == '' then
   redis.call('ZREM', P .. 'live', ARGV[1])
   redis.call('HDEL', P .. 'status', ARGV[1])
+  redis.call('HDEL', P .. 'idle', ARGV[1])
   redis.call('DEL', P .. 'run:' .. ARGV[1])
 else
   redis.call('ZADD', P .. 'live', clock(), ARGV[1])

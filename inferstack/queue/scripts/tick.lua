@@ -75,6 +75,7 @@ if losses > 0 then judge(ARGV[5], now, 0, 0, losses) end
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'live', '-inf', now - LIVE_MS, 'LIMIT', 0, limit)) do
   redis.call('ZREM', P .. 'live', worker)
   redis.call('HDEL', P .. 'status', worker)
+  redis.call('HDEL', P .. 'idle', worker)
 end
 forget(ARGV[4], 4)
 if woken + promoted > 0 then ring(woken + promoted) end
