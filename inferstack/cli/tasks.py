@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 
 from inferstack.cli import place
-from inferstack.cli.output import WIDE, answers, as_json, table
-from inferstack.client import Client, ClientError, TaskNotCompletedError, TaskPage
+from inferstack.cli.output import WIDE, answers, as_json, errors, table
+from inferstack.client import Client, ClientError, Task, TaskNotCompletedError, TaskPage
 from inferstack.errors import InvalidRequestError
 from inferstack.task import Priority, TaskState
 
@@ -43,14 +43,14 @@ def infer(
     options: dict[str, Any] = {"model": model, "model_version": version}
     options |= {"priority": priority, "timeout": timeout}
     with _client(url) as client:
+        # Not `client.infer`: once the task has an id, whatever breaks the wait can name it.
+        receipt = client.submit(_input(text, data), **options)
         if submit:
-            receipt = client.submit(_input(text, data), **options)
             as_json(receipt) if json else answers.print(receipt.task_id)
             return
-        try:
-            task = client.infer(_input(text, data), **options)
-        except ClientError as error:
-            raise ClientError(_why(error, timeout), task_id=error.task_id) from error
+        task = _wait(client, receipt.task_id)
+    if task.status is not TaskState.COMPLETED:
+        raise ClientError(_ending(task, timeout), task_id=task.task_id)
     as_json(task if json else task.result)
 
 
@@ -114,13 +114,22 @@ def _client(url: str | None) -> Client:
     return Client(place.api_url(url))
 
 
-def _why(error: ClientError, timeout: float) -> str:
-    """What went wrong, and by which id the task is found again."""
-    if isinstance(error, TaskNotCompletedError) and error.task.status is TaskState.EXPIRED:
-        return f"expired: no result within {timeout:g} s (--timeout); task {error.task_id}"
-    if error.task_id is None or error.task_id in str(error):
-        return str(error)
-    return f"{error}; see `inferstack tasks {error.task_id}`"
+def _wait(client: Client, task_id: str) -> Task:
+    """The finished task; what keeps it from being seen tells by which id it is found again."""
+    later = f"the task lives on: `inferstack tasks {task_id}`"
+    try:
+        return client.wait(task_id)
+    except ClientError as error:
+        raise ClientError(f"{error}; {later}", task_id=task_id) from error
+    except KeyboardInterrupt:
+        errors.print(later[0].upper() + later[1:], soft_wrap=True)
+        raise
+
+
+def _ending(task: Task, timeout: float) -> str:
+    if task.status is TaskState.EXPIRED:
+        return f"expired: no result within {timeout:g} s (--timeout); task {task.task_id}"
+    return str(TaskNotCompletedError(task))
 
 
 def _input(text: str | None, data: str | None) -> dict[str, Any]:

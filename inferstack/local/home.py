@@ -52,8 +52,9 @@ class Home:
             StackError: not writable, not its owner's, or less than `SPACE_NEEDED` is free.
         """
         try:
-            # Others may pass through but not look: PostgreSQL's user has its folder inside.
-            self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            # Root's PostgreSQL is another user, who must be able to pass through.
+            mode = 0o711 if os.geteuid() == 0 else 0o700
+            self.root.mkdir(mode=mode, parents=True, exist_ok=True)
             for folder in (self.logs, self.redis, self.objects):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 # Also one that an earlier version left open to all.

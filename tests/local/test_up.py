@@ -42,6 +42,10 @@ def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> 
     answer = stack.command("infer", "--data", json.dumps(INPUT))
     assert json.loads(answer.stdout) == INPUT, answer.stderr
 
+    load = ("--duration", "0.2", "--connections", "1", "--payload", json.dumps(INPUT))
+    measured = stack.command("bench", "--json", *load)
+    assert set(json.loads(measured.stdout)["statuses"]) == {"200"}, measured.stderr
+
     second = stack.command("up", "--no-ray")
     assert second.returncode == 1
     assert second.stderr.count("\n") == 1
