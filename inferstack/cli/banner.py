@@ -70,7 +70,8 @@ def status(console: Console, report: Report) -> None:
     console.print(deployments)
     for item in report.deployments:
         if item.reason:
-            console.print(f"{item.name}: {item.reason}", soft_wrap=True)
+            reason = item.reason.removeprefix(f"{item.name}: ")
+            console.print(f"{item.name}: {reason}", soft_wrap=True)
 
 
 def _curl(state: StackState, settings: Settings) -> str:

@@ -52,7 +52,8 @@ class Home:
             StackError: not writable, not its owner's, or less than `SPACE_NEEDED` is free.
         """
         try:
-            # Root's PostgreSQL is another user, who must be able to pass through.
+            # Root's PostgreSQL is another user, who must be able to pass through. A folder that
+            # was there keeps its mode: it may be more than our home.
             mode = 0o711 if os.geteuid() == 0 else 0o700
             self.root.mkdir(mode=mode, parents=True, exist_ok=True)
             for folder in (self.logs, self.redis, self.objects):

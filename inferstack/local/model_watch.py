@@ -78,7 +78,13 @@ async def failures(redis_url: str) -> list[str]:
             await asyncio.sleep(0.1)
     finally:
         await redis.aclose()
-    return [f"{d.name} failed: {d.reason}" for d in found if d.state is DeploymentState.FAILED]
+    return [_failure(d) for d in found if d.state is DeploymentState.FAILED]
+
+
+def _failure(deployment: Deployment) -> str:
+    # Some reasons begin with the name already.
+    reason = (deployment.reason or "").removeprefix(f"{deployment.name}: ")
+    return f"{deployment.name} failed: {reason}"
 
 
 async def _all(registry: Registry) -> list[Deployment]:
