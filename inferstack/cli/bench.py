@@ -18,6 +18,16 @@ from inferstack.errors import ConfigurationError
 
 DEFAULT_PAYLOAD = '{"text": "The quick brown fox jumps over the lazy dog near the river bank."}'
 
+Connections = Annotated[
+    int, typer.Option(min=1, max=10_000, help="Connections, each with one request at a time.")
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        help="An access token or API key; INFERSTACK_TOKEN or INFERSTACK_API_KEY if left out."
+    ),
+]
+
 
 def bench(
     url: Url = None,
@@ -26,9 +36,7 @@ def bench(
     payload: Annotated[
         str, typer.Option(help="A request's `data` as JSON, or @FILE with one per line.")
     ] = DEFAULT_PAYLOAD,
-    connections: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Connections, each with one request at a time.")
-    ] = 64,
+    connections: Connections = 64,
     duration: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds.")] = 10.0,
     rate: Annotated[
         float | None, typer.Option(min=0.1, help="Requests per second; as fast as it can if none.")
@@ -36,12 +44,7 @@ def bench(
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for results; 0 only submits.")
     ] = 30.0,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            help="An access token or API key; INFERSTACK_TOKEN or INFERSTACK_API_KEY if left out."
-        ),
-    ] = None,
+    token: Token = None,
     allow_remote: Annotated[bool, typer.Option(help="Load another machine than this.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
