@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from inferstack import retry
+from inferstack import failpoint, retry
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
 from inferstack.errors import NotFoundError, QueueUnavailableError, StorageUnavailableError
@@ -66,7 +66,10 @@ class ReplicaSession:
 
     async def claim(self, limit: int) -> list[Lease]:
         """Leases up to `limit` waiting tasks, inputs loaded; never blocks."""
+        failpoint.hit("before-claim")
         claims = await self._queue.claim(self.worker, limit)
+        if claims:
+            failpoint.hit("after-claim")
         if any(claim.spec.data_ref for claim in claims):
             return await self._load_inputs(claims)
         return [Lease(c.task_id, c.attempt, c.crashes, c.spec) for c in claims]
@@ -85,7 +88,9 @@ class ReplicaSession:
             Completion(lease.task_id, lease.attempt, *await self._place(lease, body), encode(run))
             for lease, body, run in done
         ]
+        failpoint.hit("before-complete")
         statuses = await self._queue.complete(completions)
+        failpoint.hit("after-complete")
         if "stale" in statuses:
             answered = zip(completions, statuses, strict=True)
             stale = [completion for completion, status in answered if status == "stale"]
