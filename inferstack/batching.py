@@ -50,6 +50,9 @@ class Limits:
     """Share of compute time that may be given up so that first results come earlier."""
     lane_slack: float = 0.1
     """Share of compute time that may be given up to compute higher lanes apart and first."""
+    max_seconds: float = 10.0
+    """Predicted seconds of a batch of several, less the overhead: whoever waits in another batch
+    waits no longer, and many inputs at their limit do not look like a stuck device together."""
 
 
 class Batch(NamedTuple, Generic[T]):
@@ -146,8 +149,10 @@ def _cuts(costs: list[float], max_size: int, model: CostModel) -> list[tuple[int
 
 def _even(items: list[T], limits: Limits, model: CostModel) -> list[Batch[T]]:
     """Cuts sorted inputs into equal batches: as few as fit, more where `slack` allows."""
-    pieces = -(-len(items) // limits.max_size)
-    spare = len(items) * model.rate * items[-1].cost * limits.slack
+    alone = model.rate * items[-1].cost
+    quick = limits.max_seconds / alone if alone else math.inf
+    pieces = -(-len(items) // max(1, int(min(limits.max_size, quick))))
+    spare = len(items) * alone * limits.slack
     if spare > 0:
         pieces = max(pieces, int(min(spare / max(model.overhead, 1e-9), len(items))))
     size, larger = divmod(len(items), pieces)

@@ -54,6 +54,7 @@ class Settings(BaseSettings):
 
     # Who may call.
     auth_required: bool = False
+    """`/health`, `/metrics` and the API's documentation are open all the same."""
     secret_key: SecretStr | None = None
     """Signs access tokens; at least 32 characters."""
     access_token_ttl: Annotated[float, Field(ge=60)] = 3600.0
@@ -75,6 +76,20 @@ class Settings(BaseSettings):
     max_retry_delay: Annotated[float, Field(ge=0)] = 60.0
     idempotency_ttl: Annotated[float, Field(ge=1)] = 3600.0
     """How long a key finds its task again; each costs Redis about 200 bytes meanwhile."""
+
+    # The circuit breaker of each deployment.
+    breaker: bool = True
+    """Whether a deployment that fails stops taking work for a while."""
+    breaker_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of attempts that end in an error of the engine from which on the circuit opens."""
+    breaker_volume: Annotated[int, Field(ge=1)] = 50
+    """Attempts in the window below which the share says nothing."""
+    breaker_window: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds in which an outcome fades to a third."""
+    breaker_crashes: Annotated[int, Field(ge=1)] = 5
+    """Replicas lost in a row, without a result in between, from which on the circuit opens."""
+    breaker_pause: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds until probes may pass; doubled each time that they fail, up to 32 times as long."""
 
     # History.
     archived_ttl: Annotated[float, Field(ge=10)] = 60.0

@@ -173,6 +173,15 @@ class QueueFullError(InferstackError):
     retryable = True
 
 
+class CircuitOpenError(InferstackError):
+    """The model keeps failing, so it takes no new work for a while."""
+
+    status = 503
+    slug = "circuit-open"
+    retryable = True
+    usual_retry_after = 5.0
+
+
 class DeploymentUnavailableError(InferstackError):
     """The model is known but cannot be served now."""
 

@@ -80,6 +80,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user: str | None = None
     """Who sent it: a username or the name of an API key."""
     webhook: str | None = None
+    """Where to send the finished task; nothing sets it yet."""
     metadata: dict[str, Any] | None = None
     idempotency_key: str | None = None
     trace: str | None = None

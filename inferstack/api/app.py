@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from inferstack.api import openapi
 from inferstack.api.edge import Edge, Hook
@@ -18,6 +19,8 @@ from inferstack.api.routes import auth, health, inference, models
 from inferstack.api.services import Lifetime, Services
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
+
+ROUTERS = tuple(module.router for module in (inference, auth, models, health))
 
 
 async def _nothing() -> None:
@@ -60,8 +63,8 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
         redirect_slashes=False,
     )
     inner.state.services = services
-    for module in (inference, auth, models, health):
-        inner.include_router(module.router)
+    for router in ROUTERS:
+        inner.include_router(router)
     openapi.install(inner)
     settings = services.settings
     hot = HotRoutes(services.tasks, services.authenticator, Meter(), settings.max_wait)
@@ -70,7 +73,12 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
 
 
 def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:
-    """Every failure becomes problem details; what is none of ours is left to `Edge`."""
+    """Every failure becomes problem details."""
+
+    @inner.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        # Otherwise Starlette answers by itself. `Edge` does, and writes it down.
+        raise error
 
     @inner.exception_handler(InferstackError)
     async def ours(request: Request, error: InferstackError) -> Response:
@@ -85,10 +93,8 @@ def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:
     @inner.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            known = set((error.headers or {}).get("Allow", "").split(", ")) - {""}
-            path = request.url.path
-            known |= {method for method in ("GET", "POST") if hot.match(method, path)}
-            allowed = ", ".join(sorted(known))
+            first = (error.headers or {}).get("Allow", "")
+            allowed = ", ".join(sorted(_allowed(first, hot, request)))
             response = _response(MethodNotAllowedError(f"this path takes {allowed}"), request)
             response.headers["allow"] = allowed
             return response
@@ -97,7 +103,25 @@ def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:
         return _response(InvalidRequestError(str(error.detail)), request)
 
 
+def _allowed(first: str, hot: HotRoutes, request: Request) -> set[str]:
+    """Every method that a path takes.
+
+    Args:
+        first: those of the first route that has this path, which is what Starlette tells.
+        hot: the routes that FastAPI does not know.
+        request: the request.
+    """
+    found = set(first.split(", ")) - {""}
+    found |= {method for method in ("GET", "POST") if hot.match(method, request.url.path)}
+    for route in (route for router in ROUTERS for route in router.routes):
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return found | {"HEAD"} if "GET" in found else found
+
+
 def _entry(item: Any) -> dict[str, str]:
+    if item["type"] == "json_invalid":
+        return {"field": "body", "message": f"is not JSON: {item['ctx']['error']}"}
     names = [str(part) for part in item["loc"] if part not in ("query", "path", "header")]
     if len(names) > 1 and names[0] == "body":
         names = names[1:]

@@ -59,6 +59,9 @@ class Edge:
             await self.inner(scope, receive, send)
             return
         headers = header_map(list(scope["headers"]))
+        if scope["method"] == "HEAD":
+            # As GET; the server leaves out the body, by its own copy of the scope.
+            scope = {**scope, "method": "GET"}
         request = Request(scope["method"], scope["path"], scope["query_string"], headers)
         start = time.perf_counter()
         try:

@@ -41,7 +41,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 def header_map(headers: Headers) -> dict[bytes, bytes]:
     """Headers by name; the values of a repeated one are joined as RFC 9110 5.3 says."""
     found = dict(headers)
-    if len(found) != len(headers):
-        for name in found:
-            found[name] = b", ".join(value for key, value in headers if key == name)
-    return found
+    if len(found) == len(headers):
+        return found
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        values.setdefault(name, []).append(value)
+    return {name: b", ".join(several) for name, several in values.items()}

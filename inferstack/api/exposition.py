@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 from inferstack.config import Settings
 from inferstack.deployment import DeploymentState
 from inferstack.lifecycle.tasks import Tasks
-from inferstack.queue.statistics import QueueStatistics
+from inferstack.queue.statistics import Circuit, QueueStatistics
 from inferstack.telemetry import metrics
 from inferstack.telemetry.peers import Peers, folder_for
 
@@ -21,8 +21,12 @@ _PER_DEPLOYMENT = (
     metrics.QUEUE_COMPLETED,
     metrics.QUEUE_FAILED,
     metrics.QUEUE_EXPIRED,
+    metrics.CIRCUIT,
+    metrics.CIRCUIT_OPENED,
     metrics.DEPLOYMENT_READY,
 )
+
+_CIRCUITS = {Circuit.CLOSED: 0.0, Circuit.HALF_OPEN: 0.5, Circuit.OPEN: 1.0}
 
 
 class Exposition:
@@ -72,3 +76,5 @@ def _copy(labels: tuple[str, str], queue: QueueStatistics) -> None:
     metrics.QUEUE_COMPLETED.labels(*labels).set(queue.completed)
     metrics.QUEUE_FAILED.labels(*labels).set(queue.failed)
     metrics.QUEUE_EXPIRED.labels(*labels).set(queue.expired)
+    metrics.CIRCUIT.labels(*labels).set(_CIRCUITS[queue.circuit])
+    metrics.CIRCUIT_OPENED.labels(*labels).set(queue.opened)

@@ -21,7 +21,6 @@ SUBMISSIONS: dict[str, Any] = {
             "model_version": 1,
             "priority": "high",
             "timeout": 30,
-            "webhook": "https://example.com/hook",
             "metadata": {"order": 17},
             "reject_if_late": True,
         },
@@ -65,7 +64,7 @@ def problem(status: int, title: str, slug: str) -> dict[str, Any]:
         "instance": "/api/inference",
     }
     if status == 422:
-        found["errors"] = [{"field": "priority", "message": "Invalid enum value 'urgent'"}]
+        found["errors"] = [{"field": "priority", "message": "takes high, normal or low"}]
     if status in (429, 503):
         found["retry_after"] = 2.5
     return found

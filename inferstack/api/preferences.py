@@ -10,7 +10,8 @@ from inferstack.errors import InvalidRequestError
 MAX_KEY = 255
 """Characters of an idempotency key."""
 
-_WAIT = re.compile(rb"\s*wait\s*(?:=\s*(?P<value>[^;]*?)\s*)?(?:;.*)?$", re.IGNORECASE)
+_PREFERENCE = re.compile(rb'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
+"""One of a list: a quoted string may hold commas, and one without an end goes on to the last."""
 _SECONDS = re.compile(rb"\d{1,9}(?:\.\d{1,6})?")
 _PRINTABLE = re.compile(rb"[\x20-\x7e]{1,255}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -31,10 +32,10 @@ def wait_seconds(prefer: bytes | None, query: bytes, longest: float) -> float:
 
 @lru_cache(maxsize=256)
 def _in_prefer(prefer: bytes) -> float:
-    for part in prefer.split(b","):
-        match = _WAIT.match(part)
-        if match:
-            return _seconds((match["value"] or b"").strip(b'"'), "Prefer")
+    for part in _PREFERENCE.findall(prefer):
+        name, _, value = part.partition(b";")[0].partition(b"=")
+        if name.strip().lower() == b"wait":
+            return _seconds(value.strip().strip(b'"'), "Prefer")
     return 0.0
 
 

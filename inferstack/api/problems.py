@@ -10,11 +10,23 @@ import msgspec
 
 from inferstack.api.exchange import PROBLEM_TYPE, Headers, Response
 from inferstack.errors import InferstackError, InvalidRequestError
+from inferstack.task import Priority
 from inferstack.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
 _encoder = msgspec.json.Encoder()
+MAX_NAME = 200
+"""Characters of a field's name in a problem: callers may invent longer ones."""
+MAX_MESSAGE = 500
+
+_TAKES = {
+    "priority": f"takes {', '.join(list(Priority)[:-1])} or {list(Priority)[-1]}",
+    "webhook": "webhooks are not supported yet",
+}
+"""What to say of a field, where that is clearer than what msgspec says."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89abAB]")
 _PATH = re.compile(r"^(?P<message>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"^Object (?:missing required|contains unknown) field `(?P<field>.*)`$")
 
@@ -24,6 +36,27 @@ class MethodNotAllowedError(InferstackError):
 
     status = 405
     slug = "method-not-allowed"
+
+
+class BadRequestError(InferstackError):
+    """This is not valid HTTP."""
+
+    status = 400
+    slug = "bad-request"
+
+
+class UrlTooLongError(InferstackError):
+    """The URL is too long."""
+
+    status = 414
+    slug = "url-too-long"
+
+
+class HeadersTooLargeError(InferstackError):
+    """The header fields are too large."""
+
+    status = 431
+    slug = "headers-too-large"
 
 
 class RequestTimeoutError(InferstackError):
@@ -70,11 +103,12 @@ def problem_response(error: Exception, instance: str) -> Response:
     return Response(status, headers, _encoder.encode(body))
 
 
-def invalid_body(error: Exception) -> InvalidRequestError:
+def invalid_body(error: Exception, body: bytes) -> InvalidRequestError:
     """Names the field that made msgspec refuse a body.
 
     Args:
         error: a `msgspec.DecodeError`, `UnicodeDecodeError` or `RecursionError`.
+        body: what was refused.
     """
     if isinstance(error, msgspec.ValidationError):
         entry = field_error(str(error))
@@ -83,7 +117,11 @@ def invalid_body(error: Exception) -> InvalidRequestError:
         return InvalidRequestError("the JSON is nested too deeply", errors=[_body("too deep")])
     if isinstance(error, UnicodeDecodeError):
         return InvalidRequestError("the body is not UTF-8", errors=[_body("not UTF-8")])
-    return InvalidRequestError(f"the body is not JSON: {error}", errors=[_body(str(error))])
+    reason = str(error)
+    if reason == "Input data was truncated" and _SURROGATE.search(body):
+        # What msgspec says of such an escape shortly before the end.
+        reason = "a string may hold half of a surrogate pair"
+    return InvalidRequestError(f"the body is not JSON: {reason}", errors=[_body(reason)])
 
 
 def field_error(text: str) -> dict[str, str]:
@@ -95,7 +133,8 @@ def field_error(text: str) -> dict[str, str]:
     if inner:
         path = f"{path}.{inner['field']}".lstrip(".")
         message = "is missing" if "missing" in message else "is not a known field"
-    return {"field": path or "body", "message": message}
+    message = _TAKES.get(path, message)
+    return {"field": path[:MAX_NAME] or "body", "message": message[:MAX_MESSAGE]}
 
 
 def wrong_field(field: str, message: str) -> InvalidRequestError:

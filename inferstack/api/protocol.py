@@ -9,10 +9,10 @@ import asyncio
 import math
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
-from inferstack.api.edge import READ_DEADLINE, Edge
-from inferstack.api.exchange import Handler, Request, Response, header_map
+from inferstack.api.connection import Connection
+from inferstack.api.edge import READ_DEADLINE
+from inferstack.api.exchange import Handler, Request, header_map
+from inferstack.api.problems import RequestTimeoutError
 
 DEADLINES = {"idle": 75.0, "body": READ_DEADLINE + 5.0, "write": 60.0}
 """Seconds that a client may take: for its next request's head, a body, to read an answer.
@@ -61,46 +61,30 @@ class DirectExchange:
         self.task: asyncio.Task[None] | None = None
 
 
-class DirectProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with a short way for the hot routes."""
+class DirectProtocol(Connection):
+    """A connection with a short way for the hot routes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes what uvicorn gives a protocol; the application must be an `Edge`."""
         super().__init__(*args, **kwargs)
-        edge = self.config.app
-        assert isinstance(edge, Edge), "DirectProtocol serves an Edge"
-        self._edge = edge
-        self._meter = edge.hot.meter
         self._direct: DirectExchange | None = None
-        self._heads: dict[int, bytes] = {}
-        self._default_headers: Any = None
         self._seen: tuple[object, str] | None = None
         self._since = 0.0
 
-    # Parser callbacks. uvicorn's own build the ASGI scope first; that waits until it is needed.
+    # Parser callbacks.
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._direct = None
-        self.url = b""
-        self.headers = []
+        super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header has arrived."""
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
+    def _take(self) -> None:
         """Chooses the way."""
         self._direct = direct = self._match()
-        if direct is not None:
+        if direct is None:
+            super()._take()
+        else:
             self.cycle = direct  # type: ignore[assignment]
-            return
-        url, headers = self.url, self.headers
-        super().on_message_begin()
-        self.url = url
-        for name, value in headers:
-            super().on_header(name, value)
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body has arrived."""
@@ -151,7 +135,7 @@ class DirectProtocol(HttpToolsProtocol):
             await self.flow.drain()
         if self.transport.is_closing():
             return
-        self._write(direct, response)
+        self._write(response, direct.keep_alive)
         direct.response_complete = True
         if not direct.keep_alive:
             self.transport.close()
@@ -159,18 +143,15 @@ class DirectProtocol(HttpToolsProtocol):
             self.on_response_complete()
         # No keep-alive timer as in uvicorn: `overdue` closes idle connections, for less.
 
-    def _write(self, direct: DirectExchange, response: Response) -> None:
-        body = response.body
-        parts = [self._head(response.status)]
-        for name, value in response.headers:
-            parts += (name, b": ", value, b"\r\n")
-        if not direct.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
-        parts.append(body)
-        self.transport.write(b"".join(parts))
-
     # Deadlines.
+
+    def cut_off(self, stage: str) -> None:
+        """Ends a connection for which `overdue` told a stage; says so if it can."""
+        if stage == "body" and self._direct is not None:
+            seconds = DEADLINES["body"]
+            self._refuse(RequestTimeoutError(f"the body did not arrive within {seconds:g} s"))
+        else:
+            self.transport.abort()
 
     def overdue(self, now: float) -> str | None:
         """What has lasted too long on this connection: `body`, `write` or `idle`; else None.
@@ -181,6 +162,8 @@ class DirectProtocol(HttpToolsProtocol):
             now: any clock that does not go back, in seconds.
         """
         cycle = self.cycle
+        if self._refused and (cycle is None or cycle.more_body or cycle.response_complete):
+            return None
         if self.flow.write_paused:
             stage = "write"
         elif cycle is None or cycle.response_complete:
@@ -190,15 +173,3 @@ class DirectProtocol(HttpToolsProtocol):
         if self._seen != (cycle, stage):
             self._seen, self._since = (cycle, stage), now
         return stage if now - self._since > DEADLINES.get(stage, math.inf) else None
-
-    def _head(self, status: int) -> bytes:
-        """Status line and default headers; uvicorn replaces these once a second (the date)."""
-        defaults = self.server_state.default_headers
-        if defaults is not self._default_headers:
-            self._default_headers = defaults
-            self._heads = {}
-        head = self._heads.get(status)
-        if head is None:
-            lines = b"".join(b"%b: %b\r\n" % header for header in defaults)
-            head = self._heads[status] = STATUS_LINE[status] + lines
-        return head

@@ -79,10 +79,12 @@ class Server(uvicorn.Server):
 
     def _close_overdue(self, now: float) -> None:
         for connection in tuple(self.server_state.connections):
-            reason = connection.overdue(now) if isinstance(connection, DirectProtocol) else None
+            if not isinstance(connection, DirectProtocol):
+                continue
+            reason = connection.overdue(now)
             if reason is not None:
                 metrics.HTTP_CONNECTIONS_ABORTED.labels(reason).inc()
-                connection.transport.abort()
+                connection.cut_off(reason)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -55,7 +55,7 @@ class Tokens:
         claims = self._claims(token)
         user = claims["sub"]
         tenant, role = claims.get("tenant", user), claims.get("role", "user")
-        if not user or not isinstance(tenant, str) or not tenant or role not in ROLES:
+        if not (_is_name(user) and _is_name(tenant) and isinstance(role, str) and role in ROLES):
             raise AuthenticationError("the access token is not valid")
         return Caller(tenant=tenant, user=user, role=role), float(claims["exp"])
 
@@ -71,5 +71,12 @@ class Tokens:
             )
         except jwt.ExpiredSignatureError:
             raise AuthenticationError("the access token has expired") from None
-        except (jwt.PyJWTError, ValueError, RecursionError):
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise AuthenticationError("the access token is not valid") from None
+
+
+def _is_name(value: Any) -> bool:
+    """Whether it can be written wherever users and tenants are: no NUL, no lone surrogate."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)

@@ -15,7 +15,6 @@ class SubmitOptions(TypedDict, total=False):
     model_version: int | None
     priority: Priority | str
     timeout: float | None
-    webhook: str | None
     metadata: dict[str, Any] | None
     reject_if_late: bool
 
@@ -32,8 +31,6 @@ class Submission(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: Priority | str = Priority.NORMAL
     timeout: float | None = 60.0
     """Seconds from submit until the task expires; None never expires."""
-    webhook: str | None = None
-    """Where the server sends the finished task."""
     metadata: dict[str, Any] | None = None
     """Comes back with the task, unread."""
     reject_if_late: bool = False

@@ -3,7 +3,7 @@
 import torch
 
 from inferstack.engines.base import DeviceLostError, device_lost, summary
-from inferstack.engines.repository import ModelConfig
+from inferstack.engines.model_config import ModelConfig
 from inferstack.errors import ModelLoadError
 
 

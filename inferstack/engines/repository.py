@@ -4,119 +4,22 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import jsonschema_rs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState
+from inferstack.engines.model_config import MOST_CLAIMED, ModelConfig
 from inferstack.engines.text import TEXT_SCHEMA, token_limit
 from inferstack.errors import ModelFolderError
 from inferstack.task import deployment_name
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
-MOST_CLAIMED = 1000
-"""Tasks that one claim may ask for: a script of the queue handles no more at once."""
-TASKS = {
-    "python": None,
-    "torch": None,
-    "transformers": ("sentence-embedding", "text-classification"),
-}
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BatchConfig(_Section):
-    """How inputs are put together."""
-
-    max_size: Annotated[int, Field(ge=1, le=MOST_CLAIMED)] | None = None
-    """Inputs per call of predict; the setting BATCH_SIZE if None."""
-    max_wait_ms: Annotated[float, Field(ge=0, le=100)] = 2.0
-    """How long a free device waits for a batch to fill, from its first input."""
-    lookahead: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Batches claimed at once, to sort inputs by length; at most 4 for text, else 1, if None."""
-
-
-class ReplicaRange(_Section):
-    """Bounds of auto-scaling."""
-
-    min: Annotated[int, Field(ge=1, le=1024)] = 1
-    max: Annotated[int, Field(ge=1, le=1024)]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "ReplicaRange":
-        if self.min > self.max:
-            raise ValueError("min is larger than max")
-        return self
-
-
-class LimitsConfig(_Section):
-    """What is refused at the door."""
-
-    max_cost: Annotated[float, Field(gt=0)] | None = None
-    """Largest input, in tokens for text; what the model's own files say if None."""
-    max_queue: Annotated[int, Field(ge=1)] | None = None
-
-
-class TensorConfig(_Section):
-    """One declared input or output of a torch model, without its batch dimension."""
-
-    name: str
-    dtype: Literal[
-        "float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"
-    ] = "float32"
-    shape: tuple[Annotated[int, Field(ge=-1)], ...] = ()
-    """Sizes after the batch dimension; -1 takes any."""
-
-
-class ModelConfig(_Section):
-    """A `config.yaml`."""
-
-    engine: Literal["python", "transformers", "torch"]
-    task: str | None = None
-    batch: BatchConfig = BatchConfig()
-    replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | ReplicaRange = "auto"
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """CPU threads of one replica."""
-    num_gpus: Annotated[float, Field(ge=0, le=64)] | None = None
-    """GPUs of one replica; a fraction shares one. 1 if None and the device may be a GPU."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
-    timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
-    """Seconds that one call of predict may take."""
-    limits: LimitsConfig = LimitsConfig()
-    input_schema: dict[str, Any] | None = None
-    test_only: tuple[str, ...] = ()
-    """Fields of the input that are refused in production."""
-    source: Annotated[str, Field(pattern=r"^package:[A-Za-z0-9_]+(/[A-Za-z0-9_.-]+)*$")] | None = (
-        None
-    )
-    """`package:<name>/<folder>`: files inside an installed package; the folder itself if None."""
-    inputs: tuple[TensorConfig, ...] = ()
-    outputs: tuple[TensorConfig, ...] = ()
-
-    @field_validator("input_schema")
-    @classmethod
-    def _valid_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
-        if schema is not None:
-            try:
-                jsonschema_rs.validator_for(schema)
-            except (ValueError, jsonschema_rs.ValidationError) as error:
-                raise ValueError(str(error).splitlines()[0]) from None
-        return schema
-
-    @model_validator(mode="after")
-    def _known_task(self) -> "ModelConfig":
-        tasks = TASKS[self.engine]
-        if tasks is not None and self.task not in tasks:
-            raise ValueError(f"task: engine {self.engine} takes {' or '.join(tasks)}")
-        if self.engine == "torch" and not (self.inputs and self.outputs):
-            raise ValueError("engine torch needs inputs and outputs")
-        return self
+DEFAULT_MAX_TOKENS = 8192
+"""Tokens of one input where its model does not say; never less than one text may have."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +74,19 @@ class ModelEntry:
         if config.limits.max_cost is not None or config.engine != "transformers":
             return config.limits.max_cost
         return token_limit(self.source)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that one input of a text model may have, all its texts together.
+
+        Raises:
+            ModelFolderError: it is less than one text may have.
+        """
+        longest = int(self.max_cost or 0)
+        given = self.ready_config.limits.max_tokens
+        if given is not None and given < longest:
+            raise ModelFolderError(f"limits: max_tokens {given} is less than max_cost {longest}")
+        return given or max(DEFAULT_MAX_TOKENS, longest)
 
     def input_schema(self, settings: Settings) -> dict[str, Any] | None:
         """JSON Schema of the input; text models have one of their own.
@@ -268,7 +184,7 @@ def find(entries: list[ModelEntry], model: str, version: int) -> ModelEntry:
 def _entry(model: str, version: int, path: Path, settings: Settings) -> ModelEntry:
     try:
         entry = ModelEntry(model, version, path, config=_read(path / "config.yaml"))
-        _ = entry.source, entry.max_cost
+        _ = entry.source, entry.max_tokens
         size, ahead = entry.batch_size(settings), entry.lookahead(settings)
         if size * ahead > MOST_CLAIMED:
             problem = f"{size} (max_size or BATCH_SIZE) x {ahead} (lookahead) = {size * ahead}"

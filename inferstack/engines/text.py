@@ -47,6 +47,18 @@ def texts_of(data: Any) -> list[str]:
     raise InvalidInputError("the input must have 'text' or 'texts'")
 
 
+def too_large(field: str, size: str, most: int) -> InvalidInputError:
+    """The error of a field that has more than the model takes.
+
+    Args:
+        field: as in `errors`.
+        size: how much it has, such as `300 tokens`.
+        most: how much it may have.
+    """
+    message = f"has {size}; the model takes {most} at most"
+    return InvalidInputError(f"{field} {message}", errors=[{"field": field, "message": message}])
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The fast tokenizer of a model folder, which neither truncates nor pads.
 

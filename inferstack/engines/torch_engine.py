@@ -13,8 +13,9 @@ from inferstack.batching import CostFit
 from inferstack.config import Settings
 from inferstack.engines.base import Prepared
 from inferstack.engines.devices import prepare_device
+from inferstack.engines.model_config import TensorConfig
 from inferstack.engines.pt2_archive import refuse_pickles
-from inferstack.engines.repository import ModelEntry, TensorConfig
+from inferstack.engines.repository import ModelEntry
 from inferstack.errors import (
     EngineError,
     InferstackError,

@@ -15,7 +15,7 @@ from inferstack.engines.base import Prepared
 from inferstack.engines.devices import prepare_device
 from inferstack.engines.heads import ClassificationHead, EmbeddingHead
 from inferstack.engines.repository import ModelEntry
-from inferstack.engines.text import load_tokenizer, texts_of
+from inferstack.engines.text import load_tokenizer, texts_of, too_large
 from inferstack.errors import InferstackError, InvalidInputError, ModelLoadError
 
 WARM_UP = ((1, 8), (4, 16), (8, 16), (8, 48))
@@ -65,6 +65,7 @@ class TransformersEngine:
         self.device = str(self._target)
         self._tokenizer = load_tokenizer(folder)
         self._limit = int(entry.max_cost or 0)
+        self._max_tokens = entry.max_tokens
         self._max_size = entry.batch_size(settings)
         self._cost_model = CostModel()
         kind = AutoModel if config.task == "sentence-embedding" else None
@@ -77,7 +78,7 @@ class TransformersEngine:
     def prepare(self, inputs: list[Any]) -> list[Prepared | InferstackError]:
         """Tokenizes all texts in one call of the tokenizer; cost is the tokens of a task.
 
-        A text over the limit is an error; nothing is ever cut off.
+        A text over its limit is an error, and so are too many texts; nothing is ever cut off.
         """
         texts: list[str] = []
         spans: list[tuple[int, int] | InferstackError] = []
@@ -101,11 +102,11 @@ class TransformersEngine:
         for position, ids in enumerate(sequences):
             if len(ids) > self._limit:
                 field = "data.text" if single else f"data.texts.{position}"
-                message = f"has {len(ids)} tokens; the model takes {self._limit} at most"
-                return InvalidInputError(
-                    f"{field} {message}", errors=[{"field": field, "message": message}]
-                )
-        return Prepared(TextInput(sequences, single), float(sum(map(len, sequences))))
+                return too_large(field, f"{len(ids)} tokens", self._limit)
+        total = sum(map(len, sequences))
+        if total > self._max_tokens:
+            return too_large("data.texts", f"{total} tokens in all", self._max_tokens)
+        return Prepared(TextInput(sequences, single), float(total))
 
     def predict(self, values: list[TextInput]) -> list[Any]:
         """Computes prepared texts; see the heads for the form of the outputs."""

@@ -114,7 +114,6 @@ def _spec(
         timeout=submission.timeout,
         cost=cost,
         user=caller.user,
-        webhook=submission.webhook,
         metadata=submission.metadata,
         idempotency_key=key,
         trace=trace,

@@ -3,18 +3,25 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from inferstack import failpoint, retry
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
-from inferstack.errors import NotFoundError, QueueUnavailableError, StorageUnavailableError
+from inferstack.errors import (
+    EngineError,
+    NotFoundError,
+    OutputMismatchError,
+    QueueUnavailableError,
+    StorageUnavailableError,
+)
 from inferstack.lifecycle import payloads
 from inferstack.queue.bell import Bell
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
+from inferstack.queue.drops import Drops
 from inferstack.queue.notes import Notes
 from inferstack.queue.task_queue import Claim, Completion, Failure, Retry, TaskQueue
 from inferstack.storage.objects import ObjectStore
@@ -24,6 +31,10 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 5.0
 """Seconds that a replica may wait for the bell at a time."""
+
+
+ENGINE_FAILURES = frozenset({EngineError.slug, OutputMismatchError.slug})
+"""Types of errors that speak against the engine, not against an input."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -58,6 +69,7 @@ class ReplicaSession:
         """Completions and failures refused because another attempt holds the task."""
         self._queue = TaskQueue(redis, deployment.name, settings)
         self._bell = Bell(str(settings.redis_url), deployment.name, LONGEST_WAIT)
+        self._drops = Drops(str(settings.redis_url), deployment.name)
         self._store = store
         self._settings = settings
         keep = 2 * (deployment.compute_timeout + settings.lease)
@@ -77,6 +89,10 @@ class ReplicaSession:
     async def wait(self, seconds: float) -> None:
         """Returns when the bell rings or after `seconds`, at most LONGEST_WAIT."""
         await self._bell.wait(min(seconds, LONGEST_WAIT))
+
+    async def listen(self, drop: Callable[[str], object]) -> None:
+        """Calls `drop` with the id of each running task that was cancelled or expired; for ever."""
+        await self._drops.listen(drop)
 
     async def begin(self, leases: Sequence[Lease]) -> None:
         """Notes that a batch computes from now on: a crash counts against its tasks only."""
@@ -109,6 +125,7 @@ class ReplicaSession:
                     self._delay(lease),
                     encode(error),
                     encode(run),
+                    engine=error.type in ENGINE_FAILURES,
                 )
                 for lease, error, run in failed
             ]
@@ -134,6 +151,7 @@ class ReplicaSession:
         await self._queue.leave(self.worker)
         await self._bell.close()
         await self._notes.close()
+        await self._drops.close()
 
     def _delay(self, lease: Lease) -> float:
         config = self._settings
@@ -186,7 +204,9 @@ class ReplicaSession:
     async def _give_up(self, lease: Lease, error: TaskError, how: Retry) -> None:
         log.warning("input of task %s: %s", lease.task_id, error.message)
         run = encode(Execution(self.worker))
-        failure = Failure(lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run)
+        failure = Failure(
+            lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run, engine=False
+        )
         try:
             await self._queue.fail([failure])
         except QueueUnavailableError as lost:

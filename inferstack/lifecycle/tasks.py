@@ -25,6 +25,9 @@ from inferstack.storage.history import History, HistoryFilter, HistoryPage
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskState
 
+STRIDE = 32
+"""Submissions of a batch that are checked before others may use the event loop."""
+
 UNFINISHED = (TaskState.QUEUED, TaskState.RUNNING)
 
 
@@ -123,26 +126,25 @@ class Tasks:
     async def submit_many(
         self,
         caller: Caller,
-        submissions: Sequence[Submission],
+        items: Sequence[Submission | InferstackError],
         *,
         idempotency_key: str | None = None,
         trace: str | None = None,
     ) -> Sequence[BatchAnswer]:
         """Submits many; each answer is a receipt or the error of that one.
 
-        An idempotency key covers the whole batch: item `i` is submitted under the key and
-        `i`, parted by a character that no key of a caller holds.
+        What is an error already keeps its place, and is its own answer. An idempotency key
+        covers the whole batch: item `i` is submitted under the key and `i`, parted by a
+        character that no key of a caller holds.
         """
-        count = len(submissions)
-        keys = [idempotency_key and f"{idempotency_key}\x1f{i}" for i in range(count)]
-        answers = await asyncio.gather(
-            *(
-                self._submit(caller, submission, key, trace, inputs=count)
-                for submission, key in zip(submissions, keys, strict=True)
-            ),
-            return_exceptions=True,
-        )
-        return [_expected(answer) for answer in answers]
+        answers: list[asyncio.Task[BatchAnswer]] = []
+        for i, item in enumerate(items):
+            key = idempotency_key and f"{idempotency_key}\x1f{i}"
+            answer = self._answer(caller, item, key, trace, inputs=len(items))
+            answers.append(asyncio.create_task(answer))
+            if len(answers) % STRIDE == 0:
+                await asyncio.sleep(0)
+        return await asyncio.gather(*answers)
 
     async def get(self, caller: Caller, task_id: str, wait: float = 0.0) -> Task:
         """The task as it is now, or as it is when it finishes within `wait` seconds.
@@ -208,6 +210,22 @@ class Tasks:
         ticket = Ticket(submit, asyncio.get_running_loop(), waits=False)
         await self._enqueue(target, ticket)
         return await self._receipt(target, ticket)
+
+    async def _answer(
+        self,
+        caller: Caller,
+        item: Submission | InferstackError,
+        key: str | None,
+        trace: str | None,
+        *,
+        inputs: int,
+    ) -> BatchAnswer:
+        if isinstance(item, InferstackError):
+            return item
+        try:
+            return await self._submit(caller, item, key, trace, inputs=inputs)
+        except InferstackError as error:
+            return error
 
     async def _enqueue(self, target: Target, ticket: Ticket) -> News | None:
         target.committer.add(ticket)
@@ -310,9 +328,3 @@ def _visible(caller: Caller, task: Task | None, task_id: str) -> Task:
     if task is None or not caller.may_see(task):
         raise TaskNotFoundError(f"there is no task {task_id}", task_id=task_id)
     return task
-
-
-def _expected(answer: Receipt | BaseException) -> BatchAnswer:
-    if isinstance(answer, Receipt | InferstackError):
-        return answer
-    raise answer

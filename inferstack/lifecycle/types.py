@@ -41,7 +41,6 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     priority: Priority = Priority.NORMAL
     timeout: Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | None = 60.0
     """Seconds from submit until the task expires; null never expires."""
-    webhook: Annotated[str, Meta(max_length=2048, pattern="^https?://")] | None = None
     metadata: dict[str, Any] | None = None
     """Given back with the task; at most MAX_METADATA bytes as JSON."""
     reject_if_late: bool = False

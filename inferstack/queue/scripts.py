@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+SHARED = ("common", "breaker")
+"""In front of every script."""
+
 Argument = bytes | str | int | float
 Execute = Callable[..., Awaitable[Any]]
 
@@ -22,10 +25,11 @@ class Script(NamedTuple):
 
 @lru_cache
 def load(name: str) -> Script:
-    """Reads `scripts/<name>.lua`; the shared part goes behind the shebang and the header."""
+    """Reads `scripts/<name>.lua`; what all share goes behind its shebang."""
     folder = files("inferstack.queue") / "scripts"
     shebang, body = (folder / f"{name}.lua").read_text().split("\n", 1)
-    source = f"{shebang}\n{(folder / 'common.lua').read_text()}\n{body}"
+    shared = "\n".join((folder / f"{part}.lua").read_text() for part in SHARED)
+    source = f"{shebang}\n{shared}\n{body}"
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

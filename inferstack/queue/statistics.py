@@ -1,5 +1,8 @@
 """What the queues look like now, sampled for metrics, estimates and admission."""
 
+from enum import StrEnum
+from typing import Any
+
 import msgspec
 from redis.asyncio import Redis
 
@@ -9,6 +12,16 @@ from inferstack.queue.task_queue import prefix
 from inferstack.task import Priority
 
 _replica = msgspec.json.Decoder(ReplicaStatus)
+
+
+class Circuit(StrEnum):
+    """State of a deployment's circuit breaker; see `breaker.lua`."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half-open"
+    """A few tasks pass; what becomes of them decides."""
+    OPEN = "open"
+    """New work is refused and what waits is not claimed."""
 
 
 class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +37,9 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Since the queue exists; so are the next two."""
     failed: int
     expired: int
+    circuit: Circuit = Circuit.CLOSED
+    opened: int = 0
+    """How often the circuit opened since the queue exists."""
     replicas: list[ReplicaStatus]
 
     @property
@@ -49,15 +65,18 @@ async def sample(redis: "Redis", deployments: list[str]) -> dict[str, QueueStati
             pipe.zcard(f"{start}lease")
             pipe.hgetall(f"{start}meta")
             pipe.hvals(f"{start}status")
-        rows = await pipe.execute()
-    width = len(Priority) + 4
+            pipe.hget(f"{start}breaker", "until")
+        pipe.time()
+        *rows, (seconds, _) = await pipe.execute()
+    width = len(Priority) + 5
     return {
-        name: _statistics(rows[i * width : (i + 1) * width]) for i, name in enumerate(deployments)
+        name: _statistics(rows[i * width : (i + 1) * width], seconds * 1000)
+        for i, name in enumerate(deployments)
     }
 
 
-def _statistics(row: list[object]) -> QueueStatistics:
-    *counts, meta, replicas = row
+def _statistics(row: list[Any], now: int) -> QueueStatistics:
+    *counts, meta, replicas, until = row
     assert isinstance(meta, dict)
     assert isinstance(replicas, list)
     numbers = [int(str(count)) for count in counts]
@@ -69,5 +88,13 @@ def _statistics(row: list[object]) -> QueueStatistics:
         completed=int(meta.get(b"done", 0)),
         failed=int(meta.get(b"failed", 0)),
         expired=int(meta.get(b"expired", 0)),
+        circuit=_circuit(until, now),
+        opened=int(meta.get(b"opened", 0)),
         replicas=[_replica.decode(status) for status in replicas],
     )
+
+
+def _circuit(until: bytes | None, now: int) -> Circuit:
+    if until is None:
+        return Circuit.CLOSED
+    return Circuit.OPEN if now < int(until) else Circuit.HALF_OPEN

@@ -53,6 +53,7 @@ class Enqueued(StrEnum):
     FULL = "full"
     TENANT_FULL = "tenant-full"
     OUTBOX_FULL = "outbox-full"
+    OPEN = "open"
 
 
 class Submit(NamedTuple):
@@ -76,7 +77,7 @@ class Accepted(NamedTuple):
     task_id: str
     """The task that exists now: the one sent, or the one that holds the idempotency key."""
     ahead: int
-    """Tasks that are served before it."""
+    """Tasks that are served before it; if the circuit is open, milliseconds until it may close."""
     created_at: float
     """Seconds since the epoch."""
 
@@ -125,6 +126,8 @@ class Failure(NamedTuple):
     """Seconds until the next attempt."""
     error: bytes
     execution: bytes
+    engine: bool = True
+    """Whether it was the engine that failed, and not the input: what opens the circuit."""
 
 
 class TaskQueue:
@@ -144,6 +147,7 @@ class TaskQueue:
         self._settings = settings
         self._reads: Grouper[str, Task | None] = Grouper(self.load)
         self._lease_ms = int(settings.lease * 1000)
+        self._rules = _breaker_rules(settings)
 
     async def _run(self, name: str, *args: scripts.Argument) -> Any:
         with translated():
@@ -217,11 +221,11 @@ class TaskQueue:
         """Stores results. Safe to repeat. Returns `ok`, `again` or `stale` for each."""
         statuses: list[str] = []
         for some in slices(completions, size=lambda completion: len(completion.result)):
-            texts = LongTexts(after=1)
+            texts = LongTexts(after=2)
             tasks: list[str | int] = []
             for task_id, attempt, result, ref, execution in some:
                 tasks += (task_id, attempt, texts.place(result), ref, execution.decode())
-            answer = await self._run("complete", pack(tasks), *texts)
+            answer = await self._run("complete", self._rules, pack(tasks), *texts)
             statuses += [status.decode() for status in answer]
         return statuses
 
@@ -230,10 +234,19 @@ class TaskQueue:
         statuses: list[str] = []
         for some in slices(failures):
             tasks = [
-                (task_id, attempt, how, int(delay * 1000), error.decode(), execution.decode())
-                for task_id, attempt, how, delay, error, execution in some
+                (
+                    task_id,
+                    attempt,
+                    how,
+                    int(delay * 1000),
+                    error.decode(),
+                    run.decode(),
+                    int(engine),
+                )
+                for task_id, attempt, how, delay, error, run, engine in some
             ]
-            answer = await self._run("fail", self._settings.max_attempts, pack(flat(tasks)))
+            most = self._settings.max_attempts
+            answer = await self._run("fail", self._rules, most, pack(flat(tasks)))
             statuses += [status.decode() for status in answer]
         return statuses
 
@@ -255,7 +268,7 @@ class TaskQueue:
         """Moves what time moves; returns how many expired, were promoted, reaped, crashed out."""
         config = self._settings
         kept = int(config.archived_ttl * 1000)
-        moved = await self._run("tick", TICK_LIMIT, config.max_crashes, CRASHED, kept)
+        moved = await self._run("tick", TICK_LIMIT, config.max_crashes, CRASHED, kept, self._rules)
         expired, promoted, reaped, crashed = moved
         return expired, promoted, reaped, crashed
 
@@ -320,3 +333,16 @@ class LongTexts(list[bytes]):
             return text.decode()
         self.append(text)
         return self._before + len(self)
+
+
+def _breaker_rules(settings: Settings) -> str:
+    """What `judge` in `breaker.lua` goes by."""
+    if not settings.breaker:
+        return ""
+    window, pause = settings.breaker_window * 1000, settings.breaker_pause * 1000
+    volume, ratio, crashes = (
+        settings.breaker_volume,
+        settings.breaker_ratio,
+        settings.breaker_crashes,
+    )
+    return f"{window:.0f} {volume} {ratio} {crashes} {pause:.0f}"

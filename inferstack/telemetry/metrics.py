@@ -81,6 +81,16 @@ QUEUE_FAILED = Gauge(
 QUEUE_EXPIRED = Gauge(
     "inferstack_queue_expired_total", "Tasks expired since the queue exists.", DEPLOYMENT
 )
+CIRCUIT = Gauge(
+    "inferstack_circuit_open",
+    "Circuit breaker of a deployment: 0 closed, 0.5 half-open, 1 open.",
+    DEPLOYMENT,
+)
+CIRCUIT_OPENED = Gauge(
+    "inferstack_circuit_opened_total",
+    "How often the circuit opened since the queue exists.",
+    DEPLOYMENT,
+)
 DEPLOYMENT_READY = Gauge(
     "inferstack_deployment_ready", "1 if the deployment is ready, 0 if not.", DEPLOYMENT
 )
@@ -103,6 +113,11 @@ CLAIM_SECONDS = Histogram(
 COMPLETIONS_STALE = Counter(
     "inferstack_completions_stale",
     "Results thrown away because the lease had gone to another attempt.",
+    DEPLOYMENT,
+)
+TASKS_DROPPED = Counter(
+    "inferstack_tasks_dropped",
+    "Tasks that were cancelled or expired while a replica held them.",
     DEPLOYMENT,
 )
 DEVICE_UTILISATION = Gauge(

@@ -15,6 +15,7 @@ from inferstack.engines.base import Engine, device_lost, summary
 from inferstack.errors import EngineError, InferstackError, OutputMismatchError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import TaskError
+from inferstack.worker.held import Held
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,13 @@ class Job:
         self.outputs: list[Any] = []
         """One for each item of the batch: an output, or a TaskError in its place."""
 
+    def keep(self, held: Held) -> None:
+        """Leaves out tasks that are no longer wanted."""
+        items = self.batch.items
+        wanted = [work for work in items if work.lease in held]
+        if len(wanted) < len(items):
+            self.batch = self.batch._replace(items=wanted)
+
     @property
     def leases(self) -> list[Lease]:
         """Of the tasks in the batch."""
@@ -58,12 +66,13 @@ class Job:
 class Compute:
     """Runs jobs in order. Everything here but `_main` and below is for the event loop."""
 
-    def __init__(self, engine: Engine, fit: CostFit, wake: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, fit: CostFit, held: Held, wake: Callable[[], None]) -> None:
         """Starts nothing.
 
         Args:
             engine: a loaded model.
             fit: learns how long batches take.
+            held: tells which tasks are still wanted when their batch starts.
             wake: called in the compute thread when there is something in `finished`.
         """
         self.finished: deque[Job] = deque()
@@ -73,6 +82,7 @@ class Compute:
         """Seconds spent in finished batches."""
         self._engine = engine
         self._fit = fit
+        self._held = held
         self._wake = wake
         self._ahead: deque[Job] = deque()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -115,13 +125,14 @@ class Compute:
 
     def _main(self) -> None:
         while (job := self._jobs.get()) is not None:
+            job.keep(self._held)
             job.started = time.monotonic()
             failpoint.hit("before-predict")
             job.outputs = self._run(job.batch.items)
             failpoint.hit("after-predict")
             job.finished = time.monotonic()
             self.busy += job.finished - job.started
-            if self.lost is None:
+            if self.lost is None and job.batch.items:
                 items = len(job.batch.items)
                 self._fit.observe(items, job.batch.longest, job.finished - job.started)
             self.finished.append(job)
@@ -132,6 +143,8 @@ class Compute:
 
     def _run(self, items: list[Work]) -> list[Any]:
         """Outputs in order; a batch that goes wrong is halved until the poisonous item is alone."""
+        if not items:
+            return []
         try:
             outputs = self._engine.predict([work.value for work in items])
             if len(outputs) != len(items):

@@ -40,6 +40,10 @@ class Held:
             if lease in self:
                 del self._leases[lease.task_id]
 
+    def drop(self, task_id: str) -> bool:
+        """Lets go of a task whatever its attempt; returns whether it was held."""
+        return self._leases.pop(task_id, None) is not None
+
     def all(self) -> list[Lease]:
         """Every lease held."""
         return list(self._leases.values())

@@ -66,7 +66,7 @@ class Worker:
         self._extend_every = settings.lease / 3
         self._end_process = end_process
         self._held = Held()
-        self._compute = Compute(engine, fit, self._wake_from_thread)
+        self._compute = Compute(engine, fit, self._held, self._wake_from_thread)
         self._measures = Measures(deployment)
         self._report = Report(
             session, self._held, self._compute, appetite.batch_size, self._measures
@@ -87,7 +87,8 @@ class Worker:
         """
         self._compute.start()
         async with asyncio.TaskGroup() as group:
-            keepers = [group.create_task(self._beat()), group.create_task(self._watch())]
+            keep = (self._beat(), self._watch(), self._session.listen(self._drop))
+            keepers = [group.create_task(each) for each in keep]
             report = group.create_task(self._report.run())
             await group.create_task(self._feed.run())
             self._compute.stop()
@@ -143,6 +144,11 @@ class Worker:
         self._wake_pending = False
         self._feed.progress.set()
         self._report.wake.set()
+
+    def _drop(self, task_id: str) -> None:
+        """A task was cancelled or expired: it is not computed unless its batch runs already."""
+        if self._held.drop(task_id):
+            self._measures.dropped()
 
     async def _beat(self) -> None:
         """Keeps the replica and its leases alive.

@@ -22,6 +22,7 @@ OF_REPLICAS = (
     metrics.BATCH_ITEMS_FAILED,
     metrics.CLAIM_SECONDS,
     metrics.COMPLETIONS_STALE,
+    metrics.TASKS_DROPPED,
 )
 OF_DEVICES = (metrics.DEVICE_UTILISATION, metrics.DEVICE_MEMORY_BYTES)
 
@@ -37,6 +38,7 @@ class Measures:
         self._items_failed = metrics.BATCH_ITEMS_FAILED.labels(*labels)
         self._claim_seconds = metrics.CLAIM_SECONDS.labels(*labels)
         self._stale = metrics.COMPLETIONS_STALE.labels(*labels)
+        self._dropped = metrics.TASKS_DROPPED.labels(*labels)
         self._stale_before = 0
 
     def batch(self, tasks: int, seconds: float, failed: int) -> None:
@@ -49,6 +51,10 @@ class Measures:
     def claim(self, seconds: float) -> None:
         """Counts a claim that got tasks."""
         self._claim_seconds.observe(seconds)
+
+    def dropped(self) -> None:
+        """Counts a task that was cancelled or expired while the replica held it."""
+        self._dropped.inc()
 
     def stale(self, total: int) -> None:
         """Takes over the number of results refused since the replica started."""

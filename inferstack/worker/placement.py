@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from inferstack.engines.repository import ModelConfig, ReplicaRange
+from inferstack.engines.model_config import ModelConfig, ReplicaRange
 
 MOST_ON_CPU = 8
 """Replicas that `auto` makes on CPUs at most: each holds a copy of the weights."""

@@ -1,6 +1,8 @@
 """Sends what has finished back to the queue, many tasks at a time."""
 
 import asyncio
+import contextlib
+import json
 from typing import Any
 
 import orjson
@@ -83,6 +85,8 @@ class Report:
     def _sort(self, job: Job, done: list[Done], failed: list[Failed]) -> None:
         """Turns outputs into JSON; drops those of tasks that are no longer held."""
         items = job.batch.items
+        if not items:
+            return
         execution = Execution(
             worker=self._session.worker,
             batch_wait_ms=round((job.started - job.claimed) * 1000, 3),
@@ -124,4 +128,7 @@ def _as_json(output: Any) -> bytes | TaskError:
     try:
         return orjson.dumps(output, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
+        if "64-bit" in str(error):
+            with contextlib.suppress(TypeError, ValueError):
+                return json.dumps(output, allow_nan=False, separators=(",", ":")).encode()
         return TaskError("engine-error", f"the output is not JSON: {summary(error)}")

@@ -1,6 +1,6 @@
 """What a worker needs of the queue; `lifecycle.replica.ReplicaSession` is the real one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from inferstack.deployment import ReplicaStatus
@@ -20,6 +20,9 @@ class Session(Protocol):
 
     async def wait(self, seconds: float, /) -> None:
         """Returns when there may be work, or after some seconds."""
+
+    async def listen(self, drop: Callable[[str], object], /) -> None:
+        """Calls `drop` with the id of each task that nobody wants any more; for ever."""
 
     async def begin(self, leases: Sequence[Lease]) -> None:
         """Notes which tasks compute from now on."""

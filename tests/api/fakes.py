@@ -86,12 +86,15 @@ class FakeTasks:
         return self.add(caller, submission, TaskState.COMPLETED)
 
     async def submit_many(
-        self, caller: Caller, submissions: Sequence[Submission], **options: Any
+        self, caller: Caller, items: Sequence[Submission | InferstackError], **options: Any
     ) -> list[BatchAnswer]:
         answers: list[BatchAnswer] = []
-        for submission in submissions:
+        for item in items:
+            if isinstance(item, InferstackError):
+                answers.append(item)
+                continue
             try:
-                answers.append(await self.submit(caller, submission, **options))
+                answers.append(await self.submit(caller, item, **options))
             except InferstackError as error:
                 answers.append(error)
         return answers

@@ -117,6 +117,13 @@ async def test_a_bad_login_body_is_refused(
         bearer(sub=""),
         bearer(sub=7),
         bearer(role="root"),
+        bearer(role=["admin"]),
+        bearer(role={}),
+        bearer(tenant="a\0b"),
+        bearer(tenant="\ud800"),
+        bearer(sub="a\0b"),
+        bearer(exp=[1]),
+        bearer(exp=float("inf")),
         bearer(tenant=""),
         bearer(tenant=["a"]),
         bearer(algorithm="HS512", secret=SECRET * 2),
@@ -202,6 +209,17 @@ async def test_a_bad_key_request_is_refused(
     answer = await client.post("/api/auth/keys", json=body, headers=world.bearer())
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] in ("name", "more")
+
+
+async def test_a_key_request_that_is_no_json_names_the_body(
+    client: httpx.AsyncClient, world: World
+) -> None:
+    headers = {"content-type": "application/json", **world.bearer()}
+    answer = await client.post("/api/auth/keys", content=b'{"name": }', headers=headers)
+    assert answer.status_code == 422
+    (entry,) = answer.json()["errors"]
+    assert entry["field"] == "body"
+    assert entry["message"].startswith("is not JSON: ")
 
 
 async def test_without_a_secret_there_is_no_login() -> None:

@@ -1,11 +1,13 @@
 """Reading, listing, batches, cancelling, and what lies beside the routes."""
 
+import asyncio
 import re
 from typing import Any
 
 import httpx
 import pytest
 
+from inferstack.api.bodies import read_batch
 from inferstack.api.health import Check
 from inferstack.errors import StorageUnavailableError
 from inferstack.task import Priority, TaskError, TaskState, new_task_id
@@ -89,6 +91,23 @@ async def test_an_empty_or_too_long_batch_is_refused(client: httpx.AsyncClient, 
     assert answer.json()["errors"][0]["field"] == "body"
 
 
+async def test_others_use_the_event_loop_while_a_batch_is_read() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    busy = asyncio.create_task(others())
+    item = b'{"data": {"text": "%b"}}' % (b"x" * 14_000)
+    items = await read_batch(b"[" + b",".join([item] * 1000) + b"]", 1000)
+    busy.cancel()
+    assert len(items) == 1000
+    assert turns > 40
+
+
 @pytest.mark.parametrize("body", [b"{}", b"[", b'[{"data"', b"", b"\xff"])
 async def test_a_batch_that_is_no_array_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
     headers = {"content-type": "application/json"}
@@ -117,6 +136,11 @@ async def test_a_list_takes_filters(client: httpx.AsyncClient, world: World) -> 
         ("limit=201", "limit"),
         ("limit=x", "limit"),
         ("since=yesterday", "since"),
+        ("since=1_0", "since"),
+        ("since=%D9%A1%D9%A2", "since"),
+        ("since=nan", "since"),
+        ("model=%00", "model"),
+        ("cursor=%00", "cursor"),
     ],
 )
 async def test_a_bad_filter_is_refused(client: httpx.AsyncClient, query: str, field: str) -> None:
@@ -129,11 +153,12 @@ async def test_a_bad_filter_is_refused(client: httpx.AsyncClient, query: str, fi
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", URL, "GET, POST"),
-        ("PUT", f"{URL}/{new_task_id('echo:1')}", "DELETE, GET"),
+        ("PUT", URL, "GET, HEAD, POST"),
+        ("PUT", f"{URL}/{new_task_id('echo:1')}", "DELETE, GET, HEAD"),
         ("GET", f"{URL}/batch", "DELETE, POST"),
         ("GET", "/api/auth/login", "POST"),
-        ("DELETE", "/health", "GET"),
+        ("PUT", "/api/auth/keys", "GET, HEAD, POST"),
+        ("DELETE", "/health", "GET, HEAD"),
     ],
 )
 async def test_a_wrong_method_is_a_problem(
@@ -142,7 +167,27 @@ async def test_a_wrong_method_is_a_problem(
     answer = await client.request(method, path)
     assert answer.status_code == 405
     assert answer.headers["content-type"] == "application/problem+json"
-    assert set(answer.headers["allow"].split(", ")) <= set(allowed.split(", "))
+    assert answer.headers["allow"] == allowed
+    assert answer.json()["detail"] == f"this path takes {allowed}"
+
+
+async def test_an_unforeseen_error_is_a_problem_without_its_text_and_one_line_of_the_log(
+    client: httpx.AsyncClient,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("secret inner thing")
+
+    monkeypatch.setattr(world.tasks, "deployments", fail)
+    answer = await client.get("/api/models")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"]
+    assert answer.json()["type"].endswith("/internal-error")
+    assert "secret" not in answer.text
+    assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
 @pytest.mark.parametrize("path", ["/", "/nope", f"{URL}/", "/api/inference/a/b", "/api/%2e"])

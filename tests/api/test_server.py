@@ -121,9 +121,6 @@ async def test_a_request_in_small_pieces_is_understood(running: Running) -> None
         (POST + b"\r\n", 422),
         (SUBMIT.replace(b"application/json", b"text/plain"), 415),
         (POST + b"Content-Length: 1\r\n\r\n{", 422),
-        (POST + b"Content-Length: x\r\n\r\n", 400),
-        (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        (b"nonsense\r\n\r\n", 400),
     ],
 )
 async def test_every_shape_of_request_gets_its_answer(
@@ -133,6 +130,99 @@ async def test_every_shape_of_request_gets_its_answer(
     assert (await client.ask(request_))[0] == status
     # and the server goes on
     assert (await (await running.connect()).ask(SUBMIT))[0] == 202
+
+
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (POST + b"Content-Length: x\r\n\r\n", 400),
+        (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (SUBMIT.replace(b"\r\n", b"\n"), 400),
+        (SUBMIT.replace(b"POST", b"BREW"), 400),
+        (SUBMIT.replace(b"localhost", b"local\0host"), 400),
+        (SUBMIT.replace(b"Host:", b"Host: other\r\nHost:"), 400),
+        (CHUNKED + b"nonsense\r\n", 400),
+        (CHUNKED + b"1b\r\n" + BODY + b"nonsense", 400),
+        (b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (SUBMIT.replace(b"/api", b"/" + b"a" * 9000), 414),
+        (b"GET /" + b"a" * 500_000, 414),
+        (SUBMIT.replace(b"Host:", b"X: %b\r\nHost:" % (b"x" * 66_000)), 431),
+        (SUBMIT.replace(b"Host:", b"X: y\r\n" * 260 + b"Host:"), 431),
+        (POST + b"X: " + b"x" * 1_000_000, 431),
+        (POST + b"X: y\r\n" * 100_000, 431),
+    ],
+)
+async def test_what_is_no_fit_request_gets_problem_details(
+    running: Running, request_: bytes, status: int
+) -> None:
+    client = await running.connect()
+    answered, headers, body = await client.ask(request_)
+    assert (answered, headers["connection"]) == (status, "close")
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["x-request-id"]
+    assert json.loads(body)["status"] == status
+    assert await client.ended()
+    # and the server goes on
+    assert (await (await running.connect()).ask(SUBMIT))[0] == 202
+
+
+async def test_a_request_before_nonsense_is_still_answered(running: Running) -> None:
+    running.world.tasks.delay = 0.1
+    client = await running.connect()
+    status, headers, _ = await client.ask(WAITED + b"nonsense\r\n\r\n")
+    assert (status, headers["connection"]) == (200, "close")
+    assert await client.ended()
+
+
+async def test_many_headers_within_the_limits_are_taken(running: Running) -> None:
+    client = await running.connect()
+    many = SUBMIT.replace(b"Host:", b"X: %b\r\n" % (b"y" * 200) * 240 + b"Host:")
+    assert (await client.ask(many))[0] == 202
+    assert (await client.ask(many + SUBMIT))[0] == 202
+    assert (await client.read())[0] == 202
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"something/1"])
+@pytest.mark.parametrize("cut", [0, 20, len(BODY)])
+async def test_an_offer_of_another_protocol_is_ignored(
+    running: Running, protocol: bytes, cut: int
+) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\nHTTP2-Settings: AAMA\r\n"
+    request = SUBMIT.replace(b"Content-Type", offer % protocol + b"Content-Type")
+    client = await running.connect()
+    client.writer.write(request[: len(request) - cut])
+    await asyncio.sleep(0.05)
+    status, headers, _ = await client.ask(request[len(request) - cut :])
+    assert status == 202
+    assert "connection" not in headers
+    assert (await client.ask(SUBMIT))[0] == 202
+
+
+async def test_head_is_answered_like_get_without_a_body(running: Running) -> None:
+    client = await running.connect()
+    path = (await client.ask(SUBMIT))[1]["location"]
+    for target in (path, "/api/inference", "/health/live", "/metrics", "/nope"):
+        request = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target.encode()
+        status, headers, _ = await client.ask(request)
+        client.writer.write(request.replace(b"GET", b"HEAD"))
+        async with asyncio.timeout(10):
+            head = (await client.reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert head.startswith(f"http/1.1 {status} ")
+        assert f"content-type: {headers['content-type']}\r\n" in head
+        assert "content-length: " in head
+
+
+async def test_what_follows_a_chunked_body_is_no_header(running: Running) -> None:
+    client = await running.connect()
+    body = b"1b\r\n" + BODY + b"\r\n0\r\nAuthorization: Bearer x\r\n\r\n"
+    assert (await client.ask(CHUNKED + body))[0] == 202
+    listed = CHUNKED.replace(b"/inference", b"/inference/batch")
+    body = b"1d\r\n[" + BODY + b"]\r\n0\r\nAuthorization: Bearer x\r\n\r\n"
+    assert (await client.ask(listed + body))[0] == 200
 
 
 async def test_a_client_that_expects_100_is_told_to_continue(running: Running) -> None:
@@ -197,6 +287,10 @@ async def test_a_client_that_is_too_slow_is_cut_off(
     client.writer.write(sent)
     if sent == SUBMIT:
         await client.read()
+    if sent == SUBMIT[:-5]:
+        status, headers, body = await client.read()
+        assert (status, headers["connection"]) == (408, "close")
+        assert json.loads(body)["type"].endswith("/request-timeout")
     assert await client.ended()
 
 

@@ -1,5 +1,6 @@
 """What `POST /api/inference` answers, and every row of bad input."""
 
+import time
 from typing import Any
 
 import httpx
@@ -39,6 +40,8 @@ async def test_a_submit_is_answered_202_with_location(
         ({"prefer": "respond-async, WAIT = 2.5; x=y"}, "", 2.5, "wait=2.5"),
         ({"prefer": 'wait="7"'}, "", 7.0, "wait=7"),
         ({"prefer": "wait=100000"}, "", 60.0, "wait=60"),
+        ({"prefer": 'foo="a,wait=9", wait=2'}, "", 2.0, "wait=2"),
+        ({"prefer": 'foo="a\\",wait=9", wait=2'}, "", 2.0, "wait=2"),
         ({}, "?wait=3", 3.0, "wait=3"),
         ({"prefer": "wait=9"}, "?wait=3", 3.0, "wait=3"),
     ],
@@ -62,6 +65,13 @@ async def test_a_wait_gives_the_finished_task(
     assert body["processing_time"] == pytest.approx(0.2)
     assert body["timings"] == {"queue_ms": 100.0, "batch_wait_ms": 1.0, "compute_ms": 2.0}
     assert body["batch_size"] == 32
+
+
+@pytest.mark.parametrize("value", [b"wait=" + b" " * 60_000 + b"x", b'"\\' * 30_000])
+async def test_a_long_preference_is_read_quickly(client: httpx.AsyncClient, value: bytes) -> None:
+    started = time.process_time()
+    await client.post(URL, json=GOOD, headers=[(b"prefer", value)])
+    assert time.process_time() - started < 1
 
 
 async def test_several_prefer_lines_count_as_one_list(
@@ -128,7 +138,7 @@ async def test_a_nonsense_wait_is_refused(client: httpx.AsyncClient, value: str)
         (b'{"data": {}, "timeout": 0}', "timeout"),
         (b'{"data": {}, "timeout": 1e9}', "timeout"),
         (b'{"data": {}, "timeout": "60"}', "timeout"),
-        (b'{"data": {}, "webhook": "ftp://x"}', "webhook"),
+        (b'{"data": {}, "webhook": "https://x.example"}', "webhook"),
         (b'{"data": {}, "metadata": []}', "metadata"),
         (b'{"data": {}, "reject_if_late": 1}', "reject_if_late"),
     ],
@@ -150,8 +160,17 @@ async def test_a_bad_body_is_refused_naming_the_field(
         b'{"data": {}, "metadata": {"a": ' + b"[" * 150 + b"]" * 150 + b"}}",
         b'{"data": {"a": [' + b"[]," * 600_000 + b"1]}}",
         b'{"data": {' + b",".join(b'"%d":1' % n for n in range(600_000)) + b"}}",
+        b'{"data": {"a": [' + b"1," * 1_100_000 + b"1]}}",
     ],
-    ids=["unclosed", "deep-lists", "deep-objects", "deep-metadata", "many-lists", "many-keys"],
+    ids=[
+        "unclosed",
+        "deep-lists",
+        "deep-objects",
+        "deep-metadata",
+        "many-lists",
+        "many-keys",
+        "many-numbers",
+    ],
 )
 async def test_deep_or_huge_json_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await client.post(URL, content=body, headers=JSON)
@@ -162,6 +181,41 @@ async def test_much_but_shallow_json_is_taken(client: httpx.AsyncClient) -> None
     data = {"rows": [[float(n), n] for n in range(20_000)], "deep": _nested(90)}
     answer = await client.post(URL, json={"data": data})
     assert answer.status_code == 202
+
+
+async def test_a_long_text_may_hold_what_looks_like_parts(client: httpx.AsyncClient) -> None:
+    table = '12:30,"\\",[{1.5}]\n' * 400_000
+    assert (await client.post(URL, json={"data": {"table": table}})).status_code == 202
+    hidden = b'{"data": {"a": "\\\\", "b": [' + b"{}," * 300_000 + b"1]}}"
+    assert (await client.post(URL, content=hidden, headers=JSON)).status_code == 422
+
+
+async def test_data_may_be_exactly_as_deep_as_the_limit(client: httpx.AsyncClient) -> None:
+    assert (await client.post(URL, json={"data": {"a": _nested(99)}})).status_code == 202
+    assert (await client.post(URL, json={"data": {"a": _nested(100)}})).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"data": {}, "priority": "urgent"}', "takes high, normal or low"),
+        (b'{"data": {}, "priority": 1}', "takes high, normal or low"),
+        (b'{"data": {}, "webhook": null}', "webhooks are not supported yet"),
+        (b'{"data": {"a": "\\ud800"}}', "a string may hold half of a surrogate pair"),
+        (b'{"data": {"a": "b"}', "Input data was truncated"),
+    ],
+)
+async def test_a_refusal_says_what_it_takes(
+    client: httpx.AsyncClient, body: bytes, message: str
+) -> None:
+    answer = await client.post(URL, content=body, headers=JSON)
+    assert _problem(answer)["errors"][0]["message"] == message
+
+
+async def test_a_refusal_does_not_repeat_a_long_name(client: httpx.AsyncClient) -> None:
+    answer = await client.post(URL, json={"data": {}, "x" * 10_000: 1})
+    assert answer.status_code == 422
+    assert len(answer.content) < 2000
 
 
 @pytest.mark.parametrize(

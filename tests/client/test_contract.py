@@ -84,9 +84,7 @@ def test_every_error_of_the_server_is_read_as_it_was_meant() -> None:
 
 @pytest.mark.parametrize("timeout", [60.0, 0.5, None])
 def test_every_option_of_a_submission_arrives(timeout: float | None) -> None:
-    sent = types.Submission(
-        {"text": "a"}, "echo", 3, "high", timeout, "https://x.example/hook", {"k": "v"}, True
-    )
+    sent = types.Submission({"text": "a"}, "echo", 3, "high", timeout, {"k": "v"}, True)
     body = wire.submit(sent, new_key()).body
     assert body is not None
     read = read_submission(body)

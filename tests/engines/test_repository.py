@@ -9,7 +9,8 @@ import pytest
 
 from inferstack.config import Settings, load
 from inferstack.deployment import DeploymentState
-from inferstack.engines.repository import BatchConfig, ModelEntry, find, scan
+from inferstack.engines.model_config import BatchConfig
+from inferstack.engines.repository import ModelEntry, find, scan
 from inferstack.errors import ModelFolderError
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -63,6 +64,12 @@ def test_the_demo_repository_is_valid() -> None:
         ("engine: python\nsource: package:yaml/../json\n", "is not a folder"),
         ("engine: python\nsource: /etc\n", "config.yaml: source: "),
         ("engine: transformers\ntask: sentence-embedding\n", "limits.max_cost is missing"),
+        ("engine: python\nlimits: {max_tokens: 9}\n", "only the engine transformers counts tokens"),
+        (
+            "engine: transformers\ntask: sentence-embedding\n"
+            "limits: {max_cost: 10, max_tokens: 9}\n",
+            "limits: max_tokens 9 is less than max_cost 10",
+        ),
     ],
 )
 def test_a_broken_folder_says_in_one_line_what_is_wrong(

@@ -84,6 +84,15 @@ def test_a_text_over_the_limit_is_refused_and_never_cut(minilm: Engine) -> None:
     assert isinstance(shape, InvalidInputError)
 
 
+def test_an_input_of_too_many_tokens_in_all_is_refused(minilm: Engine) -> None:
+    fits, over = minilm.prepare([{"texts": ["word " * 254] * n} for n in (32, 33)])
+    assert isinstance(fits, Prepared)
+    assert fits.cost == 8192
+    assert isinstance(over, InvalidInputError)
+    message = "has 8448 tokens in all; the model takes 8192 at most"
+    assert over.errors == [{"field": "data.texts", "message": message}]
+
+
 def test_the_warm_up_measures_batches(minilm: Engine) -> None:
     fit = CostFit()
     minilm.warm_up(fit)
@@ -138,7 +147,8 @@ def test_classification_gives_labels_and_probabilities(tmp_path: Path) -> None:
 
 def test_the_limit_comes_from_the_model_when_the_config_has_none(tmp_path: Path) -> None:
     classifier(tmp_path)
-    assert find(scan(tmp_path, load()), "colours", 1).max_cost == 32
+    entry = find(scan(tmp_path, load()), "colours", 1)
+    assert (entry.max_cost, entry.max_tokens) == (32, 8192)
 
 
 def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path) -> None:

@@ -96,8 +96,10 @@ async def test_one_idempotency_key_makes_one_task_however_often_it_is_sent(house
 
 async def test_a_key_with_another_body_is_refused_and_keys_are_per_tenant(house: House) -> None:
     first = await house.tasks.submit(ANN, hello(), idempotency_key="k")
-    with pytest.raises(IdempotencyMismatchError):
+    with pytest.raises(IdempotencyMismatchError) as caught:
         await house.tasks.submit(ANN, hello(priority=Priority.LOW), idempotency_key="k")
+    assert caught.value.errors is not None
+    assert caught.value.errors[0]["field"] == "Idempotency-Key"
     other = await house.tasks.submit(BOB, hello(), idempotency_key="k")
     assert other.task_id != first.task_id
 
@@ -301,6 +303,35 @@ async def test_a_batch_sent_twice_under_one_key_makes_each_task_once(house: Hous
     ids = [[a.task_id for a in answers if isinstance(a, Receipt)] for answers in (first, second)]
     assert ids[0] == ids[1]
     assert sorted(await house.work()) == sorted(ids[0])
+
+
+async def test_an_item_of_a_batch_that_was_mended_does_not_make_its_neighbours_again(
+    house: House,
+) -> None:
+    bad = InvalidRequestError("data: is missing")
+    first = await house.tasks.submit_many(ANN, [hello(), bad, hello()], idempotency_key="k")
+    mended = await house.tasks.submit_many(ANN, [hello(), hello(), hello()], idempotency_key="k")
+    assert first[1] is bad
+    ids = [[a.task_id for a in answers if isinstance(a, Receipt)] for answers in (first, mended)]
+    assert ids[0] == [ids[1][0], ids[1][2]]
+    assert sorted(await house.work()) == sorted(ids[1])
+
+
+async def test_others_use_the_event_loop_while_a_batch_is_submitted(house: House) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    refused = [hello(model="nope")] * 1000
+    busy = asyncio.create_task(others())
+    answers = await house.tasks.submit_many(ANN, refused)
+    busy.cancel()
+    assert len(answers) == 1000
+    assert turns > 25
 
 
 async def test_a_task_waits_only_for_its_own_lane_and_those_above(house: House) -> None:

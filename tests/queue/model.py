@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 LANES = ("high", "normal", "low")
+SHARES = {"high": 1.0, "normal": 0.95, "low": 0.8}
 TERMINAL = {"completed", "failed", "cancelled", "expired"}
 
 
@@ -68,7 +69,9 @@ class ModelQueue:
         if key and (tenant, key) in self.keys:
             holder, known = self.keys[tenant, key]
             return ("dup" if known == body else "mismatch"), holder, 0
-        if sum(len(self.waiting(each)) for each in LANES) >= self.max_queue:
+        if sum(len(self.waiting(each)) for each in LANES) >= math.ceil(
+            self.max_queue * SHARES[lane]
+        ):
             return "full", task_id, 0
         if self.unfinished(tenant) >= self.max_tenant:
             return "tenant-full", task_id, 0

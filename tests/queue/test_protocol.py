@@ -51,6 +51,7 @@ class Protocol(RuleBasedStateMachine):
             max_attempts=3,
             max_crashes=2,
             lease=3600,
+            breaker=False,
         )
         self.queue = TaskQueue(self.redis, NAME, self.config)
         self.outbox = Outbox(self.redis, [NAME], self.config)

@@ -1,5 +1,6 @@
 """Planning of batches: every promise of `plan` for any input."""
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -89,7 +90,8 @@ def test_batches_run_in_the_order_of_their_highest_lane(
 def test_a_partition_is_never_slower_than_arrival_order_or_one_batch(
     window: list[Work], size: int, model: CostModel
 ) -> None:
-    taken = seconds(partition(window, Limits(size), model), model)
+    limits = Limits(size, max_seconds=math.inf)
+    taken = seconds(partition(window, limits, model), model)
     assert taken <= seconds(chunks(window, size), model) * (1 + 1e-9)
     by_cost = sorted(window, key=lambda item: item.cost)
     assert taken <= seconds(chunks(by_cost, size), model) * (1 + 1e-9)
@@ -107,7 +109,8 @@ def test_a_partition_is_the_best_of_all(window: list[float], size: int, model: C
             for n in range(1, min(size, len(rest)) + 1)
         )
 
-    taken = seconds(partition(items, Limits(size), model), model)
+    limits = Limits(size, max_seconds=math.inf)
+    taken = seconds(partition(items, limits, model), model)
     assert taken == pytest.approx(best(items))
 
 
@@ -134,6 +137,21 @@ def test_equal_costs_that_fit_are_one_batch() -> None:
     assert [item.number for item in batch.items] == list(range(32))
 
 
+@given(windows(), limits, models)
+def test_a_batch_of_several_is_predicted_to_end_in_time(
+    window: list[Work], limits: Limits, model: CostModel
+) -> None:
+    for batch in plan(window, limits, model):
+        taken = model.rate * len(batch.items) * batch.longest
+        assert len(batch.items) == 1 or taken <= limits.max_seconds * (1 + 1e-9)
+
+
+def test_large_inputs_do_not_share_a_batch_that_looks_like_a_stuck_device() -> None:
+    window = [Work(i, 8192.0) for i in range(32)]
+    batches = plan(window, Limits(32), CostModel(overhead=0.01, rate=1 / 2800))
+    assert [len(batch.items) for batch in batches] == [3] * 10 + [2]
+
+
 def test_nothing_pending_is_no_batch() -> None:
     assert plan([], Limits(32), CostModel()) == []
 
@@ -146,7 +164,7 @@ def test_short_inputs_do_not_pay_for_a_long_one() -> None:
 
 def test_a_dear_batch_start_keeps_short_and_long_inputs_together() -> None:
     window = [Work(i, 10.0) for i in range(8)] + [Work(8, 20.0)]
-    batches = plan(window, Limits(32), CostModel(overhead=1000.0, rate=0.1))
+    batches = plan(window, Limits(32), CostModel(overhead=100.0, rate=0.01))
     assert [len(batch.items) for batch in batches] == [9]
 
 

@@ -51,6 +51,11 @@ class MemorySession:
         self.broken = 0
         self.finished = asyncio.Event()
         self.bell = asyncio.Event()
+        self.drop: Callable[[str], object] = lambda _: None
+
+    async def listen(self, drop: Callable[[str], object], /) -> None:
+        self.drop = drop
+        await asyncio.Event().wait()
 
     def submit(self, leases: Sequence[Lease]) -> None:
         self.waiting += leases

@@ -1,6 +1,7 @@
 """The worker against a queue in memory: every promise of the loop."""
 
 import asyncio
+import json
 import threading
 import time
 from typing import Any
@@ -100,6 +101,13 @@ async def test_only_the_task_that_spoils_the_number_of_outputs_fails() -> None:
     error = session.failed["task-13"]
     assert (error.type, error.retryable) == ("output-mismatch", False)
     assert set(session.done) == {f"task-{n}" for n in range(32) if n != 13}
+
+
+async def test_integers_of_any_size_come_back() -> None:
+    session = MemorySession([lease(1)])
+    await work_off(session, FakeEngine(lambda values: [{"n": 2**70, "é": 0.5} for _ in values]))
+    result = json.loads(session.done["task-1"][0])
+    assert result == {"n": 2**70, "é": 0.5}
 
 
 async def test_an_output_that_is_not_json_fails_its_task_only() -> None:
@@ -398,3 +406,29 @@ async def test_the_status_tells_device_counts_and_capacity() -> None:
     assert status.state == "draining"
     assert session.statuses[0].state == "ready"
     assert worker.silent_for() < 60
+
+
+async def test_a_task_that_is_cancelled_before_its_batch_starts_is_not_computed() -> None:
+    session = MemorySession([lease(n) for n in range(8)])
+    session.expected = 7
+
+    dropped = threading.Event()
+
+    def drop() -> None:
+        session.drop("task-7")
+        dropped.set()
+
+    def cancel_the_last(values: list[Any]) -> list[Any]:
+        if values[0]["n"] == 0:
+            while len(session.begun) < 2:  # the batch of the last task is handed over
+                time.sleep(0.01)
+            loop.call_soon_threadsafe(drop)
+            assert dropped.wait(10)
+        return values
+
+    loop = asyncio.get_running_loop()
+    engine = FakeEngine(cancel_the_last)
+    appetite = Appetite(batch_size=4, lookahead=2)
+    await work_off(session, engine, deployment=deployment(batch_size=4), appetite=appetite)
+    assert set(session.done) == {f"task-{n}" for n in range(7)}
+    assert [len(batch) for batch in engine.batches] == [4, 3]

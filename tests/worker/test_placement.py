@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from inferstack.engines.repository import ModelConfig, ModelEntry
+from inferstack.engines.model_config import ModelConfig
+from inferstack.engines.repository import ModelEntry
 from inferstack.worker.placement import Placement, place
 from inferstack.worker.pool import plans
 

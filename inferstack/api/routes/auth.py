@@ -143,7 +143,7 @@ def _credentials(content_type: str | None, body: bytes) -> Credentials:
         try:
             return msgspec.json.decode(body, type=Credentials)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise invalid_body(error) from None
+            raise invalid_body(error, body) from None
     try:
         form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20)
     except ValueError as error:

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
+from inferstack.queue.statistics import Circuit
 
 router = APIRouter(tags=["health"])
 
@@ -40,6 +41,8 @@ class DeploymentHealth(BaseModel):
     name: str
     state: str
     reason: str | None
+    circuit: str
+    """`closed`; `open` while it keeps failing and takes no work; `half-open` while it is tried."""
     replicas: int
     waiting: int
     running: int
@@ -114,6 +117,7 @@ def _deployments(services: ServicesOf) -> list[DeploymentHealth]:
                 name=deployment.name,
                 state=deployment.state,
                 reason=deployment.reason,
+                circuit=queue.circuit if queue else Circuit.CLOSED,
                 replicas=len(queue.replicas) if queue else 0,
                 waiting=queue.depth if queue else 0,
                 running=queue.running if queue else 0,

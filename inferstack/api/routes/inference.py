@@ -1,5 +1,6 @@
 """The cooler half of `/api/inference`: list, batch and cancel. The rest is in `hot`."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -10,15 +11,13 @@ from inferstack.api import preferences, views
 from inferstack.api.bodies import read_batch, require_json
 from inferstack.api.problems import wrong_field
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
-from inferstack.errors import InferstackError, InvalidRequestError, TaskNotFoundError
-from inferstack.lifecycle.tasks import Tasks
-from inferstack.lifecycle.types import Caller, Receipt, Submission
+from inferstack.errors import TaskNotFoundError
 from inferstack.storage.history import HistoryFilter
 from inferstack.task import Priority, TaskState, task_id_hint
 
 router = APIRouter(prefix="/api/inference", tags=["inference"])
 
-Answer = Receipt | InferstackError
+_UNIX = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -51,6 +50,9 @@ async def list_tasks(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """The caller's tasks, newest first, without their results; an admin reads everybody's."""
+    for name, value in (("model", model), ("cursor", cursor)):
+        if value is not None and "\0" in value:
+            raise wrong_field(name, "takes no NUL")
     wanted = HistoryFilter(
         status=status,
         model=model,
@@ -72,11 +74,11 @@ async def list_tasks(
 async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) -> Response:
     """Submits up to 1,000 tasks; a bad one does not sink the others."""
     require_json((request.headers.get("content-type") or "").encode("latin-1"))
-    items = read_batch(await request.body(), services.settings.max_batch_items)
+    items = await read_batch(await request.body(), services.settings.max_batch_items)
     trace = preferences.traceparent((request.headers.get("traceparent") or "").encode("latin-1"))
     given = request.headers.get("idempotency-key")
     key = None if given is None else preferences.idempotency_key(given.encode("latin-1"))
-    answers = await _submit_all(services.tasks, who, items, key, trace)
+    answers = [*await services.tasks.submit_many(who, items, idempotency_key=key, trace=trace)]
     return _json(views.batch_view(answers, request.url.path))
 
 
@@ -97,26 +99,10 @@ async def cancel(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     return _json(views.task_view(await services.tasks.cancel(who, task_id), who))
 
 
-async def _submit_all(
-    tasks: Tasks,
-    who: Caller,
-    items: list[Submission | InvalidRequestError],
-    key: str | None,
-    trace: str | None,
-) -> list[Answer]:
-    """Submits what could be read; what could not keeps its place."""
-    good = [item for item in items if isinstance(item, Submission)]
-    answers = await tasks.submit_many(who, good, idempotency_key=key, trace=trace) if good else ()
-    submitted = iter(answers)
-    return [next(submitted) if isinstance(item, Submission) else item for item in items]
-
-
 def _seconds(since: str) -> float:
     """Unix seconds of an ISO 8601 time; one without a zone is UTC."""
-    try:
+    if _UNIX.fullmatch(since):
         return float(since)
-    except ValueError:
-        pass
     try:
         # A plus sign that was not escaped in the query arrives as a space.
         when = datetime.fromisoformat(since.replace(" ", "+") if "T" in since else since)

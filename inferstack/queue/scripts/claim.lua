@@ -6,10 +6,13 @@
 local count = waiting()
 if count == 0 then return {} end
 local now = clock()
+local shut = opened(now)
+if shut and shut > 0 then return {} end
 local until_ms = digits(now + ARGV[3])
 -- One replica takes its share and no more, or the others would idle.
 local share = math.ceil(count / math.max(1, redis.call('ZCARD', P .. 'live')))
 local limit = math.min(tonumber(ARGV[2]), share, MOST)
+if shut then limit = math.min(limit, PROBES - redis.call('ZCARD', P .. 'lease')) end
 -- Of eight claims one starts at the low lane and one at the normal one, so that both always move.
 local turn = redis.call('HINCRBY', P .. 'meta', 'claims', 1) % 8
 local order = turn == 0 and {'low', 'normal', 'high'} or turn == 4 and {'normal', 'high', 'low'} or LANES

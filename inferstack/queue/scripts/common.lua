@@ -15,6 +15,7 @@
 -- meta               hash    virtual time of each lane, counters
 -- out                stream  outbox: "<id> <version> ..." of changed tasks
 -- archived           list    "<when> <id> ..." of finished tasks that PostgreSQL holds, oldest first
+-- drop               channel ids of running tasks that were cancelled or expired
 -- bell               list    one item wakes one waiting replica
 -- idem:<n>:<tenant>:<k> string  "<id> <fingerprint>" of an idempotency key
 --
@@ -165,6 +166,7 @@ end
 
 -- Ends a task that has not finished, wherever it is; it keeps the error of its last attempt.
 function Finish:abandon(id, row, state)
+  if row[STATE] == 'running' then redis.call('PUBLISH', P .. 'drop', id) end
   if redis.call('ZREM', P .. 'w:' .. row[LANE], id) == 0 then
     redis.call('ZREM', P .. 'delay', id)
   end

@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- Gives tasks their results, if the replica still holds them.
--- ARGV: tasks; each: id, attempt, result as `text` ('' if it lies in the object store), its key
---       there ('' if inline), execution as JSON
+-- ARGV: rules of the breaker, tasks; each: id, attempt, result as `text` ('' if it lies in the
+--       object store), its key there ('' if inline), execution as JSON
 -- Returns a status for each: ok, again (this very completion happened before) or stale.
 local WIDTH = 5
-local finish, reply = finishing(clock()), {}
-local tasks = cmsgpack.unpack(ARGV[1])
+local now = clock()
+local finish, reply = finishing(now), {}
+local tasks = cmsgpack.unpack(ARGV[2])
 for first = 1, #tasks, WIDTH do
   local id, attempt, result, ref, execution = unpack(tasks, first, first + WIDTH - 1)
   local row = read(id)
@@ -18,6 +19,9 @@ for first = 1, #tasks, WIDTH do
     reply[#reply + 1] = 'stale'
   end
 end
-if #finish.ids > 0 then redis.call('HINCRBY', P .. 'meta', 'done', #finish.ids) end
+if #finish.ids > 0 then
+  redis.call('HINCRBY', P .. 'meta', 'done', #finish.ids)
+  judge(ARGV[1], now, #finish.ids, 0, 0)
+end
 finish:flush()
 return reply

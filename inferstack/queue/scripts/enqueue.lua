@@ -5,8 +5,9 @@
 --       have happened before; ids are random, so no first call can meet its own), tasks; each:
 --       id, lane, tenant, cost / weight in thousandths, timeout_ms ('' never expires),
 --       idempotency key ('' for none), fingerprint, spec as `text`, watch (1: tell api when done)
--- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full or
--- outbox-full; ahead: how many tasks are served before it; id: the task that holds the key.
+-- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full,
+-- outbox-full or open; ahead: how many tasks are served before it, or for how many ms the breaker
+-- stays open; id: the task that holds the key.
 local now = clock()
 local WIDTH = 9
 local api, max_queue, max_tenant, max_outbox = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -14,6 +15,11 @@ local depth = {}
 for _, lane in ipairs(LANES) do depth[lane] = redis.call('ZCARD', P .. 'w:' .. lane) end
 local total = depth.high + depth.normal + depth.low
 local clogged = tonumber(redis.call('HGET', P .. 'meta', 'outbox') or 0) >= max_outbox
+
+-- The fuller the queue, the higher a priority it takes to get in.
+local SHARES = {high = 1, normal = 0.95, low = 0.8}
+local shut = opened(now)
+local running = shut and redis.call('ZCARD', P .. 'lease')
 
 local counts, added, tags, virtual = {}, {}, {}, {}
 local queue, deadlines, changed, reply = {}, {}, {}, {now}
@@ -23,7 +29,7 @@ local function holder_of(tenant, key)
   return P .. 'idem:' .. #tenant .. ':' .. tenant .. ':' .. key
 end
 
-local function refuse(id, tenant, key, fingerprint)
+local function refuse(id, lane, tenant, key, fingerprint)
   if ARGV[6] == '1' and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
   if key ~= '' then
     local held = redis.call('GET', holder_of(tenant, key))
@@ -34,7 +40,8 @@ local function refuse(id, tenant, key, fingerprint)
     end
   end
   if clogged then return 'outbox-full', id end
-  if total >= max_queue then return 'full', id end
+  if shut and (shut > 0 or total + running >= PROBES) then return 'open', id end
+  if total >= math.ceil(max_queue * SHARES[lane]) then return 'full', id end
   if not counts[tenant] then
     counts[tenant] = tonumber(redis.call('HGET', P .. 'tenants', tenant) or 0)
     added[tenant] = 0
@@ -64,8 +71,8 @@ local tasks = cmsgpack.unpack(ARGV[7])
 for first = 1, #tasks, WIDTH do
   local id, lane, tenant, cost, timeout, key, fingerprint, spec, watched =
     unpack(tasks, first, first + WIDTH - 1)
-  local status, holder = refuse(id, tenant, key, fingerprint)
-  local ahead = 0
+  local status, holder = refuse(id, lane, tenant, key, fingerprint)
+  local ahead = shut or 0
   if not status then
     status, holder = 'ok', id
     if key ~= '' then

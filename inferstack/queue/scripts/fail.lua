@@ -1,19 +1,21 @@
 #!lua flags=allow-oom
 -- Ends attempts that failed: a retry later while the budget lasts, or the failed state.
--- ARGV: max_attempts, tasks; each: id, attempt, how (final: no retry; retry: while the budget
---       lasts; free: a retry that charges nothing, since not the task failed), delay_ms,
---       error as JSON, execution as JSON
+-- ARGV: rules of the breaker, max_attempts, tasks; each: id, attempt, how (final: no retry;
+--       retry: while the budget lasts; free: a retry that charges nothing, since not the task
+--       failed), delay_ms, error as JSON, execution as JSON, whether the engine failed (1 or 0)
 -- Returns a status for each: retry, failed or stale.
-local WIDTH = 6
-local now, budget = clock(), tonumber(ARGV[1])
+local WIDTH = 7
+local now, budget, bad = clock(), tonumber(ARGV[2]), 0
 local finish, delays, delayed, reply = finishing(now), {}, {}, {}
-local tasks = cmsgpack.unpack(ARGV[2])
+local tasks = cmsgpack.unpack(ARGV[3])
 for first = 1, #tasks, WIDTH do
-  local id, attempt, how, delay, failure, execution = unpack(tasks, first, first + WIDTH - 1)
+  local id, attempt, how, delay, failure, execution, blamed =
+    unpack(tasks, first, first + WIDTH - 1)
   local row = read(id)
   if not runs(row, attempt) then
     reply[#reply + 1] = 'stale'
   else
+    bad = bad + blamed
     local count = how == 'free' and UNCHARGED or FAILURES
     row[count] = row[count] + 1
     if how == 'final' or row[FAILURES] >= budget then
@@ -35,4 +37,5 @@ if #delayed > 0 then
 end
 if #finish.ids > 0 then redis.call('HINCRBY', P .. 'meta', 'failed', #finish.ids) end
 finish:flush()
+judge(ARGV[1], now, 0, bad, 0)
 return reply

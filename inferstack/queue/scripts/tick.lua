@@ -3,11 +3,12 @@
 -- forgets replicas that fell silent and tasks that were archived long ago. Bounded work; run by
 -- every replica and the recorder.
 -- ARGV: limit, max_crashes, error as JSON for a task that took too many replicas down,
---       archived_ms
+--       archived_ms, rules of the breaker
 -- Returns {expired, promoted, reaped, crashed}.
 local now, limit, max_crashes = clock(), ARGV[1], tonumber(ARGV[2])
 local finish, woken = finishing(now), 0
 local expired, promoted, reaped, crashed = 0, 0, 0, 0
+local lost, losses = {}, 0
 
 local function due(index)
   return redis.call('ZRANGEBYSCORE', P .. index, '-inf', now, 'LIMIT', 0, limit)
@@ -53,6 +54,10 @@ for _, id in ipairs(late and {} or due('lease')) do
     local count = began and CRASHES or UNCHARGED
     row[count] = row[count] + 1
     reaped = reaped + 1
+    if began and not lost[row[WORKER]] then
+      lost[row[WORKER]] = true
+      losses = losses + 1
+    end
     if began and row[CRASHES] >= max_crashes then
       finish:add(id, row, 'failed', '', ARGV[3], '', '')
       crashed = crashed + 1
@@ -65,6 +70,7 @@ end
 if crashed > 0 then redis.call('HINCRBY', P .. 'meta', 'failed', crashed) end
 if expired > 0 then redis.call('HINCRBY', P .. 'meta', 'expired', expired) end
 finish:flush()
+if losses > 0 then judge(ARGV[5], now, 0, 0, losses) end
 
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'live', '-inf', now - LIVE_MS, 'LIMIT', 0, limit)) do
   redis.call('ZREM', P .. 'live', worker)

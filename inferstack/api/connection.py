@@ -1,0 +1,189 @@
+"""One connection: bounded heads, problem details for what is no HTTP, no other protocols."""
+
+import logging
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from inferstack.api.edge import Edge
+from inferstack.api.exchange import Response
+from inferstack.api.head import MAX_HEAD, MAX_URL, check_head, plain_head
+from inferstack.api.problems import (
+    BadRequestError,
+    HeadersTooLargeError,
+    UrlTooLongError,
+    problem_response,
+)
+from inferstack.errors import InferstackError
+
+log = logging.getLogger(__name__)
+
+LINGER = 2.0
+"""Seconds for which what a refused client still sends is read and dropped.
+
+Closing at once makes the kernel reset the connection, and the client may never see the answer.
+"""
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol, which by itself bounds no head and answers bad HTTP with plain text."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes what uvicorn gives a protocol; the application must be an `Edge`."""
+        super().__init__(*args, **kwargs)
+        edge = self.config.app
+        assert isinstance(edge, Edge), "a Connection serves an Edge"
+        self._edge = edge
+        self._meter = edge.hot.meter
+        self._heads: dict[int, bytes] = {}
+        self._default_headers: Any = None
+        self._in_head = False
+        self._head_size = 0
+        self._refused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have arrived."""
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        began_before = self._in_head
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse(_reason(error))
+        else:
+            if began_before and self._in_head:
+                self._bound_head(len(data))
+
+    def _bound_head(self, more: int) -> None:
+        """A head that goes on and on is never complete, and so never checked."""
+        self._head_size += more
+        if len(self.url) > MAX_URL:
+            self._refuse(UrlTooLongError(f"the URL has more than {MAX_URL} bytes"))
+        elif self._head_size > MAX_HEAD:
+            message = f"URL and header fields have more than {MAX_HEAD} bytes"
+            self._refuse(HeadersTooLargeError(message))
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Parses the request again, as one that offers no other protocol."""
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        head = plain_head(method, self.url, version, self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.data_received(head + rest)
+
+    # Parser callbacks. uvicorn's own build the ASGI scope first; that waits until it is needed.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.url = b""
+        self.headers = []
+        self._in_head = True
+        self._head_size = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header has arrived; what comes behind a chunked body is not one."""
+        if self._in_head:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Looks at a complete head.
+
+        Raises:
+            InferstackError: the request cannot be taken; it comes back from the parser.
+        """
+        self._in_head = False
+        check_head(self.url, self.headers)
+        if self.parser.get_method() == b"CONNECT":
+            raise BadRequestError("this is no proxy")
+        if not self._ignores_upgrade():
+            self._take()
+
+    def _take(self) -> None:
+        """Takes a request, as uvicorn does."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if not self._ignores_upgrade():
+            super().on_message_complete()
+
+    def _ignores_upgrade(self) -> bool:
+        """Whether the parser stops behind this head, for a protocol that is not spoken here."""
+        return self.parser.should_upgrade() and not self._should_upgrade()
+
+    # Refusals.
+
+    def _refuse(self, error: InferstackError) -> None:
+        """Answers what is no whole request, and takes nothing more from this connection."""
+        log.debug("refused: %s", error.detail)
+        self._refused = True
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False  # What came before is answered, then nothing more.
+                return
+            # Whoever reads the body learns that there will be no more.
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if self.pipeline:
+                self.transport.close()
+                return
+        path = self.url.partition(b"?")[0][:200].decode("latin-1")
+        response = problem_response(error, path)
+        response.headers.append((b"x-request-id", self._meter.request_id({})))
+        self._write(response, keep_alive=False)
+        self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.abort)
+
+    def shutdown(self) -> None:
+        """The server ends; called once."""
+        super().shutdown()
+        if self._refused and self.cycle is not None and self.cycle.more_body:
+            self.transport.close()
+
+    # Answers.
+
+    def _write(self, response: Response, keep_alive: bool) -> None:
+        body = response.body
+        parts = [self._head(response.status)]
+        for name, value in response.headers:
+            parts += (name, b": ", value, b"\r\n")
+        if not keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"content-length: %d\r\n\r\n" % len(body))
+        parts.append(body)
+        self.transport.write(b"".join(parts))
+
+    def _head(self, status: int) -> bytes:
+        """Status line and default headers; uvicorn replaces these once a second (the date)."""
+        defaults = self.server_state.default_headers
+        if defaults is not self._default_headers:
+            self._default_headers = defaults
+            self._heads = {}
+        head = self._heads.get(status)
+        if head is None:
+            lines = b"".join(b"%b: %b\r\n" % header for header in defaults)
+            head = self._heads[status] = STATUS_LINE[status] + lines
+        return head
+
+
+def _reason(error: httptools.HttpParserError) -> InferstackError:
+    """Why the parser stopped: what a callback raised, or what it says itself."""
+    raised = error.__context__
+    if isinstance(raised, InferstackError):
+        return raised
+    if isinstance(error, httptools.HttpParserCallbackError):
+        return BadRequestError("the URL is not valid")  # as uvicorn's own code found
+    return BadRequestError(f"this is not valid HTTP: {error}")

@@ -1,0 +1,114 @@
+"""What a model's `config.yaml` may say."""
+
+from typing import Annotated, Any, Literal
+
+import jsonschema_rs
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MOST_CLAIMED = 1000
+"""Tasks that one claim may ask for: a script of the queue handles no more at once."""
+
+TASKS = {
+    "python": None,
+    "torch": None,
+    "transformers": ("sentence-embedding", "text-classification"),
+}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BatchConfig(_Section):
+    """How inputs are put together."""
+
+    max_size: Annotated[int, Field(ge=1, le=MOST_CLAIMED)] | None = None
+    """Inputs per call of predict; the setting BATCH_SIZE if None."""
+    max_wait_ms: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """How long a free device waits for a batch to fill, from its first input."""
+    lookahead: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Batches claimed at once, to sort inputs by length; at most 4 for text, else 1, if None."""
+
+
+class ReplicaRange(_Section):
+    """Bounds of auto-scaling."""
+
+    min: Annotated[int, Field(ge=1, le=1024)] = 1
+    max: Annotated[int, Field(ge=1, le=1024)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ReplicaRange":
+        if self.min > self.max:
+            raise ValueError("min is larger than max")
+        return self
+
+
+class LimitsConfig(_Section):
+    """What is refused at the door."""
+
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    """Longest text, in tokens; what the model's own files say if None."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of one input, all its texts together; DEFAULT_MAX_TOKENS if None. Only for text.
+
+    Choose it so that one input takes a few seconds: it cannot be cut up, and holds up the others.
+    """
+    max_queue: Annotated[int, Field(ge=1)] | None = None
+
+
+class TensorConfig(_Section):
+    """One declared input or output of a torch model, without its batch dimension."""
+
+    name: str
+    dtype: Literal[
+        "float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"
+    ] = "float32"
+    shape: tuple[Annotated[int, Field(ge=-1)], ...] = ()
+    """Sizes after the batch dimension; -1 takes any."""
+
+
+class ModelConfig(_Section):
+    """A `config.yaml`."""
+
+    engine: Literal["python", "transformers", "torch"]
+    task: str | None = None
+    batch: BatchConfig = BatchConfig()
+    replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | ReplicaRange = "auto"
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """CPU threads of one replica."""
+    num_gpus: Annotated[float, Field(ge=0, le=64)] | None = None
+    """GPUs of one replica; a fraction shares one. 1 if None and the device may be a GPU."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    """Seconds that one call of predict may take."""
+    limits: LimitsConfig = LimitsConfig()
+    input_schema: dict[str, Any] | None = None
+    test_only: tuple[str, ...] = ()
+    """Fields of the input that are refused in production."""
+    source: Annotated[str, Field(pattern=r"^package:[A-Za-z0-9_]+(/[A-Za-z0-9_.-]+)*$")] | None = (
+        None
+    )
+    """`package:<name>/<folder>`: files inside an installed package; the folder itself if None."""
+    inputs: tuple[TensorConfig, ...] = ()
+    outputs: tuple[TensorConfig, ...] = ()
+
+    @field_validator("input_schema")
+    @classmethod
+    def _valid_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        if schema is not None:
+            try:
+                jsonschema_rs.validator_for(schema)
+            except (ValueError, jsonschema_rs.ValidationError) as error:
+                raise ValueError(str(error).splitlines()[0]) from None
+        return schema
+
+    @model_validator(mode="after")
+    def _known_task(self) -> "ModelConfig":
+        tasks = TASKS[self.engine]
+        if tasks is not None and self.task not in tasks:
+            raise ValueError(f"task: engine {self.engine} takes {' or '.join(tasks)}")
+        if self.engine == "torch" and not (self.inputs and self.outputs):
+            raise ValueError("engine torch needs inputs and outputs")
+        if self.limits.max_tokens is not None and self.engine != "transformers":
+            raise ValueError("limits.max_tokens: only the engine transformers counts tokens")
+        return self
