@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from inferstack.deployment import ReplicaStatus
 from inferstack.errors import InferstackError, QueueUnavailableError, StorageUnavailableError
+from inferstack.queue.background import end
 from inferstack.queue.codec import encode
 from inferstack.queue.committer import GroupCommitter
 from inferstack.queue.connection import Redis, connect
@@ -83,8 +84,7 @@ class Actor:
                 if not self._life.cancelled():
                     self._life.result()
             finally:
-                self._life.cancel()
-                await asyncio.wait({self._life})
+                await end(self._life)
                 await redis.connection_pool.disconnect(inuse_connections=True)
 
     def kill(self) -> None:
@@ -128,9 +128,7 @@ class Api(Actor):
             commits = tuple(self.committer._committing)
             self.committer = None
             for commit in commits:
-                commit.cancel()
-            if commits:
-                await asyncio.wait(commits)
+                await end(commit)
             for slip in self._slips:
                 slip.refused(QueueUnavailableError("the connection is reset"))
 

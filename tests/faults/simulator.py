@@ -5,12 +5,15 @@ them it does not decide, so a seed that failed may have to run a few times.
 """
 
 import asyncio
+import gc
 import os
 import random
 import signal
+import warnings
 from collections.abc import Callable
 
 from inferstack.config import Settings, load
+from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from tests.faults.actors import Actor, Api, Archiver, Client, Reader, Replica
 from tests.faults.tally import Tally
@@ -21,9 +24,7 @@ SETTLE = 20.0
 """Seconds in which everything must be finished once faults have stopped (I6)."""
 
 
-async def simulate(
-    seed: int, seconds: float, archiver: Callable[[World], Archiver] = Archiver
-) -> Tally:
+def simulate(seed: int, seconds: float, archiver: Callable[[World], Archiver] = Archiver) -> Tally:
     """Lets everything fail for some seconds, then lets it finish, and checks it.
 
     Args:
@@ -31,6 +32,16 @@ async def simulate(
         seconds: how long clients submit and faults happen.
         archiver: makes the recorder; planted bugs bring their own.
     """
+    with warnings.catch_warnings():
+        # Processes that are killed close nothing.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return asyncio.run(_simulate(seed, seconds, archiver))
+        finally:
+            gc.collect()
+
+
+async def _simulate(seed: int, seconds: float, archiver: Callable[[World], Archiver]) -> Tally:
     with RedisServer() as server:
         world = World(_settings(server.url), random.Random(seed))
         apis = [Api(world) for _ in range(2)]
@@ -45,14 +56,11 @@ async def simulate(
             await world.settle(SETTLE)
         finally:
             for task in (*clients, *lives):
-                task.cancel()
-            await asyncio.gather(*clients, *lives, return_exceptions=True)
+                await end(task)
         return world.tally
 
 
-async def _torment(
-    world: World, server: RedisServer, actors: list[Actor], seconds: float
-) -> None:
+async def _torment(world: World, server: RedisServer, actors: list[Actor], seconds: float) -> None:
     """Kills Redis and the processes around it at random moments."""
     rng, loop = world.rng, asyncio.get_running_loop()
     until = loop.time() + seconds

@@ -181,9 +181,7 @@ class World:
         attempts = self.completed[task.spec.task_id]
         # The answer to the only completion may have been lost with its replica.
         if attempts and result.get("attempt") not in attempts:
-            self.double(
-                f"I4: {task.spec.task_id} has the result of {result}, completed {attempts}"
-            )
+            self.double(f"I4: {task.spec.task_id} has the result of {result}, completed {attempts}")
 
     def _may_be(self, intent: Intent, task: Task) -> bool:
         """Whether a task has a reason not to be completed."""
