@@ -63,7 +63,7 @@ def flaky(world: World) -> Redis:
         await asyncio.sleep(world.rng.uniform(0, 0.3))
         return await real(*args, **options)
 
-    redis.execute_command = execute  # type: ignore[assignment]
+    redis.execute_command = execute  # type: ignore[method-assign]
     return redis
 
 

@@ -153,6 +153,10 @@ class Cluster:
         self.postgres.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def http(self) -> httpx.AsyncClient:
+        """A plain client, to see what the SDK hides."""
+        return httpx.AsyncClient(base_url=self.url, timeout=60.0, trust_env=False)
+
     def log(self, name: str) -> str:
         """What a process said."""
         return (self.folder / f"{name}.log").read_text()

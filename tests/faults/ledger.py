@@ -46,10 +46,10 @@ class Ledger:
 
         async def work(client: AsyncClient) -> None:
             for priority, waits in jobs:
-                more = large.pop()
-                task_id = await self.submit(
-                    client, priority, sleep_ms=sleep_ms, **({"more": more} if more else {})
-                )
+                data: dict[str, Any] = {"sleep_ms": sleep_ms}
+                if more := large.pop():
+                    data["more"] = more
+                task_id = await self.submit(client, priority, **data)
                 if waits and task_id is not None:
                     self.see(await client.wait(task_id, timeout=DRAIN))
 

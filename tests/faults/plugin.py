@@ -44,6 +44,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Prints after everything else, also after what pytest says last."""
     yield
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
     for name, tally in sorted(PROFILES.items()):
         reporter.write_line(
             f"faults: {name}: {tally.faults} injected, {tally.accepted} tasks accepted, "

@@ -15,9 +15,10 @@ import redis
 from inferstack.local.processes import ProcessId, identify
 from inferstack.local.state import StackState
 from inferstack.local.state import read as read_state
-from tests.faults.ledger import NAME, Ledger
+from tests.faults.ledger import Ledger
 from tests.local.stack import RealStack
 
+NAME = "echo:1"
 LOAD = 300
 SLEEP_MS = 5.0
 

@@ -105,7 +105,9 @@ def test_idempotency_outside_the_script_is_caught(
     ) -> list[Accepted]:
         """Looks, then enqueues, then writes the key: three steps where one is needed."""
         keys = [f"outside:{submit.fingerprint}" for submit in submits]
-        held = [await self._redis.get(key) if key != "outside:" else None for key in keys]
+        held: list[Any] = [
+            await self._redis.get(key) if key != "outside:" else None for key in keys
+        ]
         fresh = [s._replace(fingerprint="") for s, h in zip(submits, held, strict=True) if not h]
         answers = iter(await real(self, [_without_key(s) for s in fresh], *args, **options))
         found = []
