@@ -38,10 +38,14 @@ PATIENCE = 60.0
 ADMIN_PASSWORD = "a password of the administrator"
 
 SHIFTED = """
-import runpy, sys, time
-seconds, real, real_ns = {seconds}, time.time, time.time_ns
-time.time = lambda: real() + seconds
-time.time_ns = lambda: real_ns() + int(seconds * 1e9)
+import runpy, signal, sys, time
+offset, real, real_ns = 0.0, time.time, time.time_ns
+def jump(*_):
+    global offset
+    offset = {seconds}
+signal.signal(signal.SIGUSR1, jump)
+time.time = lambda: real() + offset
+time.time_ns = lambda: real_ns() + int(offset * 1e9)
 sys.argv = {argv!r}
 runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 """
@@ -51,7 +55,7 @@ class Process:
     """One of inferstack's processes."""
 
     def __init__(self, name: str, module: str, *arguments: str, shift: float = 0.0) -> None:
-        """Args: shift: seconds by which its clock is wrong."""
+        """Args: shift: seconds by which its clock jumps at SIGUSR1."""
         self.name = name
         self.env: dict[str, str] = {}
         self.starts = 0
@@ -106,7 +110,7 @@ class Cluster:
         """Starts nothing; it is a context manager.
 
         Args:
-            shifts: by how many seconds the clocks of processes are wrong, by name.
+            shifts: by how many seconds the clocks of processes jump at SIGUSR1, by name.
             settings: that differ from what is usual here.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="inferstack-faults-"))

@@ -24,24 +24,33 @@ SETTLE = 20.0
 """Seconds in which everything must be finished once faults have stopped (I6)."""
 
 
-def simulate(seed: int, seconds: float, archiver: Callable[[World], Archiver] = Archiver) -> Tally:
+def simulate(
+    seed: int,
+    seconds: float,
+    archiver: Callable[[World], Archiver] = Archiver,
+    *,
+    settle: float = SETTLE,
+) -> Tally:
     """Lets everything fail for some seconds, then lets it finish, and checks it.
 
     Args:
         seed: of all that is random.
         seconds: how long clients submit and faults happen.
         archiver: makes the recorder; planted bugs bring their own.
+        settle: seconds in which everything must be finished once faults have stopped.
     """
     with warnings.catch_warnings():
         # Processes that are killed close nothing.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
-            return asyncio.run(_simulate(seed, seconds, archiver))
+            return asyncio.run(_simulate(seed, seconds, archiver, settle))
         finally:
             gc.collect()
 
 
-async def _simulate(seed: int, seconds: float, archiver: Callable[[World], Archiver]) -> Tally:
+async def _simulate(
+    seed: int, seconds: float, archiver: Callable[[World], Archiver], settle: float
+) -> Tally:
     with RedisServer() as server:
         world = World(_settings(server.url), random.Random(seed))
         apis = [Api(world) for _ in range(2)]
@@ -53,7 +62,7 @@ async def _simulate(seed: int, seconds: float, archiver: Callable[[World], Archi
             await _torment(world, server, actors, seconds)
             world.open = world.faults = False
             await asyncio.wait_for(asyncio.gather(*clients), SETTLE)
-            await world.settle(SETTLE)
+            await world.settle(settle)
         finally:
             for task in (*clients, *lives):
                 await end(task)
@@ -64,7 +73,7 @@ async def _torment(world: World, server: RedisServer, actors: list[Actor], secon
     """Kills Redis and the processes around it at random moments."""
     rng, loop = world.rng, asyncio.get_running_loop()
     until = loop.time() + seconds
-    while loop.time() < until:
+    while loop.time() < until and not world.tally.violations:
         await asyncio.sleep(rng.uniform(0.02, 0.25))
         world.tally.faults += 1
         match rng.choice(("redis", "redis", "actor", "actor", "pause", "flush")):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 SECONDS = 4.0
+SETTLE = 4.0
+"""Seconds; what a bug leaves behind it leaves for ever."""
 TRIES = 4
 """Seeds within which a bug must be found."""
 
@@ -35,7 +37,7 @@ def caught(seed: int, by: str, make: Callable[[World], Archiver] = Archiver) -> 
     """
     found: list[str] = []
     for number in range(seed, seed + TRIES):
-        tally = simulate(number, SECONDS, make)
+        tally = simulate(number, SECONDS, make, settle=SETTLE)
         count("planted bugs", Tally(faults=tally.faults, accepted=tally.accepted))
         found += tally.violations
         if any(by in violation for violation in tally.violations):
@@ -47,8 +49,14 @@ def caught(seed: int, by: str, make: Callable[[World], Archiver] = Archiver) -> 
 @pytest.mark.parametrize(
     ("script", "right", "wrong", "invariant"),
     [
-        pytest.param("complete", "runs(row, attempt)", "pending(row)", "I4", id="no-fence"),
-        pytest.param("tick", "requeue(id, row)", "", "I1", id="reaper-forgets-to-requeue"),
+        pytest.param("complete", "if runs(row, attempt)", "if pending(row)", "I4", id="no-fence"),
+        pytest.param(
+            "tick",
+            "requeue(id, row)\n      woken",
+            "woken",
+            "I1",
+            id="reaper-forgets-to-requeue",
+        ),
         pytest.param(
             "enqueue", "if met and", "if false and", "I", id="a-repeat-is-taken-for-a-new-task"
         ),
@@ -56,7 +64,7 @@ def caught(seed: int, by: str, make: Callable[[World], Archiver] = Archiver) -> 
             "complete", "finish:flush()", "finish.changed = {} finish:flush()", "I1", id="no-outbox"
         ),
         pytest.param(
-            "fail", "redis.call('ZREM', P .. 'lease', unpack(delayed))", "", "I", id="lease-stays"
+            "complete", "'tenants', tenant, -count)", "'tenants', tenant, 0)", "I5", id="no-count"
         ),
     ],
 )
@@ -64,7 +72,7 @@ def test_a_wrong_script_is_caught(
     seed: int, monkeypatch: pytest.MonkeyPatch, script: str, right: str, wrong: str, invariant: str
 ) -> None:
     real = scripts.load(script)
-    assert right in real.source
+    assert real.source.count(right) == 1
     planted = real.source.replace(right, wrong)
     made = scripts.Script(planted, hashlib.sha1(planted.encode()).hexdigest())
     load = scripts.load
