@@ -5,12 +5,13 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import psutil
 import pytest
 import redis
 
 from inferstack.client import AsyncClient, Problem, Retries
-from tests.faults.cluster import ADMIN_PASSWORD, MODEL, Cluster
+from tests.faults.cluster import ADMIN_PASSWORD, MODEL, Cluster, until
 from tests.faults.ledger import LARGE, PATIENT, Ledger
 
 pytestmark = pytest.mark.timeout(150)
@@ -44,7 +45,7 @@ async def test_inference_goes_on_without_postgresql_until_the_outbox_is_full(
     ledger = Ledger(MODEL, cluster.objects)
     login = {"username": "admin", "password": ADMIN_PASSWORD}
     async with cluster.kept(), cluster.http() as http:
-        assert (await http.post("/api/auth/login", json=login)).status_code == 200
+        await until(lambda: _logs_in(http, login))
         async with postgres_away(cluster, how):
             ledger.tally.faults += 1
             await ledger.load(cluster.url, tasks=60, sleep_ms=2, seed=1)
@@ -67,7 +68,11 @@ async def test_inference_goes_on_without_postgresql_until_the_outbox_is_full(
             assert int(refused.headers["retry-after"]) >= 1
         ledger.refused.clear()
         await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url)
-        assert (await http.post("/api/auth/login", json=login)).status_code == 200
+        await until(lambda: _logs_in(http, login))
+
+
+async def _logs_in(http: httpx.AsyncClient, login: dict[str, str]) -> bool:
+    return (await http.post("/api/auth/login", json=login)).status_code == 200
 
 
 async def test_without_the_object_store_only_those_wait_that_need_it(cluster: Cluster) -> None:
@@ -81,20 +86,22 @@ async def test_without_the_object_store_only_those_wait_that_need_it(cluster: Cl
         growing = [await ledger.submit(client, more=LARGE) for _ in range(3)]
         cluster.objects.rename(away)
         cluster.objects.write_text("a file where the folder was")
-        ledger.tally.faults += 1
-        small = [await ledger.submit(client) for _ in range(40)]
-        for task_id in small:
-            ledger.see(await client.wait(str(task_id), timeout=15))
-        assert all(ledger.seen[str(task_id)].status == "completed" for task_id in small)
-        async with AsyncClient(cluster.url, retries=ONCE) as impatient:
-            assert await ledger.submit(impatient, payload2="x" * LARGE) is None
-        refusal = ledger.refused.pop()
-        assert isinstance(refusal, Problem)
-        assert refusal.status == 503
-        for task_id in waiting + growing:
-            assert not (await client.get(str(task_id))).finished
-        cluster.objects.unlink()
-        away.rename(cluster.objects)
+        try:
+            ledger.tally.faults += 1
+            small = [await ledger.submit(client) for _ in range(40)]
+            for task_id in small:
+                ledger.see(await client.wait(str(task_id), timeout=15))
+            assert all(ledger.seen[str(task_id)].status == "completed" for task_id in small)
+            async with AsyncClient(cluster.url, retries=ONCE) as impatient:
+                assert await ledger.submit(impatient, payload2="x" * LARGE) is None
+            refusal = ledger.refused.pop()
+            assert isinstance(refusal, Problem)
+            assert refusal.status == 503
+            for task_id in waiting + growing:
+                assert not (await client.get(str(task_id))).finished
+        finally:
+            cluster.objects.unlink()
+            away.rename(cluster.objects)
         await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url)
 
 
