@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
     environment: Literal["development", "production"] = "development"
+    failpoint_file: Path | None = None
+    """Where fault tests say at which place a process dies; see `failpoint.py`."""
 
     model_list: Annotated[tuple[str, ...], NoDecode] = ()
 
@@ -125,6 +127,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"HOST={self.host} is reachable from outside: set AUTH_REQUIRED=true and SECRET_KEY"
             )
+        if self.failpoint_file is not None and self.environment == "production":
+            raise ValueError("FAILPOINT_FILE kills processes: it is refused in production")
         return self
 
 

@@ -10,6 +10,8 @@ import redis
 from inferstack.storage.migrations import migrate
 from tests.services import PostgresServer, RedisServer, create_database, drop_database
 
+pytest_plugins = ["tests.faults.plugin"]
+
 
 @pytest.fixture(scope="session")
 def postgres_server_url() -> Iterator[str]:

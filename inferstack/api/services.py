@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import NamedTuple
 
+from inferstack import failpoint
 from inferstack.api.auth import Authenticator
 from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
@@ -53,6 +54,7 @@ class Lifetime:
         _check_admin(settings)
         if settings.redis_url is None:
             raise ConfigurationError("REDIS_URL is not set; it takes redis://...")
+        failpoint.arm(settings)
         self._settings = settings
         self._redis = connect(settings.redis_url)
         self._database = Database.from_settings(settings, statement_timeout=STATEMENT_TIMEOUT)

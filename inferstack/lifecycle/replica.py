@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from inferstack import retry
+from inferstack import failpoint, retry
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
 from inferstack.errors import (
@@ -79,7 +79,10 @@ class ReplicaSession:
 
     async def claim(self, limit: int) -> list[Lease]:
         """Leases up to `limit` waiting tasks, inputs loaded; never blocks."""
+        failpoint.hit("before-claim")
         claims = await self._queue.claim(self.worker, limit, self._batch_size)
+        if claims:
+            failpoint.hit("after-claim")
         if any(claim.spec.data_ref for claim in claims):
             return await self._load_inputs(claims)
         return [Lease(c.task_id, c.attempt, c.crashes, c.spec) for c in claims]
@@ -97,12 +100,30 @@ class ReplicaSession:
         await self._notes.write([(lease.task_id, lease.attempt) for lease in leases])
 
     async def complete(self, done: Sequence[tuple[Lease, bytes, Execution]]) -> None:
-        """Stores results, each JSON. Those of lost leases are removed and counted."""
-        completions = [
-            Completion(lease.task_id, lease.attempt, *await self._place(lease, body), encode(run))
-            for lease, body, run in done
-        ]
+        """Stores results, each JSON. Those of lost leases are removed and counted.
+
+        A task whose large result the object store does not take is tried again later, at no
+        charge, so that no other result waits for the store.
+        """
+        limit = self._settings.inline_limit
+        await self._complete(
+            [
+                Completion(lease.task_id, lease.attempt, body, "", encode(run))
+                for lease, body, run in done
+                if len(body) <= limit
+            ]
+        )
+        stored = await asyncio.gather(
+            *(self._store_result(*item) for item in done if len(item[1]) > limit)
+        )
+        await self._complete([completion for completion in stored if completion is not None])
+
+    async def _complete(self, completions: Sequence[Completion]) -> None:
+        if not completions:
+            return
+        failpoint.hit("before-complete")
         statuses = await self._queue.complete(completions)
+        failpoint.hit("after-complete")
         if "stale" in statuses:
             answered = zip(completions, statuses, strict=True)
             stale = [completion for completion, status in answered if status == "stale"]
@@ -155,12 +176,15 @@ class ReplicaSession:
             lease.attempt, config.retry_delay, config.max_retry_delay, self._random
         )
 
-    async def _place(self, lease: Lease, body: bytes) -> tuple[bytes, str]:
-        if len(body) <= self._settings.inline_limit:
-            return body, ""
+    async def _store_result(self, lease: Lease, body: bytes, run: Execution) -> Completion | None:
+        """Puts a large result into the object store; None if its task had to be given back."""
         key = payloads.result_key(lease.task_id, lease.attempt)
-        await self._store.put(key, body)
-        return b"", key
+        try:
+            await self._store.put(key, body)
+        except StorageUnavailableError as error:
+            await self._give_up(lease, TaskError(error.slug, str(error)), Retry.FREE)
+            return None
+        return Completion(lease.task_id, lease.attempt, b"", key, encode(run))
 
     async def _discard(self, stale: Sequence[Completion]) -> None:
         """Removes results that their tasks do not refer to.
@@ -198,7 +222,7 @@ class ReplicaSession:
         return None
 
     async def _give_up(self, lease: Lease, error: TaskError, how: Retry) -> None:
-        log.warning("input of task %s: %s", lease.task_id, error.message)
+        log.warning("task %s is given back: %s", lease.task_id, error.message)
         run = encode(Execution(self.worker))
         failure = Failure(
             lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run, engine=False

@@ -5,6 +5,7 @@ import logging
 import time
 from typing import Protocol
 
+from inferstack import failpoint
 from inferstack.errors import InferstackError, QueueUnavailableError
 from inferstack.queue.task_queue import Accepted, Submit, TaskQueue
 from inferstack.telemetry.metrics import COMMIT_SECONDS, COMMIT_TASKS
@@ -90,8 +91,10 @@ class GroupCommitter:
 
     async def _commit(self, group: list[Ticket]) -> None:
         begun = time.perf_counter()
+        failpoint.hit("before-enqueue")
         try:
             answers = await self._enqueue([ticket.submit for ticket in group])
+            failpoint.hit("after-enqueue")
         except InferstackError as error:
             self._refuse(group, error)
         except Exception as error:

@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 
+from inferstack import failpoint
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InferstackError
 from inferstack.queue.connection import connect
@@ -41,6 +42,7 @@ class RecorderProcess:
         """
         if settings.redis_url is None:
             raise ConfigurationError("REDIS_URL is not set; it takes redis://...")
+        failpoint.arm(settings)
         self._settings = settings
         self._redis = connect(settings.redis_url)
         self._database = Database.from_settings(settings)

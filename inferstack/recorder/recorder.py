@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from inferstack import failpoint
 from inferstack.errors import InferstackError
 from inferstack.queue.outbox import OutboxEntry
 from inferstack.retry import full_jitter
@@ -159,7 +160,9 @@ class Recorder:
         for start in range(0, len(wanted), CHUNK):
             tasks = await self._load(wanted[start : start + CHUNK])
             begun = time.perf_counter()
+            failpoint.hit("before-archive")
             await self._history.upsert(tasks)
+            failpoint.hit("after-archive")
             ARCHIVE_SECONDS.observe(time.perf_counter() - begun)
             archived += [_archived(task) for task in tasks]
         await self._acknowledge(entries, archived)

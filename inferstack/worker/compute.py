@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from inferstack import failpoint
 from inferstack.batching import Batch, CostFit
 from inferstack.engines.base import Engine, device_lost, summary
 from inferstack.errors import EngineError, InferstackError, OutputMismatchError
@@ -126,7 +127,9 @@ class Compute:
         while (job := self._jobs.get()) is not None:
             job.keep(self._held)
             job.started = time.monotonic()
+            failpoint.hit("before-predict")
             job.outputs = self._run(job.batch.items)
+            failpoint.hit("after-predict")
             job.finished = time.monotonic()
             self.busy += job.finished - job.started
             if self.lost is None and job.batch.items:

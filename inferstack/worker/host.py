@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from inferstack import failpoint
 from inferstack.batching import CostFit
 from inferstack.config import Settings
 from inferstack.deployment import DeploymentState
@@ -56,6 +57,7 @@ class LoadedModel:
         # holding on to the interpreter would be most of a fast batch's time.
         sys.setswitchinterval(0.0005)
         settings = self.settings
+        failpoint.arm(settings)
         deployment = self.entry.deployment(settings)
         redis = connect(redis_url(settings))
         store = ObjectStore.from_settings(settings)

@@ -4,117 +4,173 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import redis
 
-from inferstack.client import AsyncClient, ClientError, Retries, Submission, Task
-from inferstack.task import TERMINAL, Priority
+from inferstack.client import AsyncClient, ClientError, Retries, Task
+from inferstack.task import TERMINAL, Priority, TaskState
+from tests.faults.tally import Tally, count
 
 DRAIN = 60.0
 """Seconds in which everything must be finished and archived once faults have stopped (I6)."""
-NAME = "echo:1"
+PATIENT = Retries(attempts=60, cap=1.0)
+LARGE = 8192
+"""Bytes of a body that goes to the object store of a `Cluster`."""
 
 
 @dataclass
 class Ledger:
     """The submits of one test. Every payload is unique, so nothing can pass for another."""
 
-    submitted: set[str] = field(default_factory=set)
+    model: str = "echo"
+    objects: Path | None = None
+    """The folder of the object store, if large bodies go there."""
+    submitted: dict[str, TaskState] = field(default_factory=dict)
+    """payload -> how it has to end."""
     accepted: dict[str, str] = field(default_factory=dict)
     """task id -> payload, for each submit that was answered."""
     seen: dict[str, Task] = field(default_factory=dict)
     """Terminal states that a client has seen; they must never change (I2)."""
-    refused: list[str] = field(default_factory=list)
+    refused: list[ClientError] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
     async def load(self, url: str, *, tasks: int, sleep_ms: float, seed: int) -> None:
         """Submits tasks from 16 clients at once, half of which wait for their results."""
         rng = random.Random(seed)
-        jobs = [(uuid4().hex, rng.choice(list(Priority)), rng.random() < 0.5) for _ in range(tasks)]
-        queue = iter(jobs)
-        async with AsyncClient(url, retries=Retries(attempts=30, cap=1.0)) as client:
+        jobs = iter([(rng.choice(list(Priority)), rng.random() < 0.5) for _ in range(tasks)])
+        large = [LARGE if self.objects and rng.random() < 0.1 else 0 for _ in range(tasks)]
 
-            async def work() -> None:
-                for payload, priority, waits in queue:
-                    await self._one(client, payload, priority, sleep_ms, waits=waits)
+        async def work(client: AsyncClient) -> None:
+            for priority, waits in jobs:
+                data: dict[str, Any] = {"sleep_ms": sleep_ms}
+                if more := large.pop():
+                    data["more"] = more
+                task_id = await self.submit(client, priority, **data)
+                if waits and task_id is not None:
+                    self.see(await client.wait(task_id, timeout=DRAIN))
 
-            await asyncio.gather(*(work() for _ in range(16)))
+        async with AsyncClient(url, retries=PATIENT) as client:
+            await asyncio.gather(*(work(client) for _ in range(16)))
 
-    async def _one(
-        self, client: AsyncClient, payload: str, priority: Priority, sleep_ms: float, *, waits: bool
-    ) -> None:
-        self.submitted.add(payload)
-        data: dict[str, Any] = {"payload": payload, "sleep_ms": sleep_ms}
-        submission = Submission(data=data, model="echo", priority=priority, timeout=600.0)
+    async def submit(
+        self,
+        client: AsyncClient,
+        priority: Priority = Priority.NORMAL,
+        ends: TaskState = TaskState.COMPLETED,
+        **data: Any,
+    ) -> str | None:
+        """Submits one; returns its task id, None if it was refused for good.
+
+        Args:
+            client: repeats by itself, under one key.
+            priority: of the task.
+            ends: how it has to end.
+            data: the rest of its input.
+        """
+        payload = uuid4().hex
+        self.submitted[payload] = ends
         try:
-            receipt = await client.submit(**_fields(submission))
-            self.accepted[receipt.task_id] = payload
-            if waits:
-                self.see(await client.wait(receipt.task_id, timeout=DRAIN))
+            receipt = await client.submit(
+                data={"payload": payload, **data},
+                model=self.model,
+                priority=priority,
+                timeout=600.0,
+            )
         except ClientError as error:
-            self.refused.append(str(error))
+            self.refused.append(error)
+            return None
+        self.accepted[receipt.task_id] = payload
+        return receipt.task_id
 
     def see(self, task: Task) -> None:
         """Notes a terminal state; a second look must show the same."""
         if task.status in TERMINAL:
             known = self.seen.setdefault(task.task_id, task)
-            assert (known.status, known.result, known.error) == (
-                task.status,
-                task.result,
-                task.error,
-            ), f"I2: {task.task_id} changed"
+            if (known.status, known.result, known.error) != (task.status, task.result, task.error):
+                self._wrong(f"I2: {task.task_id} changed", doubled=1)
 
     async def check(self, url: str, redis_url: str, database_url: str) -> None:
-        """Waits until all is finished, then checks I1, I2, I3, I5 and I6."""
+        """Waits until all is finished, then checks I1, I2, I3, I5 and I6, and counts."""
         started = time.monotonic()
-        async with AsyncClient(url, retries=Retries(attempts=30, cap=1.0)) as client:
+        self.tally.accepted += len(self.accepted)
+        async with AsyncClient(url, retries=PATIENT) as client:
             for task_id, payload in self.accepted.items():
                 left = DRAIN - (time.monotonic() - started)
-                task = await client.wait(task_id, timeout=max(left, 1.0))
+                try:
+                    task = await client.wait(task_id, timeout=max(left, 1.0))
+                except ClientError as error:
+                    self._wrong(f"I1: {task_id}: {error}", lost=1)
+                    continue
                 self.see(task)
-                assert task.status == "completed", f"I1: {task_id} is {task.status}: {task.error}"
-                assert task.result["payload"] == payload, f"I2: {task_id} has another's result"
-        self._check_archive(database_url, started)
-        _check_queue(redis_url, started)
+                self._check_end(task_id, payload, task.status, task.error, task.result)
+        # Elsewhere: whoever restarts what died may share this loop.
+        await asyncio.to_thread(self._check_archive, database_url, started)
+        await asyncio.to_thread(self._check_queue, redis_url, started)
+        count("stack", self.tally)
+        assert not self.tally.violations, "\n".join(self.tally.violations[:20])
+
+    def _wrong(self, what: str, *, lost: int = 0, doubled: int = 0) -> None:
+        self.tally.violations.append(what)
+        self.tally.lost += lost
+        self.tally.doubled += doubled
+
+    def _check_end(
+        self, task_id: str, payload: str, state: str, error: Any, result: Any, where: str = ""
+    ) -> None:
+        if state != self.submitted[payload]:
+            self._wrong(f"I1: {task_id} is {state}{where}: {error}", lost=1)
+        elif state == TaskState.COMPLETED and result.get("payload") != payload:
+            self._wrong(f"I2: {task_id} has another's result{where}", doubled=1)
 
     def _check_archive(self, database_url: str, started: float) -> None:
         with psycopg.connect(database_url) as connection:
             while True:
                 rows = connection.execute(
-                    "SELECT id::text, state, input->>'payload', result->>'payload' FROM tasks"
-                    " WHERE input->>'payload' = ANY(%s)",
-                    (list(self.submitted),),
+                    "SELECT id::text, state, key, error, result, input_ref, result_ref"
+                    " FROM tasks, LATERAL (SELECT input->>'payload' AS key) AS named"
+                    " WHERE key = ANY(%s) OR id = ANY(%s::uuid[])",
+                    (list(self.submitted), list(self.accepted)),
                 ).fetchall()
                 connection.rollback()
-                missing = self.accepted.keys() - {r[0] for r in rows if r[1] == "completed"}
-                if not missing:
+                missing = self.accepted.keys() - {r[0] for r in rows if r[1] in TERMINAL}
+                if not missing or time.monotonic() - started > DRAIN:
                     break
-                assert time.monotonic() - started < DRAIN, f"I6: not archived: {missing}"
                 time.sleep(0.1)
-        for task_id, status, payload, result in rows:
-            assert status == "completed", f"I1: {task_id} is {status} in history"
-            assert payload == result, f"I2: {task_id} has another's result in history"
-        payloads = [row[2] for row in rows]
-        assert len(payloads) == len(set(payloads)), "I3: a submit made two tasks"
+        for task_id in missing:
+            self._wrong(f"I6: {task_id} is not archived", lost=1)
+        for task_id, state, key, error, result, *refs in rows:
+            # A large input lies in the object store.
+            payload = key or self.accepted[task_id]
+            if task_id not in self.accepted or state in TERMINAL:
+                found = {"payload": payload} if result is None else result
+                self._check_end(task_id, payload, state, error, found, " in history")
+            self._check_objects(task_id, refs)
+        payloads = [row[2] or self.accepted[row[0]] for row in rows]
+        for payload in {p for p in payloads if payloads.count(p) > 1}:
+            self._wrong(f"I3: {payload} is more than one task", doubled=1)
 
+    def _check_objects(self, task_id: str, refs: list[str | None]) -> None:
+        for ref in filter(None, refs):
+            if self.objects is not None and not (self.objects / ref).exists():
+                self._wrong(f"I2: {task_id} refers to {ref}, which does not exist", lost=1)
 
-def _fields(submission: Submission) -> dict[str, Any]:
-    return {name: getattr(submission, name) for name in ("data", "model", "priority", "timeout")}
-
-
-def _check_queue(redis_url: str, started: float) -> None:
-    """I5: nothing is left in any index or counter."""
-    with redis.Redis.from_url(redis_url) as client:
-        start = f"is:{{{NAME}}}:"
-        sets = ["w:high", "w:normal", "w:low", "delay", "lease", "deadline"]
-        while True:
-            left = {name: client.zcard(start + name) for name in sets}
-            left["out"] = client.xlen(start + "out")
-            left["outbox"] = int(client.hget(start + "meta", "outbox") or 0)
-            left["tenants"] = client.hlen(start + "tenants")
-            if not any(left.values()):
-                return
-            assert time.monotonic() - started < DRAIN, f"I5: left over: {left}"
-            time.sleep(0.1)
+    def _check_queue(self, redis_url: str, started: float) -> None:
+        """I5: nothing is left in any index or counter."""
+        with redis.Redis.from_url(redis_url) as client:
+            start = f"is:{{{self.model}:1}}:"
+            sets = ["w:high", "w:normal", "w:low", "delay", "lease", "deadline"]
+            while True:
+                left = {name: client.zcard(start + name) for name in sets}
+                left["out"] = client.xlen(start + "out")
+                left["outbox"] = int(client.hget(start + "meta", "outbox") or 0)
+                left["tenants"] = client.hlen(start + "tenants")
+                if not any(left.values()):
+                    return
+                if time.monotonic() - started > DRAIN:
+                    self._wrong(f"I5: left over: {left}")
+                    return
+                time.sleep(0.1)

@@ -1,12 +1,13 @@
-"""kill -9 of each process, under load: nothing accepted is lost, nothing is done twice visibly."""
+"""kill -9 of each process of `inferstack up`, alone and in pairs: its supervisor brings it back."""
 
 import asyncio
+import itertools
 import os
 import random
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,22 @@ import redis
 from inferstack.local.processes import ProcessId, identify
 from inferstack.local.state import StackState
 from inferstack.local.state import read as read_state
-from tests.faults.ledger import NAME, Ledger
+from tests.faults.ledger import Ledger
 from tests.local.stack import RealStack
 
+NAME = "echo:1"
 LOAD = 300
 SLEEP_MS = 5.0
+VICTIMS = ("replica", "api", "redis", "recorder", "postgres", "worker")
+PAIRS = 4
+"""Random pairs in one run."""
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[RealStack]:
+@pytest.fixture(scope="module", params=["plain"])
+def stack(request: pytest.FixtureRequest) -> Iterator[RealStack]:
     folder = Path(tempfile.mkdtemp(prefix="inferstack-faults-"))
     folder.chmod(0o755)
-    running = RealStack(folder / "home")
+    running = RealStack(folder / "home", ray=request.param == "ray")
     running.up()
     yield running
     running.close()
@@ -42,36 +47,93 @@ def _state(stack: RealStack) -> StackState:
 def _replica(stack: RealStack) -> ProcessId:
     """The process of a live replica; its name is host:pid:random."""
     with redis.Redis.from_url(_state(stack).redis_url) as client:
-        (worker, *_) = client.hkeys(f"is:{{{NAME}}}:status")
-    process = identify(int(worker.decode().split(":")[1]))
-    assert process is not None
-    return process
+        pids = [
+            int(worker.decode().split(":")[1]) for worker in client.hkeys(f"is:{{{NAME}}}:status")
+        ]
+    # One that was killed a moment ago is still among them.
+    alive = [process for process in map(identify, pids) if process is not None]
+    assert alive, "no replica lives"
+    return alive[0]
 
 
-def _victim(stack: RealStack, name: str) -> ProcessId:
-    process = _replica(stack) if name == "replica" else stack.child(name).process
-    assert process is not None
-    return process
+async def _victim(stack: RealStack, name: str) -> ProcessId:
+    """The process to kill, once there is one: an earlier kill may be a moment ago."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                process = _replica(stack) if name == "replica" else stack.child(name).process
+            except (AssertionError, redis.RedisError):
+                process = None
+            if process is not None:
+                return process
+            await asyncio.sleep(0.05)
 
 
-async def _under_load(stack: RealStack, ledger: Ledger, victim: str, seed: int) -> None:
-    """Kills the victim at a random moment while clients submit and wait."""
-    rng = random.Random(seed)
+async def _under_load(
+    stack: RealStack, ledger: Ledger, victims: Sequence[str], rng: random.Random
+) -> None:
+    """Kills the victims at random moments while clients submit and wait."""
     url = f"http://127.0.0.1:{stack.port}"
-    load = asyncio.create_task(ledger.load(url, tasks=LOAD, sleep_ms=SLEEP_MS, seed=seed))
-    await asyncio.sleep(rng.uniform(0.1, 0.6))
-    process = _victim(stack, victim)
-    os.kill(process.pid, signal.SIGKILL)
+    load = asyncio.create_task(
+        ledger.load(url, tasks=LOAD, sleep_ms=SLEEP_MS, seed=rng.randrange(1000))
+    )
+    for victim in victims:
+        await asyncio.sleep(rng.uniform(0.1, 0.6))
+        os.kill((await _victim(stack, victim)).pid, signal.SIGKILL)
+        ledger.tally.faults += 1
     await load
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("victim", ["replica", "api", "redis", "recorder", "postgres", "worker"])
-def test_kill_9_under_load_loses_nothing(stack: RealStack, victim: str) -> None:
+def _kill_and_check(stack: RealStack, victims: Sequence[str], rng: random.Random) -> None:
     ledger = Ledger()
-    asyncio.run(_under_load(stack, ledger, victim, seed=sum(victim.encode())))
+    asyncio.run(_under_load(stack, ledger, victims, rng))
+    _check(stack, ledger)
+
+
+def _check(stack: RealStack, ledger: Ledger) -> None:
+    state = _state(stack)
+    asyncio.run(ledger.check(f"http://127.0.0.1:{stack.port}", state.redis_url, state.database_url))
     assert not ledger.refused
     assert len(ledger.accepted) == LOAD
-    state = _state(stack)
-    url = f"http://127.0.0.1:{stack.port}"
-    asyncio.run(ledger.check(url, state.redis_url, state.database_url))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_kill_9_under_load_loses_nothing(stack: RealStack, victim: str, seed: int) -> None:
+    _kill_and_check(stack, [victim], random.Random(f"{seed} {victim}"))
+
+
+@pytest.mark.timeout(180)
+def test_kill_9_of_the_supervisor_under_load_loses_nothing(stack: RealStack, seed: int) -> None:
+    """Its children live on; `up` again takes over from them while clients go on."""
+
+    async def run() -> None:
+        url = f"http://127.0.0.1:{stack.port}"
+        load = asyncio.create_task(ledger.load(url, tasks=LOAD, sleep_ms=SLEEP_MS, seed=seed))
+        await asyncio.sleep(random.Random(seed).uniform(0.1, 0.6))
+        await asyncio.to_thread(stack.signal, signal.SIGKILL)
+        ledger.tally.faults += 1
+        await asyncio.to_thread(stack.wait_ready, stack.begin())
+        await load
+
+    ledger = Ledger()
+    asyncio.run(run())
+    _check(stack, ledger)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("number", range(PAIRS))
+def test_kill_9_of_two_under_load_loses_nothing(stack: RealStack, number: int, seed: int) -> None:
+    rng = random.Random(f"{seed} pairs")
+    pairs = rng.sample(list(itertools.permutations(VICTIMS, 2)), PAIRS)
+    _kill_and_check(stack, pairs[number], random.Random(f"{seed} {number}"))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("stack", ["ray"], indirect=True)
+def test_kill_9_of_the_host_of_ray_and_of_its_replica_loses_nothing(
+    stack: RealStack, seed: int
+) -> None:
+    """The host is the head of Ray: every replica of this machine ends with it."""
+    _kill_and_check(stack, ["replica"], random.Random(f"{seed} ray"))
+    _kill_and_check(stack, ["worker"], random.Random(f"{seed} ray"))

@@ -20,7 +20,9 @@ PATIENCE = 120.0
 class RealStack:
     """`inferstack up` with plain processes and the model `echo` alone, which starts fast."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, ray: bool = False) -> None:
+        """Args: ray: whether Ray hosts the replicas, which starts slowly."""
+        self.ray = ray
         self.home = Home(root)
         self.log = root.with_name("up.log")
         self.port = free_port(None)
@@ -52,9 +54,9 @@ class RealStack:
                     "-m",
                     "inferstack.cli",
                     "up",
-                    "--no-ray",
                     "--port",
                     str(self.port),
+                    *([] if self.ray else ["--no-ray"]),
                 ],
                 cwd=ROOT,
                 env=self._environment({}),

@@ -1,8 +1,9 @@
 #!lua
--- Accepts tasks. Replay-safe: in a repeat, a task id that exists is answered as a duplicate.
+-- Accepts tasks. Replay-safe: a task id that exists is answered as a duplicate. A first call can
+-- meet one too: its sender gave it up, and the repeat overtook it on the way.
 -- Refused by Redis itself when it is out of memory.
 -- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, repeat ('1': this call may
---       have happened before; ids are random, so no first call can meet its own), tasks; each:
+--       have happened before), tasks; each:
 --       id, lane, tenant, cost / weight in thousandths, timeout_ms ('' never expires),
 --       idempotency key ('' for none), fingerprint, spec as `text`, watch (1: tell api when done)
 -- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full,
@@ -29,8 +30,13 @@ local function holder_of(tenant, key)
   return P .. 'idem:' .. #tenant .. ':' .. tenant .. ':' .. key
 end
 
+-- One look for all: hardly ever is there one.
+local tasks, ids = cmsgpack.unpack(ARGV[7]), {}
+for first = 1, #tasks, WIDTH do ids[#ids + 1] = task(tasks[first]) end
+local met = redis.call('EXISTS', unpack(ids)) > 0
+
 local function refuse(id, lane, tenant, key, fingerprint)
-  if ARGV[6] == '1' and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
+  if met and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
   if key ~= '' then
     local held = redis.call('GET', holder_of(tenant, key))
     if held then
@@ -67,7 +73,6 @@ local function expiry(timeout)
   return expiries[timeout]
 end
 
-local tasks = cmsgpack.unpack(ARGV[7])
 for first = 1, #tasks, WIDTH do
   local id, lane, tenant, cost, timeout, key, fingerprint, spec, watched =
     unpack(tasks, first, first + WIDTH - 1)

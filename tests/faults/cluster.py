@@ -1,0 +1,285 @@
+"""The real processes around a real Redis and PostgreSQL, each started again when it dies.
+
+The supervisor of `inferstack up` waits longer from death to death, which is right for users and
+slow for tests that kill the same process again and again: here it is started again at once.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Self
+
+import httpx
+import msgspec
+
+from inferstack.config import as_environment, load
+from inferstack.deployment import DeploymentState
+from inferstack.engines.repository import scan
+from inferstack.queue.background import end
+from inferstack.queue.connection import Redis, connect
+from inferstack.queue.registry import Registry
+from inferstack.storage.migrations import migrate
+from tests.faults import hazard
+from tests.services import PostgresServer, RedisServer, free_port
+
+ROOT = Path(__file__).parents[2]
+MODEL = "hazard"
+NAME = f"{MODEL}:1"
+PATIENCE = 60.0
+ADMIN_PASSWORD = "a password of the administrator"
+
+SHIFTED = """
+import runpy, signal, sys, time
+offset, real, real_ns = 0.0, time.time, time.time_ns
+def jump(*_):
+    global offset
+    offset = {seconds}
+signal.signal(signal.SIGUSR1, jump)
+time.time = lambda: real() + offset
+time.time_ns = lambda: real_ns() + int(offset * 1e9)
+sys.argv = {argv!r}
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+
+
+class Process:
+    """One of inferstack's processes."""
+
+    def __init__(self, name: str, module: str, *arguments: str, shift: float = 0.0) -> None:
+        """Args: shift: seconds by which its clock jumps at SIGUSR1."""
+        self.name = name
+        self.env: dict[str, str] = {}
+        self.starts = 0
+        self.wanted = True
+        self._command = [sys.executable, "-m", module, *arguments]
+        if shift:
+            argv = [module, *arguments]
+            code = SHIFTED.format(seconds=shift, argv=argv, module=module)
+            self._command = [sys.executable, "-c", code]
+        self._running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        assert self._running is not None
+        return self._running.pid
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has to be started (again)."""
+        return self._running is None or self._running.poll() is not None
+
+    def start(self, environment: Mapping[str, str], log: Path) -> None:
+        """Starts it without waiting for anything."""
+        self.starts += 1
+        with log.open("ab") as output:
+            self._running = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env={**environment, **self.env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def signal(self, number: int) -> None:
+        """Sends it a signal."""
+        os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        """Ends it, also when it is stopped."""
+        if self._running is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._running.kill()
+            self._running.wait()
+
+
+class Cluster:
+    """One API process, two replicas of a model full of hazards, and a recorder."""
+
+    def __init__(self, *, shifts: Mapping[str, float] | None = None, **settings: object) -> None:
+        """Starts nothing; it is a context manager.
+
+        Args:
+            shifts: by how many seconds the clocks of processes jump at SIGUSR1, by name.
+            settings: that differ from what is usual here.
+        """
+        self.folder = Path(tempfile.mkdtemp(prefix="inferstack-faults-"))
+        self.redis, self.postgres = RedisServer(), PostgresServer()
+        self.port = free_port()
+        self.failpoint = self.folder / "failpoint"
+        wrong = shifts or {}
+        model = ("--model", MODEL, "--version", "1")
+        self.api = Process("api", "inferstack.api", shift=wrong.get("api", 0))
+        self.recorder = Process("recorder", "inferstack.recorder", shift=wrong.get("recorder", 0))
+        self.replicas = [
+            Process(name, "inferstack.worker.process", *model, shift=wrong.get(name, 0))
+            for name in ("replica-1", "replica-2")
+        ]
+        self._wanted = settings
+
+    @property
+    def processes(self) -> list[Process]:
+        """All of inferstack's."""
+        return [self.api, self.recorder, *self.replicas]
+
+    @property
+    def url(self) -> str:
+        """Of the API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def objects(self) -> Path:
+        """The folder that is the object store."""
+        return self.folder / "home" / "objects"
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.stop()
+        self.redis.close()
+        self.postgres.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def http(self) -> httpx.AsyncClient:
+        """A plain client, to see what the SDK hides."""
+        return httpx.AsyncClient(base_url=self.url, timeout=60.0, trust_env=False)
+
+    def log(self, name: str) -> str:
+        """What a process said."""
+        return (self.folder / f"{name}.log").read_text()
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Starts again whatever dies, until the block ends; returns once the API answers."""
+        keeper = asyncio.create_task(self._keep())
+        try:
+            await self.ready()
+            yield
+        finally:
+            await end(keeper)
+            if keeper.done() and not keeper.cancelled():
+                keeper.result()
+
+    async def ready(self) -> None:
+        """Returns once tasks can be submitted and both replicas live."""
+        redis = connect(self.redis.url)
+        try:
+            await until(self._ready)
+            await until(lambda: _lives(redis, len(self.replicas)))
+        finally:
+            await redis.aclose()
+
+    def arm(self, failpoint: str, count: int = 1, action: str = "") -> None:
+        """Has the next process that passes a failpoint for the `count`th time die there."""
+        self.taken.unlink(missing_ok=True)
+        fresh = self.folder / "arming"
+        fresh.write_text(f"{failpoint} {count} {action}")
+        fresh.rename(self.failpoint)
+
+    @property
+    def taken(self) -> Path:
+        """Exists once a process has died where it was told to."""
+        return self.failpoint.with_name("failpoint.taken")
+
+    async def fired(self) -> None:
+        """Returns once a process has died at the failpoint."""
+        await until(self._fired)
+
+    async def _fired(self) -> bool:
+        return self.taken.exists()
+
+    async def _ready(self) -> bool:
+        try:
+            async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+                return (await client.get(f"{self.url}/health/ready")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _start(self) -> None:
+        self.folder.chmod(0o755)
+        model = self.folder / "models" / MODEL / "1"
+        model.mkdir(parents=True)
+        shutil.copy(str(hazard.__file__), model / "model.py")
+        (model / "config.yaml").write_text(hazard.CONFIG)
+        self.redis.start()
+        self.postgres.start()
+        migrate(self.postgres.url)
+        usual: dict[str, object] = {
+            "redis_url": self.redis.url,
+            "database_url": self.postgres.url,
+            "inferstack_home": self.folder / "home",
+            "model_path": self.folder / "models",
+            "default_model": MODEL,
+            "port": self.port,
+            "failpoint_file": self.failpoint,
+            "lease": 2.0,
+            "retry_delay": 0.05,
+            "max_retry_delay": 0.5,
+            "inline_limit": 4096,
+            "secret_key": "a secret of thirty-two characters",
+            "admin_password": ADMIN_PASSWORD,
+            # What the suite kills in a minute would open any circuit.
+            "breaker": False,
+        }
+        self.settings = load(**(usual | self._wanted))
+        (self.folder / "home").mkdir(exist_ok=True)
+        self._environment = as_environment(self.settings)
+        asyncio.run(self._register())
+        for process in self.processes:
+            self._begin(process)
+
+    def _begin(self, process: Process) -> None:
+        process.start(self._environment, self.folder / f"{process.name}.log")
+
+    async def _register(self) -> None:
+        redis = connect(self.redis.url)
+        (entry,) = scan(self.settings.model_path, self.settings)
+        deployment = entry.deployment(self.settings)
+        ready = msgspec.structs.replace(deployment, state=DeploymentState.READY)
+        await Registry(redis).put(ready)
+        await redis.aclose()
+
+    async def _keep(self) -> None:
+        while True:
+            for server in (self.redis, self.postgres):
+                if server.process is not None and server.process.poll() is not None:
+                    server.start()
+            for process in self.processes:
+                if process.wanted and process.dead:
+                    self._begin(process)
+            await asyncio.sleep(0.05)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
+    """Waits for a condition, with a limit."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        await asyncio.sleep(0.05)
+
+
+async def _lives(redis: Redis, count: int) -> bool:
+    replicas = await Registry(redis).replicas(NAME)
+    return len(replicas) >= count
+
+
+def kill(pid: int) -> None:
+    """kill -9."""
+    os.kill(pid, signal.SIGKILL)

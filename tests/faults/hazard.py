@@ -1,0 +1,52 @@
+"""A model whose inputs say how it goes wrong; `Cluster` copies this file into its repository."""
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+CONFIG = """
+engine: python
+replicas: 1
+device: cpu
+batch: {max_size: 64, max_wait_ms: 20}
+timeout: 3
+"""
+
+
+class Model:
+    """Returns its input, with a result as large as asked for."""
+
+    def predict(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """`do` says what goes wrong, `once` names a file without which nothing does."""
+        time.sleep(max(data.get("sleep_ms", 0) for data in inputs) / 1000)
+        for data in inputs:
+            if "do" in data and _armed(data):
+                _go_wrong(data["do"])
+        return [data | {"more": "x" * data.get("more", 0)} for data in inputs]
+
+
+def _armed(data: dict[str, Any]) -> bool:
+    if "once" not in data:
+        return True
+    try:
+        Path(data["once"]).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _go_wrong(how: str) -> None:
+    match how:
+        case "raise":
+            raise ValueError("on purpose")
+        case "exit":
+            os._exit(1)
+        case "segfault":
+            ctypes.string_at(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(3600)

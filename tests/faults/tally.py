@@ -1,0 +1,35 @@
+"""The numbers that the suite prints last."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Tally:
+    """What one profile has done to the system, and what that did."""
+
+    faults: int = 0
+    """Faults injected."""
+    accepted: int = 0
+    """Tasks that a client was told of."""
+    lost: int = 0
+    """Accepted tasks without a terminal state, or without their place in history."""
+    doubled: int = 0
+    """Submits that made two tasks, and tasks with two results."""
+    violations: list[str] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Counts another one in."""
+        self.faults += other.faults
+        self.accepted += other.accepted
+        self.lost += other.lost
+        self.doubled += other.doubled
+        self.violations += other.violations
+
+
+PROFILES: dict[str, Tally] = {}
+"""Of this run, by name: `queue` is the simulator, `stack` the real processes."""
+
+
+def count(profile: str, tally: Tally) -> None:
+    """Adds to a profile."""
+    PROFILES.setdefault(profile, Tally()).add(tally)

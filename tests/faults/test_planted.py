@@ -1,0 +1,137 @@
+"""The suite is worth something only if it finds bugs: each of these is one that was put in."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from inferstack.queue import scripts
+from inferstack.queue.outbox import Outbox, OutboxEntry
+from inferstack.queue.task_queue import Accepted, Enqueued, Submit, TaskQueue
+from inferstack.recorder.recorder import Source
+from inferstack.task import Task
+from tests.faults.actors import Archiver
+from tests.faults.simulator import simulate
+from tests.faults.tally import Tally, count
+from tests.faults.world import NAME, World
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+SECONDS = 4.0
+SETTLE = 4.0
+"""Seconds; what a bug leaves behind it leaves for ever."""
+TRIES = 4
+"""Seeds within which a bug must be found."""
+
+
+def caught(seed: int, by: str, make: Callable[[World], Archiver] = Archiver) -> None:
+    """Runs seeds until an invariant is broken.
+
+    Args:
+        seed: the first.
+        by: what the violation starts with.
+        make: the recorder.
+    """
+    found: list[str] = []
+    for number in range(seed, seed + TRIES):
+        tally = simulate(number, SECONDS, make, settle=SETTLE)
+        count("planted bugs", Tally(faults=tally.faults, accepted=tally.accepted))
+        found += tally.violations
+        if any(by in violation for violation in tally.violations):
+            return
+    raise AssertionError(f"not caught by {by}; other violations: {found[:5]}")
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("script", "right", "wrong", "invariant"),
+    [
+        pytest.param("complete", "if runs(row, attempt)", "if pending(row)", "I4", id="no-fence"),
+        pytest.param(
+            "tick",
+            "requeue(id, row)\n      woken",
+            "woken",
+            "I1",
+            id="reaper-forgets-to-requeue",
+        ),
+        pytest.param(
+            "enqueue", "if met and", "if false and", "I", id="a-repeat-is-taken-for-a-new-task"
+        ),
+        pytest.param(
+            "complete", "finish:flush()", "finish.changed = {} finish:flush()", "I1", id="no-outbox"
+        ),
+        pytest.param(
+            "complete", "'tenants', tenant, -count)", "'tenants', tenant, 0)", "I5", id="no-count"
+        ),
+    ],
+)
+def test_a_wrong_script_is_caught(
+    seed: int, monkeypatch: pytest.MonkeyPatch, script: str, right: str, wrong: str, invariant: str
+) -> None:
+    real = scripts.load(script)
+    assert real.source.count(right) == 1
+    planted = real.source.replace(right, wrong)
+    made = scripts.Script(planted, hashlib.sha1(planted.encode()).hexdigest())
+    load = scripts.load
+    monkeypatch.setattr(scripts, "load", lambda name: made if name == script else load(name))
+    caught(seed, invariant)
+
+
+class HastyOutbox(Outbox):
+    """Acknowledges what is only about to be committed."""
+
+    async def load(self, entries: Sequence[OutboxEntry]) -> list[Task | None]:
+        tasks = await super().load(entries)
+        finished = [task.spec.task_id for task in tasks if task is not None and task.state.terminal]
+        await self.archived(NAME, entries, finished)
+        return tasks
+
+
+class HastyArchiver(Archiver):
+    """A recorder with such an outbox."""
+
+    def source(self, redis: "Redis") -> Source:
+        return HastyOutbox(redis, [NAME], self.world.settings)
+
+
+@pytest.mark.timeout(200)
+def test_an_archive_acknowledged_before_its_commit_is_caught(seed: int) -> None:
+    caught(seed, "I1", HastyArchiver)
+
+
+@pytest.mark.timeout(200)
+def test_idempotency_outside_the_script_is_caught(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = TaskQueue.enqueue
+
+    async def enqueue(
+        self: TaskQueue, submits: Sequence[Submit], *args: Any, **options: Any
+    ) -> list[Accepted]:
+        """Looks, then enqueues, then writes the key: three steps where one is needed."""
+        keys = [f"outside:{submit.fingerprint}" for submit in submits]
+        held: list[Any] = [
+            await self._redis.get(key) if key != "outside:" else None for key in keys
+        ]
+        fresh = [s._replace(fingerprint="") for s, h in zip(submits, held, strict=True) if not h]
+        answers = iter(await real(self, [_without_key(s) for s in fresh], *args, **options))
+        found = []
+        for key, holder in zip(keys, held, strict=True):
+            if holder:
+                found.append(Accepted(Enqueued.DUPLICATE, holder.decode(), 0, 0.0))
+                continue
+            answer = next(answers)
+            found.append(answer)
+            if key != "outside:":
+                await self._redis.set(key, answer.task_id)
+        return found
+
+    monkeypatch.setattr(TaskQueue, "enqueue", enqueue)
+    caught(seed, "I3")
+
+
+def _without_key(submit: Submit) -> Submit:
+    return submit._replace(spec=msgspec.structs.replace(submit.spec, idempotency_key=None))
