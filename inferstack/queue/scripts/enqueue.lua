@@ -33,7 +33,7 @@ end
 -- One look for all: hardly ever is there one.
 local tasks, ids = cmsgpack.unpack(ARGV[7]), {}
 for first = 1, #tasks, WIDTH do ids[#ids + 1] = task(tasks[first]) end
-local met = redis.call('EXISTS', unpack(ids)) > 0
+local met = #ids > 0 and redis.call('EXISTS', unpack(ids)) > 0
 
 local function refuse(id, lane, tenant, key, fingerprint)
   if met and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
