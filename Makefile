@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python 
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 QUIET := 2> >(grep --line-buffered -v 'WARNING: Location' >&2)
 
-.PHONY: help run test faults check bench e2e clean
+.PHONY: help run test check bench e2e faults clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ":.*## " '{ printf "  make %-7s %s\n", $$1, $$2 }'
@@ -26,9 +26,6 @@ run: $(VENV)/.installed ## start everything here (ARGS='--no-ray --port 8080')
 
 test: $(VENV)/.installed-dev ## run every test (ARGS='-k queue')
 	@$(BIN)/python -m pytest $(ARGS)
-
-faults: $(VENV)/.installed-dev ## kill everything under load, then count what was lost (ARGS='--seed 7 --seeds 20')
-	@$(BIN)/python -m pytest tests/faults $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, format, types and layers
 	@$(BIN)/ruff check
@@ -41,6 +38,9 @@ bench: $(VENV)/.installed ## measure, next to other systems (ARGS='--profile qui
 
 e2e: $(VENV)/.installed-dev ## test the whole stack from outside, as `make run` starts it
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+faults: $(VENV)/.installed-dev ## kill everything and count what is lost (ARGS='--seed 7 --seeds 20')
+	@$(BIN)/python -m pytest tests/faults $(ARGS)
 
 clean: ## delete .venv and the tools' caches; keeps .inferstack/, where your data is
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

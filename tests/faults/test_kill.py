@@ -34,6 +34,9 @@ def stack(request: pytest.FixtureRequest) -> Iterator[RealStack]:
     running = RealStack(folder / "home", ray=request.param == "ray")
     running.up()
     yield running
+    print(running.output()[-2000:])
+    for log in sorted(running.home.logs.glob("*.log")):
+        print(f"--- {log.name}\n{log.read_text()[-3000:]}")
     running.close()
     shutil.rmtree(folder, ignore_errors=True)
 
