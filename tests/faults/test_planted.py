@@ -58,7 +58,7 @@ def caught(seed: int, by: str, make: Callable[[World], Archiver] = Archiver) -> 
             id="reaper-forgets-to-requeue",
         ),
         pytest.param(
-            "enqueue", "if met and", "if false and", "I", id="a-repeat-is-taken-for-a-new-task"
+            "enqueue", "if met and", "if false and", "I5", id="a-repeat-is-taken-for-a-new-task"
         ),
         pytest.param(
             "complete", "finish:flush()", "finish.changed = {} finish:flush()", "I1", id="no-outbox"
