@@ -14,7 +14,7 @@ from inferstack.api.edge import Edge, Hook
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
-from inferstack.api.routes import auth, health, inference, models
+from inferstack.api.routes import auth, dead_letters, health, inference, models
 from inferstack.api.services import Lifetime, Services
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
@@ -60,7 +60,7 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
         redirect_slashes=False,
     )
     inner.state.services = services
-    for module in (inference, auth, models, health):
+    for module in (inference, dead_letters, auth, models, health):
         inner.include_router(module.router)
     openapi.install(inner)
     settings = services.settings

@@ -52,6 +52,7 @@ TASK: dict[str, Any] = {
     "batch_size": 32,
     "cost": 6.0,
     "metadata": None,
+    "redrive_of": None,
 }
 
 

@@ -177,6 +177,11 @@ class Tasks:
             tasks = [task for task in tasks if task.state == wanted.status]
         return HistoryPage(tasks=tasks, next_cursor=page.next_cursor)
 
+    @property
+    def directory(self) -> Directory:
+        """What this process knows of the deployments."""
+        return self._directory
+
     def deployments(self) -> Sequence[Deployment]:
         """Every known deployment."""
         return [target.deployment for target in self._directory.targets()]

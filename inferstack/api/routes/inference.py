@@ -1,6 +1,5 @@
 """The cooler half of `/api/inference`: list, batch and cancel. The rest is in `hot`."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -8,8 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from inferstack.api import preferences, views
 from inferstack.api.bodies import read_batch, require_json
-from inferstack.api.problems import wrong_field
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
+from inferstack.api.times import seconds
 from inferstack.errors import InferstackError, InvalidRequestError, TaskNotFoundError
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Caller, Receipt, Submission
@@ -55,7 +54,7 @@ async def list_tasks(
         status=status,
         model=model,
         priority=priority,
-        since=None if since is None else _seconds(since),
+        since=None if since is None else seconds(since, "since"),
         limit=limit,
         cursor=cursor,
     )
@@ -109,20 +108,6 @@ async def _submit_all(
     answers = await tasks.submit_many(who, good, idempotency_key=key, trace=trace) if good else ()
     submitted = iter(answers)
     return [next(submitted) if isinstance(item, Submission) else item for item in items]
-
-
-def _seconds(since: str) -> float:
-    """Unix seconds of an ISO 8601 time; one without a zone is UTC."""
-    try:
-        return float(since)
-    except ValueError:
-        pass
-    try:
-        # A plus sign that was not escaped in the query arrives as a space.
-        when = datetime.fromisoformat(since.replace(" ", "+") if "T" in since else since)
-    except ValueError:
-        raise wrong_field("since", "takes an ISO 8601 time or Unix seconds") from None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def _json(value: Any) -> Response:
