@@ -40,7 +40,7 @@ def infer(
     """Runs a model on one input and prints the result."""
     options: dict[str, Any] = {"model": model, "model_version": version}
     options |= {"priority": priority, "timeout": timeout}
-    with _client(url) as client:
+    with connect(url) as client:
         if submit:
             receipt = client.submit(_input(text, data), **options)
             as_json(receipt) if json else answers.print(receipt.task_id)
@@ -61,7 +61,7 @@ def tasks(
     """Lists the newest tasks, or shows or cancels one."""
     if cancel and task_id is None:
         raise InvalidRequestError("--cancel needs the id of a task")
-    with _client(url) as client:
+    with connect(url) as client:
         if task_id is not None:
             as_json(client.cancel(task_id) if cancel else client.get(task_id))
             return
@@ -80,7 +80,7 @@ def tasks(
 
 def models(json: Json = False, url: Url = None) -> None:
     """Lists the models and versions that are served."""
-    with _client(url) as client:
+    with connect(url) as client:
         found = client.models()
     if json:
         as_json(found)
@@ -92,7 +92,8 @@ def models(json: Json = False, url: Url = None) -> None:
     answers.print(table)
 
 
-def _client(url: str | None) -> Client:
+def connect(url: str | None) -> Client:
+    """A client of the API at a URL, or of the stack that runs here."""
     if url is None and (state := running(Home(config.settings().inferstack_home))):
         url = state.url
     return Client(url)
