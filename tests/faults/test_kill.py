@@ -1,6 +1,7 @@
 """kill -9 of each process of `inferstack up`, alone and in pairs: its supervisor brings it back."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
@@ -10,10 +11,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
-from inferstack.local.processes import ProcessId, identify
+from inferstack.local.processes import ProcessId, alive, identify
 from inferstack.local.state import StackState
 from inferstack.local.state import read as read_state
 from tests.faults.ledger import Ledger
@@ -47,28 +49,29 @@ def _state(stack: RealStack) -> StackState:
     return found
 
 
-def _replica(stack: RealStack) -> ProcessId:
-    """The process of a live replica; its name is host:pid:random."""
+def _replica(stack: RealStack) -> ProcessId | None:
+    """A live replica; its name is host:pid:random.
+
+    Only what descends from this stack's own host: by now another process may have the number.
+    """
     with redis.Redis.from_url(_state(stack).redis_url) as client:
-        pids = [
-            int(worker.decode().split(":")[1]) for worker in client.hkeys(f"is:{{{NAME}}}:status")
-        ]
-    # One that was killed a moment ago is still among them.
-    alive = [process for process in map(identify, pids) if process is not None]
-    assert alive, "no replica lives"
-    return alive[0]
+        names = [name.decode() for name in client.hkeys(f"is:{{{NAME}}}:status")]
+    host = stack.child("worker").process
+    if host is None or not alive(host):
+        return None
+    ours = {process.pid for process in psutil.Process(host.pid).children(recursive=True)}
+    return next((identify(pid) for n in names if (pid := int(n.split(":")[1])) in ours), None)
 
 
-async def _victim(stack: RealStack, name: str) -> ProcessId:
-    """The process to kill, once there is one: an earlier kill may be a moment ago."""
+async def _kill(stack: RealStack, name: str) -> None:
+    """Kills a process, once there is one: an earlier kill may be a moment ago."""
     async with asyncio.timeout(60):
         while True:
-            try:
+            with contextlib.suppress(redis.RedisError, psutil.NoSuchProcess):
                 process = _replica(stack) if name == "replica" else stack.child(name).process
-            except (AssertionError, redis.RedisError):
-                process = None
-            if process is not None:
-                return process
+                if process is not None and alive(process):
+                    os.kill(process.pid, signal.SIGKILL)
+                    return
             await asyncio.sleep(0.05)
 
 
@@ -82,7 +85,7 @@ async def _under_load(
     )
     for victim in victims:
         await asyncio.sleep(rng.uniform(0.1, 0.6))
-        os.kill((await _victim(stack, victim)).pid, signal.SIGKILL)
+        await _kill(stack, victim)
         ledger.tally.faults += 1
     await load
 
