@@ -201,6 +201,17 @@ async def test_a_breaker_that_is_off_never_opens(clean_redis_url: str) -> None:
     await bench.redis.aclose()
 
 
+async def test_turning_the_breaker_off_closes_an_open_circuit(
+    bench: Bench, clean_redis_url: str
+) -> None:
+    await bench.open()
+    off = Bench(clean_redis_url, breaker=False)
+    await off.queue.tick()
+    assert await off.circuit() is Circuit.CLOSED
+    assert (await off.submit(1))[0].status is Enqueued.OK
+    await off.redis.aclose()
+
+
 async def test_the_fuller_the_queue_the_higher_a_priority_it_takes(clean_redis_url: str) -> None:
     bench = Bench(clean_redis_url, max_queue=20)
 

@@ -42,7 +42,7 @@ local function judge(rules, now, good, bad, crashes)
     end
     return
   end
-  local kept = known[3] and math.exp((known[3] - now) / window) or 0
+  local kept = known[3] and math.min(1, math.exp((known[3] - now) / window)) or 0
   crashes = good > 0 and 0 or (known[4] or 0) + crashes
   good, bad = (known[1] or 0) * kept + good, (known[2] or 0) * kept + bad
   local total = good + bad

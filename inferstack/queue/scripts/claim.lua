@@ -5,7 +5,10 @@
 -- Returns {{id, attempt, crashes, created_ms, spec}, ...}, empty if nothing waits.
 local count = waiting()
 if count == 0 then
-  redis.call('HSET', P .. 'idle', ARGV[1], 1)
+  -- Only who lives: `tick` takes nobody else out again.
+  if redis.call('ZSCORE', P .. 'live', ARGV[1]) then
+    redis.call('HSET', P .. 'idle', ARGV[1], 1)
+  end
   return {}
 end
 local now = clock()

@@ -77,7 +77,7 @@ for first = 1, #tasks, WIDTH do
   local id, lane, tenant, cost, timeout, key, fingerprint, spec, watched =
     unpack(tasks, first, first + WIDTH - 1)
   local status, holder = refuse(id, lane, tenant, key, fingerprint)
-  local ahead = shut or 0
+  local ahead = status == 'open' and shut or 0
   if not status then
     status, holder = 'ok', id
     if key ~= '' then

@@ -70,7 +70,11 @@ end
 if crashed > 0 then redis.call('HINCRBY', P .. 'meta', 'failed', crashed) end
 if expired > 0 then redis.call('HINCRBY', P .. 'meta', 'expired', expired) end
 finish:flush()
-if losses > 0 then judge(ARGV[5], now, 0, 0, losses) end
+if ARGV[5] == '' then
+  redis.call('DEL', P .. 'breaker') -- the breaker was turned off while it was open
+elseif losses > 0 then
+  judge(ARGV[5], now, 0, 0, losses)
+end
 
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'live', '-inf', now - LIVE_MS, 'LIMIT', 0, limit)) do
   redis.call('ZREM', P .. 'live', worker)
