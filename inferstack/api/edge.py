@@ -166,8 +166,7 @@ async def _watch(request: Request, receive: Receive) -> None:
     """Waits until the client goes; then nobody may want the answer any more."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    if request.departure is not None:
-        request.departure.happened()
+    request.abandon()
 
 
 def _has_body(headers: dict[bytes, bytes]) -> bool:

@@ -27,7 +27,13 @@ class Request(msgspec.Struct):
     """Names in lower case; a list-valued header sent in several lines is joined by commas."""
     body: bytes = b""
     departure: Departure | None = None
-    """Set by a handler that wants to know whether the client goes before the answer."""
+    """Set by a handler that wants to know whether the client goes before the answer, or by the
+    connection if the client has gone before the handler got that far."""
+
+    def abandon(self) -> None:
+        """The client has gone."""
+        self.departure = self.departure or Departure()
+        self.departure.happened()
 
 
 class Response(NamedTuple):

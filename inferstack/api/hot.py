@@ -67,7 +67,9 @@ class HotRoutes:
         named = None if key is None else preferences.idempotency_key(key)
         trace = preferences.traceparent(headers.get(b"traceparent"))
         if wait > 0:
-            departure = request.departure = Departure() if submission.cancel_on_disconnect else None
+            departure = None
+            if submission.cancel_on_disconnect:
+                departure = request.departure = request.departure or Departure()
             answer = await self._tasks.run(
                 caller, submission, wait, idempotency_key=named, trace=trace, departure=departure
             )

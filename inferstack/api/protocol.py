@@ -68,6 +68,8 @@ class DirectProtocol(Connection):
         """Takes what uvicorn gives a protocol; the application must be an `Edge`."""
         super().__init__(*args, **kwargs)
         self._direct: DirectExchange | None = None
+        """The request that arrives; `_answering` is the one before it or the same."""
+        self._answering: DirectExchange | None = None
         self._seen: tuple[object, str] | None = None
         self._since = 0.0
 
@@ -102,6 +104,7 @@ class DirectProtocol(Connection):
         direct.more_body = False
         direct.request.body = b"".join(direct.body)
         direct.body.clear()
+        self._answering = direct
         # The exchange holds the task, the connection holds the exchange.
         direct.task = self.loop.create_task(self._answer(direct))
 
@@ -137,6 +140,7 @@ class DirectProtocol(Connection):
             return
         self._write(response, direct.keep_alive)
         direct.response_complete = True
+        self._answering = None
         if not direct.keep_alive:
             self.transport.close()
         elif self.pipeline:
@@ -145,9 +149,8 @@ class DirectProtocol(Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, perhaps before its answer."""
-        direct = self._direct
-        if direct is not None and direct.request.departure is not None:
-            direct.request.departure.happened()
+        if self._answering is not None:
+            self._answering.request.abandon()
         super().connection_lost(exc)
 
     # Deadlines.

@@ -102,8 +102,8 @@ class ReplicaSession:
     async def complete(self, done: Sequence[tuple[Lease, bytes, Execution]]) -> None:
         """Stores results, each JSON. Those of lost leases are removed and counted.
 
-        A task whose large result the object store does not take is tried again later, at no
-        charge, so that no other result waits for the store.
+        Large results come last. A task whose large result the object store does not take is
+        tried again later, at no charge.
         """
         limit = self._settings.inline_limit
         await self._complete(
@@ -214,11 +214,16 @@ class ReplicaSession:
         try:
             spec = await payloads.load_input(self._store, claim.spec)
         except NotFoundError as error:
-            await self._give_up(lease, TaskError("input-missing", str(error)), Retry.FINAL)
+            problem, how = TaskError("input-missing", str(error)), Retry.FINAL
         except StorageUnavailableError as error:
-            await self._give_up(lease, TaskError(error.slug, str(error)), Retry.FREE)
+            problem, how = TaskError(error.slug, str(error)), Retry.FREE
         else:
             return msgspec.structs.replace(lease, spec=spec)
+        try:
+            await self._give_up(lease, problem, how)
+        except QueueUnavailableError as lost:
+            # Its lease runs out, and it has not begun; the others of this claim go on.
+            log.warning("task %s stays leased: %s", lease.task_id, lost)
         return None
 
     async def _give_up(self, lease: Lease, error: TaskError, how: Retry) -> None:
@@ -227,8 +232,4 @@ class ReplicaSession:
         failure = Failure(
             lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run, engine=False
         )
-        try:
-            await self._queue.fail([failure])
-        except QueueUnavailableError as lost:
-            # The lease runs out and the task is claimed again; the others of this claim go on.
-            log.warning("task %s stays leased: %s", lease.task_id, lost)
+        await self._queue.fail([failure])

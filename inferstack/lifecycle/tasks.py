@@ -120,7 +120,7 @@ class Tasks:
         if news is not None:
             created_at = answer.created_at if answer else news.completed_at
             return await self._reader.with_result(news.task(submit.spec, created_at))
-        if answer is not None and answer.status is Enqueued.DUPLICATE:
+        if answer is not None and answer.status is Enqueued.DUPLICATE and ticket.unused:
             return await self._join(caller, answer.task_id, until - loop.time())
         if departure is not None and departure.gone:
             await target.queue.cancel(task_id)
@@ -231,7 +231,7 @@ class Tasks:
     async def _receipt(self, target: Target, ticket: Ticket) -> Receipt:
         answer, spec = ticket.answer, ticket.submit.spec
         assert answer is not None, "the future resolves after the answer is noted"
-        if answer.status is Enqueued.DUPLICATE and answer.task_id != spec.task_id:
+        if answer.status is Enqueued.DUPLICATE and ticket.unused:
             return await self._existing(target, answer)
         raise_refusal(target, answer)
         position = answer.ahead + 1

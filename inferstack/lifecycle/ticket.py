@@ -23,21 +23,21 @@ class Ticket:
         self.future: asyncio.Future[News | None] = loop.create_future()
 
     def accepted(self, answer: Accepted) -> None:
-        """The queue has answered; only a new task is worth waiting for here."""
+        """The queue has answered; only a task of this request is worth waiting for here."""
         self.answer = answer
-        if not (self.waits and answer.status is Enqueued.OK):
+        if not (self.waits and self._is_own(answer)):
             self._resolve(None)
 
     @property
     def unused(self) -> bool:
         """Whether the queue has said that this task will never exist."""
-        answer = self.answer
-        if answer is None or answer.status is Enqueued.OK:
-            return False
-        # A commit that was repeated finds the task of the first try.
-        return answer.status is not Enqueued.DUPLICATE or (
-            answer.task_id != self.submit.spec.task_id
-        )
+        return self.answer is not None and not self._is_own(self.answer)
+
+    def _is_own(self, answer: Accepted) -> bool:
+        """Whether the task exists: accepted now, or, if a commit was repeated, at its first try."""
+        if answer.status is Enqueued.DUPLICATE:
+            return answer.task_id == self.submit.spec.task_id
+        return answer.status is Enqueued.OK
 
     def refused(self, error: InferstackError) -> None:
         """The queue could not be reached."""

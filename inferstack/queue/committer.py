@@ -115,13 +115,11 @@ class GroupCommitter:
 
     async def _enqueue(self, submits: list[Submit]) -> list[Accepted]:
         begun = time.monotonic()
-        for tries, delay in enumerate(RETRY_DELAYS):
+        for delay in RETRY_DELAYS:
             try:
-                return await self._queue.enqueue(
-                    submits, self._api, self._max_queue, repeat=tries > 0
-                )
+                return await self._queue.enqueue(submits, self._api, self._max_queue)
             except QueueUnavailableError:
                 if time.monotonic() - begun > PATIENCE:
                     raise
                 await asyncio.sleep(delay)
-        return await self._queue.enqueue(submits, self._api, self._max_queue, repeat=True)
+        return await self._queue.enqueue(submits, self._api, self._max_queue)

@@ -14,9 +14,10 @@ from redis.asyncio import Redis
 
 from inferstack.config import Settings
 from inferstack.queue import scripts
+from inferstack.queue.arguments import flat
 from inferstack.queue.codec import pack
 from inferstack.queue.connection import translated
-from inferstack.queue.task_queue import TaskQueue, flat, prefix
+from inferstack.queue.task_queue import TaskQueue, prefix
 from inferstack.task import Task
 
 CHUNK = 1000

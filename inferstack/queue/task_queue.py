@@ -1,15 +1,15 @@
 """The queue of one deployment: each method is one script, and takes many tasks."""
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
 from inferstack.config import Settings
 from inferstack.deployment import ReplicaStatus
 from inferstack.queue import scripts
+from inferstack.queue.arguments import LongTexts, flat, slices
 from inferstack.queue.codec import decode_spec, decode_task, encode, pack
 from inferstack.queue.connection import translated
 from inferstack.queue.grouping import Grouper
@@ -18,21 +18,8 @@ from inferstack.task import Task, TaskError, TaskSpec, TaskState
 TICK_LIMIT = 500
 """Tasks of each kind that one tick moves, so that it never holds Redis for long."""
 
-MOST = 1000
-"""Tasks in one call of a script; see MOST in `common.lua`."""
-
 MOST_READ = 100
 """Tasks read in one call: the recorder reads many, and requests must not wait behind it."""
-
-LONG = 1024
-"""Bytes from which a text is an argument of its own: an argument costs us about a microsecond, and
-Redis about as much to copy so many bytes once more."""
-
-MOST_BYTES = 8 * 1024 * 1024
-"""Bytes of results in one call: they are also published, and Redis cuts off an API process
-that has more than a few tens of megabytes to read."""
-
-T = TypeVar("T")
 
 CRASHED = encode(
     TaskError("replica-crashed", "every replica that ran this task died; it is not tried again")
@@ -158,19 +145,16 @@ class TaskQueue:
         submits: Sequence[Submit],
         api: str = "",
         max_queue: int | None = None,
-        *,
-        repeat: bool = False,
     ) -> list[Accepted]:
-        """Accepts tasks durably: when this returns, Redis has fsynced them.
+        """Accepts tasks durably: when this returns, Redis has fsynced them. Safe to repeat.
 
         Args:
             submits: at most a few hundred.
             api: the completion channel of the calling process.
             max_queue: the deployment's own limit; the setting if None.
-            repeat: whether an earlier call with the same task ids ended in an error.
         """
         config = self._settings
-        texts = LongTexts(after=7)
+        texts = LongTexts(after=6)
         tasks: list[str | int] = []
         for spec, encoded, fingerprint, weight, watch in submits:
             tasks += (
@@ -191,7 +175,6 @@ class TaskQueue:
             config.max_tenant_queue,
             config.max_outbox,
             int(config.idempotency_ttl * 1000),
-            int(repeat),
             pack(tasks),
             *texts,
         )
@@ -296,49 +279,6 @@ class TaskQueue:
         for some in slices(task_ids, most=MOST_READ):
             found += [decode_task(row) for row in await self._run("load", pack(some))]
         return found
-
-
-def slices(
-    items: Sequence[T], size: Callable[[T], int] = lambda _: 0, most: int = MOST
-) -> Iterator[Sequence[T]]:
-    """Cuts what one call of a script must not take at once.
-
-    Args:
-        items: what to cut.
-        size: bytes that one item brings along.
-        most: items that may stay together.
-    """
-    start = room = 0
-    for end, item in enumerate(items):
-        room -= size(item)
-        if end - start == most or (room < 0 and end > start):
-            yield items[start:end]
-            start = end
-        if start == end:
-            room = MOST_BYTES - size(item)
-    if start < len(items):
-        yield items[start:]
-
-
-def flat(rows: Iterable[Iterable[Any]]) -> list[Any]:
-    """Rows one after the other, as the scripts take them."""
-    return list(itertools.chain.from_iterable(rows))
-
-
-class LongTexts(list[bytes]):
-    """Texts that are arguments of their own; see `text` in `common.lua`."""
-
-    def __init__(self, after: int) -> None:
-        """Args: after: arguments in front of the first of them."""
-        super().__init__()
-        self._before = after
-
-    def place(self, text: bytes) -> str | int:
-        """What stands among the packed tasks: a short text itself, the number of a long one."""
-        if len(text) < LONG:
-            return text.decode()
-        self.append(text)
-        return self._before + len(self)
 
 
 def _breaker_rules(settings: Settings) -> str:

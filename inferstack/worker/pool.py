@@ -114,12 +114,13 @@ class Pool:
                 pause, ends = FIRST_PAUSE, 0
             ends += 1
             log.warning("%s ended with %s, again in %s s", replica.entry.name, code, pause)
-            if ends == GIVEN_UP:
-                reason = f"its replica ended {ends} times right after its start, with {code} last"
-                await self._report(replica.entry, f"{reason}; the worker's log says why")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+            # Each time: while the last heartbeat of the dead one still stands, nothing is noted.
+            if ends >= GIVEN_UP and not self._stopping.is_set():
+                reason = f"its replica ended {ends} times right after its start, with {code} last"
+                await self._report(replica.entry, f"{reason}; the worker's log says why")
 
     async def _end(self) -> None:
         children = list(self._children)

@@ -7,6 +7,7 @@ import httpx
 import msgspec
 import pytest
 
+from inferstack.api.exchange import Request
 from inferstack.errors import (
     DeploymentUnavailableError,
     QueueFullError,
@@ -338,3 +339,15 @@ def _problem(answer: httpx.Response) -> dict[str, Any]:
 def _field(answer: httpx.Response) -> str:
     assert answer.status_code == 422, answer.text
     return str(_problem(answer)["errors"][0]["field"])
+
+
+async def test_a_client_that_left_before_its_request_was_looked_at_is_known_to_have_left() -> None:
+    world = World()
+    headers = {b"content-type": b"application/json", b"prefer": b"wait=5", b"host": b"localhost"}
+    body = b'{"data": {}, "cancel_on_disconnect": true}'
+    request = Request("POST", "/api/inference", b"", headers, body)
+    request.abandon()
+    await world.edge.hot.submit(request)
+    (departure,) = world.tasks.departures
+    assert departure is not None
+    assert departure.gone

@@ -21,7 +21,7 @@ async def test_a_submit_that_arrives_after_its_own_repeat_changes_nothing(
     ids = [new_task_id(NAME) for _ in range(3)]
     specs = [TaskSpec(task_id=i, model="echo", model_version=1, tenant="t") for i in ids]
     submits = [Submit(spec, encode(spec)) for spec in specs]
-    await queue.enqueue(submits, repeat=True)
+    await queue.enqueue(submits)
     if done:
         claims = await queue.claim("w", 10)
         finished = [Completion(c.task_id, c.attempt, b'{"n":1}', "", RUN) for c in claims]

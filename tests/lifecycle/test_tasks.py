@@ -528,3 +528,26 @@ async def test_tenants_and_keys_with_colons_do_not_meet(house: House) -> None:
     second = await house.tasks.submit(Caller("a:b", "x"), hello(), idempotency_key="c")
     assert first.task_id != second.task_id
     assert not second.existing
+
+
+async def test_a_request_whose_commit_was_repeated_still_waits_for_its_own_task(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the first commit was lost: the second one finds the task."""
+    (target,) = house.tasks._directory.targets()
+    enqueue = target.queue.enqueue
+
+    async def twice(*args: Any) -> Any:
+        await enqueue(*args)
+        return await enqueue(*args)
+
+    monkeypatch.setattr(target.queue, "enqueue", twice)
+    departure = Departure()
+    waiting = asyncio.create_task(house.tasks.run(ANN, hello(), 60.0, departure=departure))
+    async with asyncio.timeout(10):
+        while not (leases := await house.replica.claim(1)):
+            await asyncio.sleep(0.01)
+    departure.happened()
+    await asyncio.wait_for(waiting, 10)
+    task = await house.tasks.get(ANN, leases[0].task_id)
+    assert task.state is TaskState.CANCELLED

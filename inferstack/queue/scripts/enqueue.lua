@@ -2,8 +2,7 @@
 -- Accepts tasks. Replay-safe: a task id that exists is answered as a duplicate. A first call can
 -- meet one too: its sender gave it up, and the repeat overtook it on the way.
 -- Refused by Redis itself when it is out of memory.
--- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, repeat ('1': this call may
---       have happened before), tasks; each:
+-- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, tasks; each:
 --       id, lane, tenant, cost / weight in thousandths, timeout_ms ('' never expires),
 --       idempotency key ('' for none), fingerprint, spec as `text`, watch (1: tell api when done)
 -- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full,
@@ -31,7 +30,7 @@ local function holder_of(tenant, key)
 end
 
 -- One look for all: hardly ever is there one.
-local tasks, ids = cmsgpack.unpack(ARGV[7]), {}
+local tasks, ids = cmsgpack.unpack(ARGV[6]), {}
 for first = 1, #tasks, WIDTH do ids[#ids + 1] = task(tasks[first]) end
 local met = #ids > 0 and redis.call('EXISTS', unpack(ids)) > 0
 
