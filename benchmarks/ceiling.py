@@ -4,31 +4,33 @@
 """
 
 import multiprocessing
-import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks import payloads
-from benchmarks.processes import ROOT
+from benchmarks.processes import Server
+
+BATCH = 64
 
 
-def measure(kind: str, batch: int, processes: int, threads: int, seconds: float) -> float:
+def measure(place: Path, kind: str, processes: int, threads: int, seconds: float) -> float:
     """Runs this module in a process of its own; returns sequences per second.
 
     Args:
+        place: folder for its log.
         kind: `same` or `mixed`; mixed texts are batched in the order they come.
-        batch: texts in a call.
         processes: copies of the model, each on its own share of the texts.
         threads: torch threads of each.
         seconds: for how long.
     """
-    numbers = [str(value) for value in (batch, processes, threads, seconds)]
+    numbers = [str(value) for value in (BATCH, processes, threads, seconds)]
     command = [sys.executable, "-m", "benchmarks.ceiling", kind, *numbers]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=seconds + 120
-    )
-    return float(done.stdout.split()[-1])
+    # Ended with its children, also when this program is.
+    with Server(f"raw-{processes}x{threads}", command, {}, place) as server:
+        server.process.wait(seconds + 120)
+        return float(server.tail().split()[-1])
 
 
 def _compute(

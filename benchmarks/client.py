@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.machine import Foreign
+from benchmarks.processes import ask
 from inferstack.client.load import Load, run_blocking
 
 LONGEST = 300.0
@@ -78,6 +79,18 @@ class Client:
             latency,
             foreign.steal_percent(),
         )
+
+    def settle(self, target: Target) -> None:
+        """Waits until the requests that a closed loop left behind are served.
+
+        Without it, the measurement that follows would pay for them. Servers answer in order, so
+        two requests of one more client come last: one behind what waits, one behind what runs.
+
+        Raises:
+            OSError: the server does not answer, or not with 2xx.
+        """
+        for _ in range(2):
+            ask(target.url, target.bodies[0] if target.bodies else None, target.headers)
 
     def fixed(self, target: Target, kind: str, connections: int, count: int, number: int) -> Sample:
         """The same requests for everybody, until the last is answered; always the own generator.

@@ -72,6 +72,7 @@ def calibrate(context: Context, model: str) -> dict[str, Variant]:
 def _calibration_rate(context: Context, target: Target, kind: str) -> float:
     seconds = context.profile.warm_up
     context.client.closed(target, kind, CALIBRATION_CONNECTIONS, seconds, 0)
+    context.client.settle(target)
     return context.client.closed(target, kind, CALIBRATION_CONNECTIONS, 2 * seconds, 0).rate
 
 
@@ -134,6 +135,7 @@ def _cells(context: Context, targets: dict[str, Target], number: int) -> list[Sa
     profile, client, samples = context.profile, context.client, []
     for kind, target in targets.items():
         client.closed(target, kind, CALIBRATION_CONNECTIONS, profile.warm_up, 0)
+        client.settle(target)
         for connections in profile.connections:
             if number > 1 and connections not in HEADLINE:
                 continue  # for information: once is enough
@@ -141,7 +143,9 @@ def _cells(context: Context, targets: dict[str, Target], number: int) -> list[Sa
                 count = max(profile.mixed_count, connections)
                 sample = client.fixed(target, kind, connections, count, number)
             else:
-                sample = client.closed(target, kind, connections, profile.seconds, number)
+                seconds = profile.seconds if kind == "echo" else profile.model_seconds
+                sample = client.closed(target, kind, connections, seconds, number)
+                client.settle(target)
             context.say(line(sample))
             samples.append(sample)
     return samples
@@ -158,10 +162,10 @@ def line(sample: Sample) -> str:
 
 
 def _ceilings(context: Context, kinds: list[str], number: int) -> list[Sample]:
-    samples = []
+    samples, seconds = [], context.profile.model_seconds
     for kind in kinds:
         for name, processes, threads in CEILINGS:
-            rate = ceiling.measure(kind, 64, processes, threads, context.profile.seconds)
+            rate = ceiling.measure(context.place, kind, processes, threads, seconds)
             sample = Sample(name, kind, 0, number, round(rate, 1), 0, 0, {})
             context.say(line(sample))
             samples.append(sample)
