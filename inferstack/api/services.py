@@ -11,6 +11,7 @@ from inferstack.api.health import Check, Monitor
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InvalidRequestError
+from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Caller
 from inferstack.queue.background import end
@@ -39,6 +40,7 @@ class Services(NamedTuple):
     tokens: Tokens | None
     monitor: Monitor
     exposition: Exposition
+    dead_letters: DeadLetters
 
 
 class Lifetime:
@@ -77,6 +79,7 @@ class Lifetime:
             tokens=tokens,
             monitor=Monitor(self._checks()),
             exposition=Exposition(tasks, settings),
+            dead_letters=DeadLetters(self._redis, tasks, self._store, self._database, settings),
         )
 
     async def start(self) -> None:
