@@ -94,6 +94,7 @@ class Office:
         await self.house.archive()
         found = set()
         for key in await self.house.redis.keys("is:*:t:*"):
+            assert isinstance(key, bytes)
             spec = await self.house.redis.hget(key, "spec")
             assert isinstance(spec, bytes)
             if msgspec.json.decode(spec).get("redrive_of") == task_id:
