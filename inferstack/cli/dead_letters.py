@@ -145,16 +145,14 @@ def _table(found: list[DeadLetter]) -> Table:
         failed = f"{letter.failed_at:%Y-%m-%d %H:%M:%S}" if letter.failed_at else ""
         kind, message = (letter.error.type, letter.error.message) if letter.error else ("", "")
         name = f"{letter.model}:{letter.model_version}"
-        cells = (
-            letter.task_id,
-            failed,
-            name,
-            str(letter.attempts),
-            kind,
-            " ".join(message.split()),
-        )
-        table.add_row(*(escape(cell) for cell in cells))
+        cells = (letter.task_id, failed, name, str(letter.attempts), kind, message)
+        table.add_row(*(escape(_plain(cell)) for cell in cells))
     return table
+
+
+def _plain(text: str) -> str:
+    """On one line, and without what a terminal would obey: it came from a model."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _line(text: str) -> None:
