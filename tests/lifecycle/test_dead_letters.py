@@ -505,6 +505,24 @@ async def test_a_redrive_that_stood_still_does_not_go_on(
     assert await office.copies(task_id) == []
 
 
+async def test_postgresql_takes_the_lock_from_a_holder_that_stands_still(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = await office.fail()
+    monkeypatch.setattr(storage, "HOLD", 1)
+
+    async def stand_still() -> None:
+        async with office.stored.held(task_id) as still:
+            assert still is not None
+            async with office.stored.held(task_id) as next_one:
+                assert next_one is not None
+            await still.settle(new_task_id(ECHO.name))
+
+    with pytest.raises(StorageUnavailableError):
+        await stand_still()
+    assert await office.listed() == [task_id]
+
+
 async def test_a_second_recorder_does_not_bring_a_redriven_one_back(office: Office) -> None:
     task_id = await office.fail()
     old = (await office.letters.get(ANN, task_id)).letter.task
