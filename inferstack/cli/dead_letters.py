@@ -5,10 +5,9 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
-from inferstack.cli.output import answers, as_json, errors
+from inferstack.cli.output import answers, as_json, errors, table
 from inferstack.cli.tasks import Json, Url, connect
 from inferstack.client import Client, DeadLetter, Problem, RedriveReceipt
 from inferstack.errors import InvalidRequestError
@@ -43,7 +42,7 @@ def list_letters(
                 model=model, error=error, since=since, limit=200, cursor=page.next_cursor
             )
             found += page.dead_letters
-    as_json(found) if json else answers.print(_table(found), crop=False)
+    as_json(found) if json else answers.print(_table(found))
 
 
 @letters.command("show")
@@ -70,11 +69,11 @@ def redrive(
     if json:
         as_json(accepted)
     for receipt in () if json else accepted:
-        _line(f"{receipt.redrive_of} -> {receipt.task_id}")
+        answers.print(f"{receipt.redrive_of} -> {receipt.task_id}", soft_wrap=True)
     refused = [item for item in done if isinstance(item, Problem)]
     for problem in refused:
         text = f"{problem.task_id}: {problem}"
-        errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(text, style="red", soft_wrap=True)
     if refused:
         raise typer.Exit(1)
 
@@ -103,7 +102,7 @@ def purge(
                 model=model, error=error, before=before, limit=MOST, everything=True
             )
             count, more = count + purged.purged, purged.more
-    _line(f"Removed {count}.")
+    answers.print(f"Removed {count}.")
 
 
 def _named(task_ids: list[str] | None, everything: bool, *filters: object) -> list[str]:
@@ -132,28 +131,11 @@ def _redriven_all(
 
 
 def _table(found: list[DeadLetter]) -> Table:
-    table = Table(
-        Column("task", min_width=36, no_wrap=True),
-        Column("failed", no_wrap=True),
-        "model",
-        Column("attempts", justify="right"),
-        "error",
-        Column("message", no_wrap=True),
-        box=None,
-    )
+    shown = table("task", "failed", "attempts", folded=("model", "error", "message"))
     for letter in found:
         failed = f"{letter.failed_at:%Y-%m-%d %H:%M:%S}" if letter.failed_at else ""
         kind, message = (letter.error.type, letter.error.message) if letter.error else ("", "")
         name = f"{letter.model}:{letter.model_version}"
-        cells = (letter.task_id, failed, name, str(letter.attempts), kind, message)
-        table.add_row(*(escape(_plain(cell)) for cell in cells))
-    return table
-
-
-def _plain(text: str) -> str:
-    """On one line, and without what a terminal would obey: it came from a model."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
-
-
-def _line(text: str) -> None:
-    answers.print(text, markup=False, highlight=False, soft_wrap=True)
+        text = " ".join(message.split())
+        shown.add_row(letter.task_id, failed, str(letter.attempts), name, kind, text)
+    return shown

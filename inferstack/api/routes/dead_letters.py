@@ -7,9 +7,10 @@ from fastapi import APIRouter, Query, Request, Response
 from msgspec import Meta
 
 from inferstack.api import dead_letter_views as views
+from inferstack.api.bodies import require_json
 from inferstack.api.problems import invalid_body, wrong_field
+from inferstack.api.queries import refuse_nul, seconds
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
-from inferstack.api.times import seconds
 from inferstack.lifecycle.dead_letters import UNCHANGED
 from inferstack.lifecycle.redrive import Changes
 from inferstack.storage.dead_letters import LetterFilter
@@ -17,8 +18,6 @@ from inferstack.storage.dead_letters import LetterFilter
 T = TypeVar("T")
 
 router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
-
-NO_BODY = b""
 
 Model = Annotated[str | None, Query(max_length=128, description="Of this model only.")]
 ErrorType = Annotated[
@@ -74,6 +73,7 @@ async def list_dead_letters(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """The caller's failed tasks, the latest failure first; an admin reads everybody's."""
+    refuse_nul(model=model, error=error, cursor=cursor)
     wanted = LetterFilter(model=model, error=error, since=_time(since, "since"))
     page = await services.dead_letters.list(who, wanted, limit, cursor)
     return _json(views.page_view(page, who))
@@ -87,7 +87,7 @@ async def list_dead_letters(
 )
 async def redrive_many(request: Request, services: ServicesOf, who: CallerOf) -> Response:
     """Redrives up to 1,000 dead letters; one that is refused does not sink the others."""
-    wanted = _read(await request.body(), RedriveMany)
+    wanted = await _read(request, RedriveMany)
     named = wanted.task_ids
     if named is not None:
         if wanted != RedriveMany(task_ids=named):
@@ -99,6 +99,7 @@ async def redrive_many(request: Request, services: ServicesOf, who: CallerOf) ->
     else:
         if wanted == RedriveMany():
             raise wrong_field("body", "takes task_ids, or a filter of one field or more")
+        refuse_nul(model=wanted.model, error=wanted.error)
         since = None if wanted.since is None else _time(str(wanted.since), "since")
         filters = LetterFilter(model=wanted.model, error=wanted.error, since=since)
         answers = await services.dead_letters.redrive_where(who, filters, wanted.limit or 100)
@@ -125,8 +126,7 @@ async def read_dead_letter(task_id: str, services: ServicesOf, who: CallerOf) ->
 )
 async def redrive(task_id: str, request: Request, services: ServicesOf, who: CallerOf) -> Response:
     """Submits a failed task again as a new one; repeats give the same new task."""
-    body = await request.body()
-    changes = UNCHANGED if body == NO_BODY else _read(body, Changes)
+    changes = await _read(request, Changes) if await request.body() else UNCHANGED
     receipt = await services.dead_letters.redrive(who, task_id, changes)
     response = _json(views.redrive_view(receipt), 202)
     response.headers["location"] = f"/api/inference/{receipt.task_id}"
@@ -157,6 +157,7 @@ async def purge_many(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> Response:
     """Removes the failed tasks that match, oldest first; without a filter all of the caller's."""
+    refuse_nul(model=model, error=error)
     wanted = LetterFilter(model=model, error=error, before=_time(before, "before"))
     return _json(views.purge_view(await services.dead_letters.purge_where(who, wanted, limit)))
 
@@ -165,11 +166,13 @@ def _time(text: str | None, field: str) -> float | None:
     return None if text is None else seconds(text, field)
 
 
-def _read(body: bytes, kind: type[T]) -> T:
+async def _read(request: Request, kind: type[T]) -> T:
+    require_json((request.headers.get("content-type") or "").encode("latin-1"))
+    body = await request.body()
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid_body(error) from None
+        raise invalid_body(error, body) from None
 
 
 def _json(value: Any, status: int = 200) -> Response:

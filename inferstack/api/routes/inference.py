@@ -7,9 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from inferstack.api import preferences, views
 from inferstack.api.bodies import read_batch, require_json
-from inferstack.api.problems import wrong_field
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
-from inferstack.api.times import seconds
+from inferstack.api.queries import refuse_nul, seconds
 from inferstack.errors import TaskNotFoundError
 from inferstack.storage.history import HistoryFilter
 from inferstack.task import Priority, TaskState, task_id_hint
@@ -47,9 +46,7 @@ async def list_tasks(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """The caller's tasks, newest first, without their results; an admin reads everybody's."""
-    for name, value in (("model", model), ("cursor", cursor)):
-        if value is not None and "\0" in value:
-            raise wrong_field(name, "takes no NUL")
+    refuse_nul(model=model, cursor=cursor)
     wanted = HistoryFilter(
         status=status,
         model=model,

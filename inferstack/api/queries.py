@@ -1,4 +1,4 @@
-"""Times as callers write them in queries and bodies."""
+"""What callers write in queries."""
 
 import re
 from datetime import UTC, datetime
@@ -22,3 +22,14 @@ def seconds(text: str, field: str) -> float:
     except ValueError:
         raise wrong_field(field, "takes an ISO 8601 time or Unix seconds") from None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def refuse_nul(**values: str | None) -> None:
+    """PostgreSQL takes no text with a NUL, so nothing can match one.
+
+    Raises:
+        InvalidRequestError: a value holds one; names its field.
+    """
+    for field, value in values.items():
+        if value is not None and "\0" in value:
+            raise wrong_field(field, "takes no NUL")
