@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from inferstack.api import preferences, views
 from inferstack.api.bodies import read_batch, require_json
-from inferstack.api.routes.dependencies import CallerOf, ServicesOf
 from inferstack.api.queries import refuse_nul, seconds
+from inferstack.api.routes.dependencies import CallerOf, ServicesOf
 from inferstack.errors import TaskNotFoundError
 from inferstack.storage.history import HistoryFilter
 from inferstack.task import Priority, TaskState, task_id_hint
