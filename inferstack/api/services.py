@@ -20,6 +20,7 @@ from inferstack.storage.accounts import Accounts, check_account
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
+from inferstack.storage.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Services(NamedTuple):
     monitor: Monitor
     exposition: Exposition
     dead_letters: DeadLetters
+    usage: Usage
 
 
 class Lifetime:
@@ -80,6 +82,7 @@ class Lifetime:
             monitor=Monitor(self._checks()),
             exposition=Exposition(tasks, settings),
             dead_letters=DeadLetters(self._redis, tasks, self._store, self._database, settings),
+            usage=Usage(self._database),
         )
 
     async def start(self) -> None:

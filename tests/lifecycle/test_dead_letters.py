@@ -24,10 +24,10 @@ from inferstack.errors import (
 from inferstack.lifecycle import dead_letters, redrive
 from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.redrive import Changes
+from inferstack.lifecycle.retention import remove_old_tasks
 from inferstack.lifecycle.types import Caller, Receipt, Submission
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import TaskQueue
-from inferstack.recorder.retention import remove_old_tasks
 from inferstack.storage import dead_letters as storage
 from inferstack.storage.dead_letters import Held, LetterFilter
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, TaskState, new_task_id
