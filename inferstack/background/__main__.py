@@ -3,8 +3,10 @@
 import argparse
 import sys
 
+from celery.signals import worker_ready
+
 from inferstack import config
-from inferstack.background.app import QUEUE, create_app
+from inferstack.background.app import QUEUE, create_app, send_all
 from inferstack.errors import ConfigurationError
 from inferstack.telemetry import logs
 
@@ -24,6 +26,8 @@ def main() -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
+    if not chosen.no_beat:
+        worker_ready.connect(lambda **_: send_all(app), weak=False)
     worker = app.Worker(
         # Duties wait for PostgreSQL and Redis: threads do, and no process has to be forked.
         pool="threads",

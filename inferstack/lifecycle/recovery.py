@@ -63,21 +63,19 @@ class Recovery:
         return found
 
     async def _submit(self, lost: UnfinishedTask) -> int:
-        """Under the lock of its row, so that of two sweeps one does it.
+        """Under the lock of its row: of two sweeps one does it, and its end is not yet archived.
 
-        Its version starts anew before it is queued, or history would take what comes for older
-        than what it has. A crash in between leaves it lost, for the next sweep.
+        Its version goes on where history stands, which takes nothing older.
         """
         queue = self._queue(lost.deployment)
-        async with self._unfinished.held(lost.task_id) as held:
-            if held is None or await queue.get(lost.task_id) is not None:
+        async with self._unfinished.held(lost.task_id) as task:
+            if task is None or await queue.get(lost.task_id) is not None:
                 return 0
-            await held.restart()
-        try:
-            (answer,) = await queue.enqueue([_submit_of(held.task)])
-        except InferstackError as error:
-            log.warning("task %s stays lost for now: %s", lost.task_id, error.detail)
-            return 0
+            try:
+                (answer,) = await queue.enqueue([_submit_of(task)], version=task.version + 1)
+            except InferstackError as error:
+                log.warning("task %s stays lost for now: %s", lost.task_id, error.detail)
+                return 0
         if answer.status is not Enqueued.OK:
             log.warning("task %s stays lost for now: %s", lost.task_id, answer.status)
             return 0

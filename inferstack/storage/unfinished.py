@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, literal_column, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, literal_column, select
 
 from inferstack.storage.database import Database
 from inferstack.storage.history import columns
@@ -57,8 +56,8 @@ class Unfinished:
         return [UnfinishedTask(str(key), deployment_name(*rest)) for key, *rest in rows]
 
     @asynccontextmanager
-    async def held(self, task_id: str) -> "AsyncIterator[Held | None]":
-        """A task under its row lock, None if it has ended.
+    async def held(self, task_id: str) -> AsyncIterator[Task | None]:
+        """A task that history learns nothing new of meanwhile; None if it has ended.
 
         Raises:
             StorageUnavailableError: PostgreSQL does not answer.
@@ -66,19 +65,4 @@ class Unfinished:
         query = select(*columns()).where(table.c.id == UUID(task_id), OPEN).with_for_update()
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).one_or_none()
-            yield None if row is None else Held(connection, decode_row(row))
-
-
-class Held:
-    """An unfinished task that nobody else changes meanwhile."""
-
-    def __init__(self, connection: AsyncConnection, task: Task) -> None:
-        """Args: task: as it is under the lock, with its input."""
-        self.task = task
-        self._connection = connection
-
-    async def restart(self) -> None:
-        """Has history take whatever comes next for newer than what it has."""
-        key = UUID(self.task.spec.task_id)
-        change = update(table).where(table.c.id == key).values(state_version=0)
-        await self._connection.execute(change)
+            yield None if row is None else decode_row(row)
