@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+import warnings
 
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
 
 from inferstack import config
@@ -28,6 +30,8 @@ def main() -> int:
         return 1
     if not chosen.no_beat:
         worker_ready.connect(lambda **_: send_all(app), weak=False)
+    # It warns of root because of pickle, which is not accepted.
+    warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
         # Duties wait for PostgreSQL and Redis: threads do, and no process has to be forked.
         pool="threads",

@@ -14,9 +14,6 @@ from inferstack.errors import ConfigurationError, InferstackError
 log = logging.getLogger(__name__)
 
 QUEUE = "background"
-LOST = 3600
-"""Seconds after which a message that a dead worker had taken is given to another one."""
-
 Duty = Callable[[Settings], Awaitable[int]]
 
 DUTIES: dict[str, tuple[Duty, float]] = {
@@ -40,15 +37,15 @@ def create_app(settings: Settings) -> Celery:
         task_serializer="json",
         task_default_queue=QUEUE,
         task_ignore_result=True,
-        # A worker that dies in the middle leaves its message to another one.
-        task_acks_late=True,
+        # At once: a lost message costs a turn, and kombu ends a worker whose broker went away while
+        # it held one.
+        task_acks_late=False,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "visibility_timeout": LOST,
             "global_keyprefix": "is:celery:",
             "socket_keepalive": True,
             "health_check_interval": 30,
@@ -62,7 +59,7 @@ def create_app(settings: Settings) -> Celery:
         enable_utc=True,
     )
     for name, (duty, _) in DUTIES.items():
-        app.task(_runner(name, duty, settings), name=name)
+        app.task(_runner(name, duty, settings), name=name, shared=False)
     return app
 
 

@@ -67,7 +67,7 @@ async def usage(
 
 
 def _time(text: str, field: str) -> datetime:
-    try:
-        return datetime.fromtimestamp(seconds(text, field), UTC)
-    except (ValueError, OverflowError, OSError):
-        raise wrong_field(field, "takes a time from 1970 on") from None
+    unix = seconds(text, field)
+    if unix < 0:
+        raise wrong_field(field, "takes a time from 1970 on")
+    return datetime.fromtimestamp(unix, UTC)
