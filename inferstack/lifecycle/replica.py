@@ -67,6 +67,7 @@ class ReplicaSession:
         self.worker = worker
         self.stale = 0
         """Completions and failures refused because another attempt holds the task."""
+        self.inline_limit = settings.inline_limit
         self._queue = TaskQueue(redis, deployment.name, settings)
         self._bell = Bell(str(settings.redis_url), deployment.name, LONGEST_WAIT)
         self._drops = Drops(str(settings.redis_url), deployment.name)
@@ -105,7 +106,7 @@ class ReplicaSession:
         Large results come last. A task whose large result the object store does not take is
         tried again later, at no charge.
         """
-        limit = self._settings.inline_limit
+        limit = self.inline_limit
         await self._complete(
             [
                 Completion(lease.task_id, lease.attempt, body, "", encode(run))
