@@ -81,9 +81,17 @@ def create(entry: ModelEntry, settings: Settings, device: str | None = None) -> 
 
 def summary(error: BaseException) -> str:
     """One line about an exception: its class and what it says, 500 characters at most."""
-    text = " ".join(str(error).split())
+    text = " ".join(_said(error).split())
     name = type(error).__name__
-    return (f"{name}: {text}" if text else name)[:500]
+    return encodable((f"{name}: {text}" if text else name)[:500])
+
+
+def encodable(text: str) -> str:
+    """Text that every encoder takes: lone surrogates, which UTF-8 does not have, are spelled out.
+
+    They come from names of files and from bytes decoded with `surrogateescape`.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def device_lost(error: BaseException) -> bool:
@@ -95,4 +103,11 @@ def device_lost(error: BaseException) -> bool:
         return True
     if type(error).__name__ == "OutOfMemoryError":
         return False
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in _said(error)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # in the __str__ of a model's own exception
+        return "it cannot be shown"

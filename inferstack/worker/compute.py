@@ -11,7 +11,7 @@ from typing import Any
 
 from inferstack import failpoint
 from inferstack.batching import Batch, CostFit
-from inferstack.engines.base import Engine, device_lost, summary
+from inferstack.engines.base import Engine, device_lost, encodable, summary
 from inferstack.errors import EngineError, InferstackError, OutputMismatchError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import TaskError
@@ -175,7 +175,7 @@ def as_task_error(error: BaseException) -> TaskError:
     trace = "".join(traceback.format_exception(error))
     return TaskError(
         type=kind.slug,
-        message=text,
+        message=encodable(text),
         retryable=kind.retryable,
-        traceback=trace[-MAX_TRACEBACK:],
+        traceback=encodable(trace[-MAX_TRACEBACK:]),
     )

@@ -179,6 +179,9 @@ def _as_json(output: Any) -> bytes | TaskError:
         return orjson.dumps(output, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
         if "64-bit" in str(error):
-            with contextlib.suppress(TypeError, ValueError):
-                return json.dumps(output, allow_nan=False, separators=(",", ":")).encode()
+            # Not with the escapes of ASCII, which would let lone surrogates through.
+            with contextlib.suppress(TypeError, ValueError, RecursionError):
+                marks = (",", ":")
+                text = json.dumps(output, allow_nan=False, ensure_ascii=False, separators=marks)
+                return text.encode()
         return TaskError("engine-error", f"the output is not JSON: {summary(error)}")

@@ -132,6 +132,39 @@ async def test_an_output_that_is_not_json_fails_its_task_only() -> None:
     assert len(session.done) == 2
 
 
+class SaysNothingError(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("no file caf\udce9"), "ValueError: no file caf\\udce9"),
+        (InvalidInputError("no file caf\udce9"), "no file caf\\udce9"),
+        (SaysNothingError(), "SaysNothingError: it cannot be shown"),
+    ],
+)
+async def test_an_error_that_cannot_be_encoded_is_readable(error: Exception, message: str) -> None:
+    def fails(values: list[Any]) -> list[Any]:
+        raise error
+
+    session = MemorySession([lease(1)])
+    await work_off(session, FakeEngine(fails))
+    assert session.failed["task-1"].message == message
+    assert msgspec.json.encode(session.failed["task-1"])
+
+
+@pytest.mark.parametrize("output", ["\udce9", {"\udce9": 1}, [2**70, "\udce9"], [2**70, DEEP]])
+async def test_an_output_that_cannot_be_encoded_fails_its_task_only(output: Any) -> None:
+    session = MemorySession([lease(0), lease(1)])
+    await work_off(session, FakeEngine(lambda values: [output, *values[1:]]))
+    error = session.failed["task-0"]
+    assert error.type == "engine-error"
+    assert error.message.startswith("the output is not JSON: ")
+    assert set(session.done) == {"task-1"}
+
+
 async def test_an_input_that_the_model_refuses_fails_without_a_retry() -> None:
     bad = lease(1, {"error": InvalidInputError("data.text has 300 tokens")})
     session = MemorySession([lease(0), bad])
