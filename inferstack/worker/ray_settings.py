@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import stat
 from pathlib import Path
+
+import psutil
 
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
@@ -18,6 +21,8 @@ OPEN = "s"
 """Ray lets everybody write into its folder, so it lies in one that only we may enter."""
 INSIDE = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1234567")
 """What Ray adds to its folder for its longest socket."""
+SESSION = re.compile(r"session_[0-9_-]+_([0-9]+)")
+"""How Ray calls the folder of one run; the number is the process that started it."""
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -61,7 +66,7 @@ def folder(settings: Settings) -> Path:
 
 
 def make_folder(settings: Settings) -> Path:
-    """Makes `folder` inside one for this user only, without what earlier runs left there.
+    """Makes `folder` inside one for this user only, without what runs left there that are over.
 
     Raises:
         ConfigurationError: it is somebody else's.
@@ -79,10 +84,23 @@ def make_folder(settings: Settings) -> Path:
         )
     path.chmod(0o700)
     inner.mkdir(exist_ok=True)
-    if path.parent != FALLBACK:  # there, another home's Ray may run
-        for old in inner.glob("session_*"):
-            shutil.rmtree(old, ignore_errors=True)
+    for session in inner.glob("session_*"):
+        if not _runs(session):
+            shutil.rmtree(session, ignore_errors=True)
     return inner
+
+
+def _runs(session: Path) -> bool:
+    """Whether the Ray of a session may still run: another home's, or one that nobody ended."""
+    named = SESSION.fullmatch(session.name)
+    if named is None:
+        return True  # such as `session_latest`, a link that Ray renews
+    pid = int(named[1])
+    if pid == os.getpid():
+        return False  # this process has not started Ray yet: its id was somebody else's before
+    with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+        return psutil.Process(pid).create_time() <= session.stat().st_ctime
+    return False
 
 
 def _token(home: Path) -> Path:
