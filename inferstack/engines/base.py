@@ -75,7 +75,7 @@ def create(entry: ModelEntry, settings: Settings, device: str | None = None) -> 
     except (ModelFolderError, ModelLoadError):
         raise
     except (Exception, SystemExit) as error:
-        raise ModelLoadError(f"{entry.name}: {summary(error)}") from error
+        raise ModelLoadError(summary(error)) from error
     return engine
 
 

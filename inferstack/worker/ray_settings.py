@@ -1,17 +1,21 @@
-"""What Ray is told through its environment and arguments. Imports no Ray."""
+"""What Ray is told through its environment and arguments, and where it runs. Imports no Ray."""
 
 import contextlib
+import logging
 import os
 import re
 import secrets
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
+from inferstack.telemetry import logs
+from inferstack.worker import gpu
 
 FALLBACK = Path("/tmp")
 """Where Ray's folder goes if the home's path is too long."""
@@ -41,6 +45,9 @@ def environment(settings: Settings) -> dict[str, str]:
         # Ray would have replicas yield to every other process of the machine (nice 15), also to
         # our own; then the batch that all are waiting for comes last.
         "RAY_worker_niceness": "0",
+        # Its lines end up in worker.log, which is for reading and searching.
+        "RAY_COLOR_PREFIX": "0",
+        "RAY_DEDUP_LOGS": "0",
     }
     if settings.ray_address is not None:
         return values
@@ -54,6 +61,17 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_enable_metrics_collection": "0",
         # The controller polls: ten times a second is a waste on a small machine.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
+    }
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """The arguments of `ray.init` for a local Ray."""
+    return {
+        "_temp_dir": str(folder(settings)),
+        "num_cpus": max(4, gpu.cores()),
+        # Work does not pass through Ray's object store.
+        "object_store_memory": 80 * 1024 * 1024,
+        "configure_logging": False,
     }
 
 
@@ -88,6 +106,36 @@ def make_folder(settings: Settings) -> Path:
         if not _runs(session):
             shutil.rmtree(session, ignore_errors=True)
     return inner
+
+
+def leave_working_directory(settings: Settings) -> Settings:
+    """Leaves the working directory for Ray's folder; returns settings that do not care.
+
+    Ray puts the working directory first into the search path of its processes, where a file
+    named like a module of the standard library would win.
+
+    Raises:
+        ConfigurationError: as `make_folder` does.
+    """
+    paths = {name: path.absolute() for name, path in settings if isinstance(path, Path)}
+    os.chdir(make_folder(settings).parent)
+    return settings.model_copy(update=paths)
+
+
+def set_up_logs(service: str, settings: Settings) -> None:
+    """As everywhere, without what Ray adds to it."""
+    logs.setup(service, level=settings.log_level, style=settings.log_format)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_without_ray_fields)
+    # It is true and no news: the worker sets handlers of its own.
+    logging.getLogger("ray._private.worker").addFilter(
+        lambda record: "SIGTERM handler is not set" not in str(record.msg)
+    )
+
+
+def _without_ray_fields(record: logging.LogRecord) -> bool:
+    vars(record).pop("_ray_timestamp_ns", None)
+    return True
 
 
 def _runs(session: Path) -> bool:
