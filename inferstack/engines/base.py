@@ -7,6 +7,7 @@ from inferstack.batching import CostFit
 from inferstack.config import Settings
 from inferstack.engines.repository import ModelEntry
 from inferstack.errors import EngineError, InferstackError, ModelFolderError, ModelLoadError
+from inferstack.wording import encodable
 
 ENGINES = {
     "python": ("inferstack.engines.python_engine", "PythonEngine"),
@@ -84,14 +85,6 @@ def summary(error: BaseException) -> str:
     text = " ".join(_said(error).split())
     name = type(error).__name__
     return encodable((f"{name}: {text}" if text else name)[:500])
-
-
-def encodable(text: str) -> str:
-    """Text that every encoder takes: lone surrogates, which UTF-8 does not have, are spelled out.
-
-    They come from names of files and from bytes decoded with `surrogateescape`.
-    """
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def device_lost(error: BaseException) -> bool:

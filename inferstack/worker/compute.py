@@ -11,10 +11,11 @@ from typing import Any
 
 from inferstack import failpoint
 from inferstack.batching import Batch, CostFit
-from inferstack.engines.base import Engine, device_lost, encodable, summary
+from inferstack.engines.base import Engine, device_lost, summary
 from inferstack.errors import EngineError, InferstackError, OutputMismatchError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import TaskError
+from inferstack.wording import encodable
 from inferstack.worker.held import Held
 
 log = logging.getLogger(__name__)

@@ -214,14 +214,14 @@ def test_a_model_that_failed_is_told_when_the_stack_is_up_or_as_soon_as_it_fails
     started = stack.command(*arguments, MODEL_PATH=str(models), MODEL_LIST="echo,bad,late")
     assert "inferstack is up" in started.stdout, started.stderr
     lines = started.stdout.splitlines()
-    assert any(line.startswith("bad:1 failed: config.yaml: engine") for line in lines)
+    assert any(line.startswith("bad:1 failed: config.yaml line 1: engine") for line in lines)
     assert any("echo is served" in line for line in lines)
     until = time.monotonic() + 30.0
     while "late:1 failed: RuntimeError: no such weights" not in _told(stack, started.stdout):
         assert time.monotonic() < until
         time.sleep(0.05)
     listed = stack.command("models")
-    assert "config.yaml: engine" in listed.stdout
+    assert "config.yaml line 1: engine" in listed.stdout
 
 
 def _told(stack: RealStack, banner: str) -> str:

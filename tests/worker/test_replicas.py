@@ -144,7 +144,7 @@ async def test_replicas_serve_fail_crash_and_drain(
     await until(redis, "echo:1", DeploymentState.READY)
     wrong = await until(redis, "wrong:1", DeploymentState.FAILED)
     assert wrong.reason is not None
-    assert wrong.reason.startswith("config.yaml: engine:")
+    assert wrong.reason.startswith("config.yaml line 1: engine:")
     raises = await until(redis, "raises:1", DeploymentState.FAILED)
     assert raises.reason == "ValueError: no weights"
     dies = await until(redis, "dies:1", DeploymentState.FAILED)
