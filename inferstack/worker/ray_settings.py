@@ -25,6 +25,7 @@ OPEN = "s"
 """Ray lets everybody write into its folder, so it lies in one that only we may enter."""
 INSIDE = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1234567")
 """What Ray adds to its folder for its longest socket."""
+NO_FAILURE = r"ServeController\.graceful_shutdown failed"
 SESSION = re.compile(r"session_[0-9_-]+_([0-9]+)")
 """How Ray calls the folder of one run; the number is the process that started it."""
 
@@ -47,7 +48,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         # Its lines end up in worker.log, which is for reading and searching.
         "RAY_COLOR_PREFIX": "0",
-        "RAY_DEDUP_LOGS": "0",
+        # Every line as it is, but for one of Ray's own at each stop that is no failure.
+        "RAY_DEDUP_LOGS_ALLOW_REGEX": f"^(?!.*{NO_FAILURE})",
+        "RAY_DEDUP_LOGS_SKIP_REGEX": NO_FAILURE,
     }
     if settings.ray_address is not None:
         return values

@@ -173,6 +173,8 @@ def start(settings: Settings) -> None:
     )
     # At any other level, Serve tells each failure in a hundred lines; its replicas tell it in one.
     level = "DEBUG" if settings.log_level == "DEBUG" else "CRITICAL"
+    # What Serve says in this process, in a format of its own, is that it was called.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config={"log_level": level})
 
 
