@@ -44,10 +44,9 @@ async def save(home: Home, wanted: Settings, target: Path, tell: Tell) -> None:
         BackupError, StackError: it cannot be made; nothing is left in its place.
         QueueUnavailableError, StorageUnavailableError: a service does not answer; neither.
     """
-    with folder.draft(target) as draft:
-        async with _source(home, wanted) as settings:
-            made = await _save(draft, home, settings, tell)
-        folder.write_manifest(draft, made)
+    async with _source(home, wanted) as settings:
+        with folder.draft(target) as draft:
+            folder.write_manifest(draft, await _save(draft, home, settings, tell))
 
 
 async def _save(draft: Draft, home: Home, settings: Settings, tell: Tell) -> Manifest:

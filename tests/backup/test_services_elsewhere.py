@@ -22,8 +22,9 @@ from inferstack.local import binaries, control
 from inferstack.local.home import Home, free_port
 from inferstack.queue.codec import encode
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import Completion, prefix
+from inferstack.queue.task_queue import Claim, Completion, prefix
 from inferstack.recorder.recorder import Recorder
+from inferstack.storage import dump
 from inferstack.storage.accounts import Accounts
 from inferstack.storage.history import History
 from inferstack.task import Execution, TaskState
@@ -63,13 +64,18 @@ async def archive_all(services: Services) -> None:
 async def finish_large(services: Services) -> str:
     """A task whose result lies in the object store and whose row in PostgreSQL."""
     (task_id,) = await services.work.submit(1)
-    (claim,) = await services.work.queue.claim("host:1:a", 1)
-    key = f"tasks/{task_id}/result-{claim.attempt}.json"
+    (claim,) = [c for c in await services.work.queue.claim("w", 9) if c.task_id == task_id]
+    return await complete_large(services, claim)
+
+
+async def complete_large(services: Services, claim: Claim) -> str:
+    """The same for one that runs."""
+    key = f"tasks/{claim.task_id}/result-{claim.attempt}.json"
     await services.store.put(key, RESULT)
-    done = Completion(task_id, claim.attempt, b"", key, encode(Execution("host:1:a")))
+    done = Completion(claim.task_id, claim.attempt, b"", key, encode(Execution("w")))
     assert await services.work.queue.complete([done]) == ["ok"]
     await archive_all(services)
-    return task_id
+    return claim.task_id
 
 
 async def test_all_three_services_come_back_as_they_were(
@@ -116,6 +122,41 @@ async def test_all_three_services_come_back_as_they_were(
         await target.redis.flushall()
         with pytest.raises(BackupError, match=r"PostgreSQL holds the table.*DATABASE_URL"):
             await restore(home, target.settings, made, silent)
+
+
+async def test_what_happens_between_redis_and_postgresql_is_mended(
+    old: Services, new: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    pg_dump, later, done = dump.dump, [], []
+    waiting = await old.work.submit(2, timeout=None)
+
+    async def meanwhile() -> None:
+        """Everything that can: one that waited ends, one comes and ends, one comes and waits."""
+        (claim,) = await old.work.queue.claim("host:1:a", 1)
+        done.extend([await complete_large(old, claim), await finish_large(old)])
+        later.extend(await old.work.submit(1))
+        await archive_all(old)
+
+    def dump_later(tool: Path, url: str, target: Path) -> None:
+        asyncio.run_coroutine_threadsafe(meanwhile(), loop).result(30)
+        pg_dump(tool, url, target)
+
+    monkeypatch.setattr(dump, "dump", dump_later)
+    made = await backup(old, tmp_path / "backup")
+    found = await restore(Home(new.settings.inferstack_home), new.settings, made, silent)
+    assert (found.unfinished, found.removed) == (2 - 1, 1)
+    history = History(new.database)
+    for task_id in done:
+        kept = await history.get(task_id)
+        assert kept is not None
+        assert kept.state is TaskState.COMPLETED
+        assert await new.store.get(str(kept.result_ref)) == RESULT
+    assert await history.get(later[0]) is None
+    assert await new.work.finish() == [task_id for task_id in waiting if task_id not in done]
+    await archive_all(new)
+    assert (await history.get(done[0])) is not None
+    assert await new.redis.hlen(f"{prefix(NAME)}tenants") == 0
 
 
 async def test_a_bucket_that_is_not_empty_is_refused(
