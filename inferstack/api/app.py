@@ -15,12 +15,12 @@ from inferstack.api.edge import Edge, Hook
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
-from inferstack.api.routes import auth, health, inference, models
+from inferstack.api.routes import auth, dead_letters, health, inference, models, usage
 from inferstack.api.services import Lifetime, Services
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
 
-ROUTERS = tuple(module.router for module in (inference, auth, models, health))
+ROUTERS = tuple(module.router for module in (inference, dead_letters, usage, auth, models, health))
 
 
 async def _nothing() -> None:

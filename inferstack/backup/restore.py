@@ -17,7 +17,7 @@ from inferstack.backup.folder import Manifest
 from inferstack.backup.target import target
 from inferstack.config import Settings
 from inferstack.errors import BackupError, StackError
-from inferstack.lifecycle.reconcile import Reconciled, reconcile
+from inferstack.lifecycle.reconcile import reconcile
 from inferstack.local import binaries, redis_server
 from inferstack.local.home import Home, free_port
 from inferstack.local.servers import server
@@ -34,7 +34,7 @@ ABREAST = 8
 Tell = Callable[[str], object]
 
 
-async def restore(home: Home, wanted: Settings, source: Path, tell: Tell) -> Reconciled:
+async def restore(home: Home, wanted: Settings, source: Path, tell: Tell) -> int:
     """Puts a backup into an empty place, where no stack may run; starts none.
 
     Args:
@@ -42,6 +42,9 @@ async def restore(home: Home, wanted: Settings, source: Path, tell: Tell) -> Rec
         wanted: the settings from the environment; services that they name must be empty.
         source: the folder of the backup.
         tell: called with a line for each part that is done.
+
+    Returns:
+        How many tasks in Redis have not finished and go on.
 
     Raises:
         BackupError, StackError: the backup or its place does not do, or the restore failed, and
@@ -65,7 +68,7 @@ async def restore(home: Home, wanted: Settings, source: Path, tell: Tell) -> Rec
         await asyncio.to_thread(dump.restore, tool.path, database_url, source / folder.POSTGRES)
         await asyncio.to_thread(migrate, database_url)
         tell("PostgreSQL: restored")
-        return await _restore_redis(settings, manifest, source, store)
+        return await _restore_redis(settings, manifest, source)
 
 
 async def _restore_objects(store: ObjectStore, source: Path) -> int:
@@ -89,16 +92,14 @@ async def _put(store: ObjectStore, source: Path, keys: list[str]) -> None:
     await asyncio.gather(*(put(key) for key in keys))
 
 
-async def _restore_redis(
-    settings: Settings, manifest: Manifest, source: Path, store: ObjectStore
-) -> Reconciled:
+async def _restore_redis(settings: Settings, manifest: Manifest, source: Path) -> int:
     redis = connect(str(settings.redis_url))
     database = Database.from_settings(settings)
     try:
         async with _snapshot(manifest, source) as old:
             late_ms = max(0, await transfer.clock_ms(redis) - manifest.redis_time_ms)
             await transfer.copy(old, redis, late_ms)
-        return await reconcile(redis, database, store)
+        return await reconcile(redis, database)
     finally:
         await redis.aclose()
         await database.close()

@@ -38,14 +38,9 @@ def restore(
     """Restores a backup into a place that holds nothing, where no stack runs."""
     from inferstack.backup.restore import restore as put_back
 
-    found = _run(put_back(place.home(), config.settings(), folder, _tell))
-    if found.removed:
-        errors.print(
-            f"{found.removed} tasks that came while the backup was made are not in it.",
-            soft_wrap=True,
-        )
+    unfinished = _run(put_back(place.home(), config.settings(), folder, _tell))
     answers.print(
-        f"Restored. {found.unfinished} tasks had not finished and go on once the stack runs: "
+        f"Restored. {unfinished} tasks had not finished and go on once the stack runs: "
         "`inferstack up`.",
         soft_wrap=True,
     )

@@ -23,19 +23,6 @@ async def unfinished(redis: "Redis", deployment: str) -> set[str]:
         return {task_id.decode() for members in await pipe.execute() for task_id in members}
 
 
-async def known(redis: "Redis", deployment: str, task_ids: Sequence[str]) -> set[str]:
-    """Which of these tasks Redis holds, finished or not."""
-    found: set[str] = set()
-    with translated():
-        for some in slices(task_ids):
-            pipe = redis.pipeline(transaction=False)
-            for task_id in some:
-                pipe.exists(f"{prefix(deployment)}t:{task_id}")
-            answers = await pipe.execute()
-            found |= {task_id for task_id, there in zip(some, answers, strict=True) if there}
-    return found
-
-
 async def settle(redis: "Redis", deployment: str, task_ids: Sequence[str]) -> None:
     """Forgets unfinished tasks whose end history holds."""
     with translated():

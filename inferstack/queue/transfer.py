@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
+from inferstack.errors import BackupError
 from inferstack.queue.connection import translated
 
 BATCH = 100
@@ -18,10 +19,14 @@ CHUNK = 1000
 """Members of a large key that travel together."""
 
 OURS = "is:*"
-LEFT_BEHIND = re.compile(rb"is:\{[^}]*\}:(live|status|idle|run:.*)", re.DOTALL)
-"""What replicas say of themselves. Those of the snapshot are gone, and their batches must not count
-as crashes: with the note of a batch missing, a lease that runs out charges nothing."""
+LEFT_BEHIND = re.compile(rb"is:\{[^}]*\}:(live|status|idle|run:.*)|is:celery:.*", re.DOTALL)
+"""What replicas say of themselves: those of the snapshot are gone, and their batches must not count
+as crashes. With the note of a batch missing, a lease that runs out charges nothing. And Celery's
+messages: they only say when, and are sent again at the start."""
 DEADLINES = re.compile(rb"is:\{[^}]*\}:deadline")
+
+KINDS = (b"hash", b"string", b"zset", b"list", b"stream", b"none")
+"""What inferstack uses; `none` has just expired."""
 
 
 class Key(NamedTuple):
@@ -29,7 +34,7 @@ class Key(NamedTuple):
 
     name: bytes
     kind: bytes
-    """As TYPE says it: a hash, string, zset, list or stream; inferstack uses no other."""
+    """As TYPE says it."""
     ttl_ms: int
     """Negative if it never expires."""
 
@@ -88,6 +93,8 @@ async def _copy(source: "Redis", target: "Redis", keys: Sequence[Key], late_ms: 
     """Tasks and other small keys in one go, the few that may be large one by one."""
     await _copy_small(source, target, [key for key in keys if key.kind in (b"hash", b"string")])
     for name, kind, _ in keys:
+        if kind not in KINDS:
+            raise BackupError(f"{name!r} is a {kind.decode()}, which this version does not copy")
         if kind == b"zset":
             await _copy_zset(source, target, name, late_ms if DEADLINES.fullmatch(name) else 0)
         # SCAN may name a key twice, and a list that is written twice is doubled.

@@ -1,8 +1,10 @@
 """Redis as it was, and history as it is a moment later."""
 
 import msgspec
+import pytest
 
-from inferstack.lifecycle.reconcile import Reconciled, reconcile
+from inferstack.lifecycle import recovery
+from inferstack.lifecycle.reconcile import reconcile
 from inferstack.queue.codec import encode
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.task_queue import Completion, prefix
@@ -49,8 +51,7 @@ async def test_a_result_that_history_holds_stands_and_is_not_computed_again(
     ]
     await history.upsert(ended)
 
-    found = await reconcile(old.redis, old.database, old.store)
-    assert found == Reconciled(unfinished=2, removed=0)
+    assert await reconcile(old.redis, old.database) == 2
     assert set(await old.work.finish()) == set(rest)
     late = Completion(running, claim.attempt, b'{"again":true}', "", encode(Execution("host:1:a")))
     assert await old.work.queue.complete([late]) == ["stale"]
@@ -73,8 +74,7 @@ async def test_a_task_that_history_saw_go_further_is_archived_all_the_same(old: 
         await task(old, task_id), state=TaskState.RUNNING, version=12, attempts=6
     )
     await history.upsert([ahead])
-    found = await reconcile(old.redis, old.database, old.store)
-    assert found == Reconciled(unfinished=1, removed=0)
+    assert await reconcile(old.redis, old.database) == 1
     await old.work.finish(b'{"n":1}')
     await archived(old)
     kept = await history.get(task_id)
@@ -83,30 +83,32 @@ async def test_a_task_that_history_saw_go_further_is_archived_all_the_same(old: 
     assert kept.result == msgspec.Raw(b'{"n":1}')
 
 
-async def test_an_unfinished_task_that_redis_never_had_is_removed_with_its_body(
-    old: Services,
+async def test_an_unfinished_task_that_redis_never_had_is_queued_by_the_recovery(
+    old: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recovery, "AGE", -60.0)
     key = "tasks/x/input.json"
     await old.store.put(key, b"{}")
-    (task_id,) = await old.work.submit(1, data=None, data_ref=key)
+    (lost,) = await old.work.submit(1, data=None, data_ref=key)
     (kept,) = await old.work.submit(1)
     history = await archived(old)
-    await old.redis.delete(f"{prefix(NAME)}t:{task_id}")
-    await old.redis.zrem(f"{prefix(NAME)}w:normal", task_id)
-    found = await reconcile(old.redis, old.database, old.store)
-    assert found == Reconciled(unfinished=1, removed=1)
-    assert await history.get(task_id) is None
-    assert [key async for key in old.store.all_keys()] == []
-    left = await history.get(kept)
-    assert left is not None
-    assert left.state is TaskState.QUEUED
+    await old.redis.delete(f"{prefix(NAME)}t:{lost}")
+    await old.redis.zrem(f"{prefix(NAME)}w:normal", lost)
+    assert await reconcile(old.redis, old.database) == 1
+    assert await recovery.Recovery(old.redis, old.database, old.settings).run() == 1
+    assert set(await old.work.finish(b'{"n":1}')) == {lost, kept}
+    await archived(old)
+    for task_id in (lost, kept):
+        ended = await history.get(task_id)
+        assert ended is not None
+        assert (ended.state, ended.result) == (TaskState.COMPLETED, msgspec.Raw(b'{"n":1}'))
 
 
 async def test_what_redis_has_finished_is_archived(old: Services) -> None:
     (task_id,) = await old.work.submit(1)
     history = await archived(old)
     await old.work.finish(b'{"n":1}')
-    assert await reconcile(old.redis, old.database, old.store) == Reconciled(0, 0)
+    assert await reconcile(old.redis, old.database) == 0
     await archived(old)
     kept = await history.get(task_id)
     assert kept is not None

@@ -18,6 +18,7 @@ from inferstack.errors import (
     StackError,
     StorageUnavailableError,
 )
+from inferstack.lifecycle import recovery
 from inferstack.local import binaries, control
 from inferstack.local.home import Home, free_port
 from inferstack.queue.codec import encode
@@ -98,8 +99,7 @@ async def test_all_three_services_come_back_as_they_were(
         await source.work.finish()
         await source.redis.flushall()
         home = Home(target.settings.inferstack_home)
-        found = await restore(home, target.settings, made, silent)
-        assert (found.unfinished, found.removed) == (4, 0)
+        assert await restore(home, target.settings, made, silent) == 4
 
         kept = await History(target.database).get(done)
         assert kept is not None
@@ -127,6 +127,7 @@ async def test_all_three_services_come_back_as_they_were(
 async def test_what_happens_between_redis_and_postgresql_is_mended(
     old: Services, new: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recovery, "AGE", -60.0)
     loop = asyncio.get_running_loop()
     pg_dump, later, done = dump.dump, [], []
     waiting = await old.work.submit(2, timeout=None)
@@ -144,18 +145,21 @@ async def test_what_happens_between_redis_and_postgresql_is_mended(
 
     monkeypatch.setattr(dump, "dump", dump_later)
     made = await backup(old, tmp_path / "backup")
-    found = await restore(Home(new.settings.inferstack_home), new.settings, made, silent)
-    assert (found.unfinished, found.removed) == (2 - 1, 1)
+    home = Home(new.settings.inferstack_home)
+    assert await restore(home, new.settings, made, silent) == 1
     history = History(new.database)
     for task_id in done:
         kept = await history.get(task_id)
         assert kept is not None
         assert kept.state is TaskState.COMPLETED
         assert await new.store.get(str(kept.result_ref)) == RESULT
-    assert await history.get(later[0]) is None
-    assert await new.work.finish() == [task_id for task_id in waiting if task_id not in done]
+    assert await recovery.Recovery(new.redis, new.database, new.settings).run() == 1
+    assert set(await new.work.finish()) == {*later, *waiting} - {*done}
     await archive_all(new)
-    assert (await history.get(done[0])) is not None
+    for task_id in (*later, *waiting):
+        ended = await history.get(task_id)
+        assert ended is not None
+        assert ended.state is TaskState.COMPLETED
     assert await new.redis.hlen(f"{prefix(NAME)}tenants") == 0
 
 
