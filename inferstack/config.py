@@ -179,6 +179,11 @@ def as_environment(current: Settings) -> dict[str, str]:
     return env
 
 
+def inherited(**more: str) -> dict[str, str]:
+    """The environment of a program that shares ours, as PostgreSQL's tools share PGSSLMODE."""
+    return os.environ | more
+
+
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
