@@ -123,9 +123,13 @@ servers() {
 derive() {
     GATEWAY_SERVERS=$(servers)
     GATEWAY_RESOLVER_LINE=''
+    # Docker's own answers say that they hold for ten minutes: far too long.
     case $GATEWAY_SERVERS in
-        # Docker's own answers say that they hold for ten minutes: far too long.
-        *' resolve;'*) GATEWAY_RESOLVER_LINE="resolver $(name_servers) valid=2s;" ;;
+        *' resolve;'*)
+            resolver=$(name_servers)
+            [ -n "$resolver" ] || fail 'GATEWAY_RESOLVER: /etc/resolv.conf names no server: set it'
+            GATEWAY_RESOLVER_LINE="resolver $resolver valid=2s;"
+            ;;
     esac
     GATEWAY_TRUST_LINES=''
     for proxy in $(words "$GATEWAY_TRUSTED_PROXIES"); do

@@ -114,8 +114,9 @@ class Gateway:
     def log(self) -> list[dict[str, Any]]:
         """The access log; a line is written when its request is over."""
         file = self.folder / "access.log"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [json.loads(line) for line in lines]
+        text = file.read_text() if file.exists() else ""
+        # What follows the last line break is still being written.
+        return [json.loads(line) for line in text.split("\n")[:-1]]
 
     def logged(self, request_id: str) -> dict[str, Any]:
         """The line of a request, once it is there."""

@@ -14,13 +14,14 @@ ESTABLISHED = "01"
 
 
 class Replicated(Cluster):
-    """A `Cluster` with a second API process, both as exposed as behind a real gateway."""
+    """A `Cluster` with a second API process."""
 
     def __init__(self) -> None:
         """Starts nothing; it is a context manager."""
-        super().__init__(auth_required=True, max_body_bytes=64 * 1024)
+        super().__init__(max_body_bytes=64 * 1024)
         self.second = Process("api-2", "inferstack.api")
-        self.second.env = {"HOST": SECOND}
+        # The first one lets local callers in, and only those.
+        self.second.env = {"HOST": SECOND, "AUTH_REQUIRED": "true"}
 
     @property
     def processes(self) -> list[Process]:

@@ -200,6 +200,7 @@ async def _ask(url: str) -> None:
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         while True:
             await client.get("/health/live")
+            await asyncio.sleep(0.01)
 
 
 def _latest(gateway: Gateway) -> set[str]:
