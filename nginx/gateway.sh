@@ -10,7 +10,7 @@ set -aeuf # -a: `render` finds everything in its environment
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 
-: "${NGINX:=nginx}"
+: "${GATEWAY_NGINX:=nginx}"
 : "${GATEWAY_FOLDER:=/tmp/inferstack-gateway}"
 : "${GATEWAY_API:=api-server:8000}"
 : "${GATEWAY_RESOLVER:=}"
@@ -70,7 +70,7 @@ check_variables() {
 }
 
 read_version() {
-    version=$("$NGINX" -v 2>&1) || fail "NGINX=$NGINX: it cannot be run: $version"
+    version=$("$GATEWAY_NGINX" -v 2>&1) || fail "GATEWAY_NGINX=$GATEWAY_NGINX: it cannot be run: $version"
     version=${version##*/}
     version=${version%%[!0-9.]*}
 }
@@ -186,4 +186,4 @@ if [ -n "$GATEWAY_CERTIFICATE" ]; then
 else
     render plain servers
 fi
-exec "$NGINX" -p "$GATEWAY_FOLDER" -c "$GATEWAY_FOLDER/nginx.conf" -e stderr "$@"
+exec "$GATEWAY_NGINX" -p "$GATEWAY_FOLDER" -c "$GATEWAY_FOLDER/nginx.conf" -e stderr "$@"

@@ -38,7 +38,7 @@ class Gateway:
 
         Args:
             api: host:port of what it stands in front of.
-            variables: what else its environment holds; `NGINX` is the program.
+            variables: what else its environment holds; `GATEWAY_NGINX` is the program.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="inferstack-gateway-"))
         # NGINX's workers are not root.
@@ -47,7 +47,7 @@ class Gateway:
         self.ui = self.folder / "ui"
         self.environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-            "NGINX": nginx_programs()[0],
+            "GATEWAY_NGINX": nginx_programs()[0],
             "GATEWAY_FOLDER": str(self.folder / "nginx"),
             "GATEWAY_API": ",".join(api),
             "GATEWAY_HTTP": f"127.0.0.1:{self.port}",

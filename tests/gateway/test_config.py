@@ -27,7 +27,7 @@ def test_nginx_takes_every_variant_without_a_warning(
     api, variables = VARIANTS[variant]
     given = variables | (certificate.variables if tls else {})
     for program in nginx_programs():
-        gateway = Gateway(api, NGINX=program, **given)
+        gateway = Gateway(api, GATEWAY_NGINX=program, **given)
         done = gateway.check()
         gateway.remove()
         assert done.returncode == 0, done.stderr
@@ -40,7 +40,7 @@ def test_nginx_takes_every_variant_without_a_warning(
 def test_what_the_environment_does_not_say_has_a_default() -> None:
     # A name that is looked up again and again needs no DNS to start.
     program = next(filter(resolves, nginx_programs()))
-    gateway = Gateway(NGINX=program)
+    gateway = Gateway(GATEWAY_NGINX=program)
     for name in ("GATEWAY_API", "GATEWAY_UI", "GATEWAY_ACCESS_LOG"):
         del gateway.environment[name]
     done = gateway.check()
@@ -67,7 +67,7 @@ def test_what_the_environment_does_not_say_has_a_default() -> None:
         ("MAX_WAIT", "long"),
         ("MAX_WAIT", "1.2.3"),
         ("GATEWAY_KEY", "/without/its/certificate"),
-        ("NGINX", "/no/such/program"),
+        ("GATEWAY_NGINX", "/no/such/program"),
     ],
 )
 def test_nonsense_is_one_line_that_names_it(name: str, value: str) -> None:

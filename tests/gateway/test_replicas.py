@@ -180,7 +180,9 @@ async def test_replicas_come_and_go_by_name(stack: Replicated) -> None:
     first, second = stack.addresses
     with (
         Names("127.0.0.1") as names,
-        Gateway(f"api.test:{stack.port}", NGINX=program, GATEWAY_RESOLVER=names.address) as gateway,
+        Gateway(
+            f"api.test:{stack.port}", GATEWAY_NGINX=program, GATEWAY_RESOLVER=names.address
+        ) as gateway,
     ):
         asking = asyncio.create_task(_ask(gateway.url))
         try:

@@ -28,7 +28,7 @@ def gateway(
 ) -> Iterator[Gateway]:
     """Images have a newer NGINX than Debian, where HTTP/2 is turned on in another way."""
     program = nginx_programs()[-1 if request.param == "oldest" else 0]
-    with Gateway(*stack.addresses, NGINX=program, **certificate.variables) as running:
+    with Gateway(*stack.addresses, GATEWAY_NGINX=program, **certificate.variables) as running:
         yield running
 
 
