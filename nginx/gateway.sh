@@ -128,7 +128,7 @@ derive() {
         *' resolve;'*)
             resolver=$(name_servers)
             [ -n "$resolver" ] || fail 'GATEWAY_RESOLVER: /etc/resolv.conf names no server: set it'
-            GATEWAY_RESOLVER_LINE="resolver $resolver valid=2s;"
+            GATEWAY_RESOLVER_LINE="resolver $resolver valid=1s;"
             ;;
     esac
     GATEWAY_TRUST_LINES=''

@@ -1,24 +1,31 @@
 """One real stack for all tests of the gateway; each gateway itself starts in a moment."""
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
+import redis
 
-from tests.faults.cluster import until
+from inferstack.storage.migrations import migrate
 from tests.gateway.gateway import Gateway
-from tests.gateway.stack import SECOND, Replicated
+from tests.gateway.stack import Replicated
 from tests.gateway.tls import Certificate
+from tests.services import RedisServer, create_database, drop_database
+
+PAGE = "<!doctype html><title>inferstack</title>"
+SCRIPT = "console.log('a script that is long enough to be worth compressing');" * 40
 
 
 @pytest.fixture(scope="package")
-def stack() -> Iterator[Replicated]:
-    """Two API processes, two replicas of a model, Redis, PostgreSQL, a recorder."""
-    with Replicated() as running:
-        asyncio.run(running.ready())
-        asyncio.run(until(running.answers(SECOND)))
+def stack(redis_server: RedisServer, postgres_server_url: str) -> Iterator[Replicated]:
+    """Two API processes and a replica of a model, on the servers of the session."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    database = create_database(postgres_server_url)
+    migrate(database)
+    with Replicated(redis_server.url, database) as running:
         yield running
         print(*(f"--- {p.name}\n{running.log(p.name)[-3000:]}" for p in running.processes))
+    drop_database(postgres_server_url, database)
 
 
 @pytest.fixture(scope="package")
@@ -27,12 +34,15 @@ def caller(stack: Replicated) -> dict[str, str]:
     return stack.login()
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def gateway(stack: Replicated) -> Iterator[Gateway]:
-    """A gateway with its defaults in front of the stack, with the same limits as the API."""
+    """A gateway with its defaults and a UI in front of the stack, with the limits of the API."""
     settings = stack.settings
     limits = {"MAX_BODY_BYTES": settings.max_body_bytes, "MAX_WAIT": settings.max_wait}
     with Gateway(*stack.addresses, **limits) as running:
+        (running.ui / "assets").mkdir(parents=True)
+        (running.ui / "index.html").write_text(PAGE)
+        (running.ui / "assets" / "app-1a2b.js").write_text(SCRIPT)
         yield running
         print(running.errors()[-3000:])
 

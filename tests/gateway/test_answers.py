@@ -13,6 +13,7 @@ from inferstack.api.problems import (
     UrlTooLongError,
 )
 from inferstack.errors import InferstackError, NotFoundError
+from tests.gateway.conftest import PAGE, SCRIPT
 from tests.gateway.gateway import Gateway, problem, send
 from tests.gateway.stack import Replicated
 from tests.gateway.upstream import unreachable
@@ -20,18 +21,11 @@ from tests.services import free_port
 
 Headers = dict[str, str]
 
-PAGE = "<!doctype html><title>inferstack</title>"
-SCRIPT = "console.log('a script that is long enough to be worth compressing');" * 40
-
 
 @pytest.fixture
 def client(gateway: Gateway) -> Iterator[httpx.Client]:
-    """A browser or a program, with a built UI on the other side."""
-    assets = gateway.ui / "assets"
-    assets.mkdir(parents=True)
-    (gateway.ui / "index.html").write_text(PAGE)
-    (assets / "app-1a2b.js").write_text(SCRIPT)
-    with httpx.Client(base_url=gateway.url, trust_env=False) as found:
+    """A browser or a program."""
+    with gateway.http() as found:
         yield found
 
 
@@ -112,18 +106,18 @@ def test_the_gateway_refuses_in_the_words_of_the_api(
 
 
 def test_an_api_that_is_not_there_is_502_and_says_when_to_come_back() -> None:
-    with Gateway(f"127.0.0.1:{free_port()}") as gateway:
-        answer = httpx.get(f"{gateway.url}/api/models", trust_env=False)
+    with Gateway(f"127.0.0.1:{free_port()}") as gateway, gateway.http() as client:
+        answer = client.get("/api/models")
         assert answer.status_code == 502
         assert problem(answer)["type"].endswith("/bad-gateway")
         assert answer.headers["retry-after"] == "1"
         # The gateway itself lives: nobody should restart it.
-        assert httpx.get(f"{gateway.url}/gateway/live", trust_env=False).status_code == 200
+        assert client.get("/gateway/live").json() == {"status": "healthy"}
 
 
 def test_an_api_that_does_not_answer_is_504() -> None:
-    with unreachable() as address, Gateway(address) as gateway:
-        answer = httpx.get(f"{gateway.url}/api/models", trust_env=False, timeout=10)
+    with unreachable() as address, Gateway(address) as gateway, gateway.http() as client:
+        answer = client.get("/api/models")
         assert answer.status_code == 504
         assert problem(answer)["type"].endswith("/gateway-timeout")
 
@@ -133,7 +127,7 @@ def test_a_line_of_the_access_log_leads_to_the_task_and_its_trace(
 ) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     named = caller | {"x-request-id": "mine", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
-    with httpx.Client(base_url=gateway.url, trust_env=False) as client:
+    with gateway.http() as client:
         body = {"data": {"payload": "logged"}}
         answer = client.post("/api/inference?wait=0&token=secret", json=body, headers=named)
         task_id = answer.json()["task_id"]

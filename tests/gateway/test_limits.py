@@ -4,8 +4,6 @@ import socket
 import time
 from collections.abc import Iterator
 
-import httpx
-
 from tests.gateway.gateway import PATIENCE, Gateway, problem, wait_for
 from tests.gateway.stack import Replicated
 
@@ -24,7 +22,7 @@ def _begin(gateway: Gateway, start: bytes) -> socket.socket:
 def test_an_address_that_sends_too_fast_gets_429(stack: Replicated) -> None:
     with (
         Gateway(*stack.addresses, GATEWAY_RATE=1, GATEWAY_BURST=3) as gateway,
-        httpx.Client(base_url=gateway.url, trust_env=False) as client,
+        gateway.http() as client,
     ):
         answers = [client.get("/health/live") for _ in range(20)]
         assert [answer.status_code for answer in answers[:4]] == [200] * 4
@@ -40,18 +38,17 @@ def test_an_address_that_sends_too_fast_gets_429(stack: Replicated) -> None:
 
 
 def test_an_address_with_too_many_requests_under_way_gets_429(stack: Replicated) -> None:
-    with Gateway(*stack.addresses, GATEWAY_CONNECTIONS=2) as gateway:
-        url = f"{gateway.url}/health/live"
+    with Gateway(*stack.addresses, GATEWAY_CONNECTIONS=2) as gateway, gateway.http() as client:
         first, second = (_begin(gateway, HEAD + b"\r\n{") for _ in range(2))
-        wait_for(lambda: httpx.get(url, trust_env=False).status_code == 429)
-        problem(httpx.get(url, trust_env=False))
+        wait_for(lambda: client.get("/health/live").status_code == 429)
+        problem(client.get("/health/live"))
         first.close()
-        wait_for(lambda: httpx.get(url, trust_env=False).status_code == 200)
+        wait_for(lambda: client.get("/health/live").status_code == 200)
         second.close()
 
 
 def test_logins_are_limited_more_than_the_rest(gateway: Gateway) -> None:
-    with httpx.Client(base_url=gateway.url, trust_env=False) as client:
+    with gateway.http() as client:
         wrong = {"username": "admin"}
         answers = [client.post("/api/auth/login", json=wrong) for _ in range(30)]
         assert {answer.status_code for answer in answers[:21]} == {422}
@@ -65,9 +62,8 @@ def test_a_body_may_be_as_large_as_at_the_api_and_not_larger(
 ) -> None:
     start, rest = b'{"data":{"payload":"', b'"}}'
     fits = start + b"x" * (stack.settings.max_body_bytes - len(start) - len(rest)) + rest
-    headers = caller | {"content-type": "application/json"}
     through, direct = f"{gateway.url}/api/inference", f"{stack.url}/api/inference"
-    with httpx.Client(headers=headers, trust_env=False) as client:
+    with gateway.http(**caller, **{"content-type": "application/json"}) as client:
         assert client.post(through, content=fits).status_code == 202
         refused = client.post(through, content=fits + b" ")
         assert refused.status_code == 413
@@ -85,7 +81,7 @@ def _chunks(body: bytes) -> Iterator[bytes]:
 def test_slow_clients_are_cut_off_while_others_go_on(stack: Replicated) -> None:
     with (
         Gateway(*stack.addresses, GATEWAY_TIMEOUT=1) as gateway,
-        httpx.Client(base_url=gateway.url, trust_env=False) as other,
+        gateway.http() as other,
     ):
         slow = [_begin(gateway, start) for start in (HEAD, HEAD + b"\r\n{") * 20]
         begun = time.monotonic()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
 from tests.gateway.gateway import Gateway
@@ -38,7 +37,7 @@ async def test_an_event_arrives_before_the_stream_goes_on(
     upstream.extra = extra
     with Gateway(upstream.address) as gateway:
         async with (
-            httpx.AsyncClient(base_url=gateway.url, timeout=10, trust_env=False) as client,
+            gateway.client() as client,
             client.stream(method, path) as answer,
         ):
             assert answer.headers["content-type"] == "text/event-stream"
@@ -66,7 +65,7 @@ async def test_no_other_protocol_is_offered_to_the_api(upstream: Upstream) -> No
     upstream.go_on.set()
     offer = {"connection": "upgrade, http2-settings", "upgrade": "h2c", "http2-settings": "AAA"}
     with Gateway(upstream.address) as gateway:
-        async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
+        async with gateway.client() as client:
             assert (await client.get("/api/x", headers=offer)).status_code == 200
     (head,) = upstream.heads
     assert "\r\nupgrade:" not in head
@@ -82,7 +81,7 @@ async def test_the_api_is_told_the_address_that_can_be_trusted(
     upstream.go_on.set()
     said = {"x-forwarded-for": "198.51.100.1, 203.0.113.9", "forwarded": "for=198.51.100.1"}
     with Gateway(upstream.address, **trusted) as gateway:
-        async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+        async with gateway.client() as http:
             await http.get("/api/x", headers=said | {"x-request-id": "one"})
         line = gateway.logged("one")
     (head,) = upstream.heads
@@ -95,7 +94,7 @@ async def test_the_api_is_told_the_address_that_can_be_trusted(
 
 
 async def test_a_caller_can_wait_for_a_task(gateway: Gateway, caller: Headers) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=30, trust_env=False) as client:
+    async with gateway.client() as client:
         answer = await client.post(
             "/api/inference",
             json={"data": {"payload": "slow", "sleep_ms": 700}},
