@@ -125,6 +125,20 @@ async def test_work_is_spread_over_the_replicas(
     assert min(shares.values()) > len(load.attempts) / 4
 
 
+async def test_a_replica_that_drains_under_load_fails_nothing(
+    gateway: Gateway, stack: Replicated, caller: Headers
+) -> None:
+    load = Load(gateway, caller)
+    async with load.running(clients=12):
+        await load.more(100)
+        stack.second.signal(signal.SIGTERM)
+        await eventually(lambda: stack.second.dead)
+        await load.more(100)
+    await stack.restart()
+    assert all(attempt.accepted for attempt in load.attempts)
+    load.check(stack)
+
+
 async def test_a_replica_killed_under_load_fails_only_what_was_in_flight_on_it(
     gateway: Gateway, stack: Replicated, caller: Headers
 ) -> None:
