@@ -121,19 +121,24 @@ class Gateway:
         """What it wrote to stderr."""
         return (self.folder / "errors.log").read_text(errors="replace")
 
-    def log(self) -> list[dict[str, Any]]:
-        """The access log; a line is written when its request is over."""
+    def log(self, name: str = "") -> list[dict[str, Any]]:
+        """The access log; a line is written when its request is over.
+
+        Args:
+            name: what the ids of the requests begin with.
+        """
         file = self.folder / "access.log"
         text = file.read_text() if file.exists() else ""
         # What follows the last line break is still being written.
-        return [json.loads(line) for line in text.split("\n")[:-1]]
+        complete = text.split("\n")[:-1]
+        return [json.loads(line) for line in complete if f'"request_id":"{name}' in line]
 
     def logged(self, request_id: str) -> dict[str, Any]:
         """The line of a request, once it is there."""
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
-            found[:] = [line for line in self.log() if line["request_id"] == request_id]
+            found[:] = [line for line in self.log(request_id) if line["request_id"] == request_id]
             return bool(found)
 
         wait_for(look)
@@ -170,7 +175,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def send(port: int, request: bytes, tls: ssl.SSLContext | None = None) -> httpx.Response:

@@ -9,13 +9,21 @@ from tests.programs import nginx_programs
 ADDRESS = "127.0.0.1:8000"
 NAME = "localhost:8000"
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
-    "address": (ADDRESS, {}),
     "addresses": (f"{ADDRESS},127.0.0.2:8000,[::1]:8000", {}),
     "name": (NAME, {}),
-    "name and resolvers": (NAME, {"GATEWAY_RESOLVER": "127.0.0.11,[::1]:5353"}),
-    "proxies": (ADDRESS, {"GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8"}),
-    "limits": (ADDRESS, {"GATEWAY_RATE": 5, "GATEWAY_BURST": 1, "GATEWAY_CONNECTIONS": 2}),
-    "short": (ADDRESS, {"GATEWAY_TIMEOUT": 1, "MAX_WAIT": "0.5", "MAX_BODY_BYTES": 1024}),
+    "everything": (
+        NAME,
+        {
+            "GATEWAY_RESOLVER": "127.0.0.11,[::1]:5353",
+            "GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8",
+            "GATEWAY_RATE": 5,
+            "GATEWAY_BURST": 1,
+            "GATEWAY_CONNECTIONS": 2,
+            "GATEWAY_TIMEOUT": 1,
+            "MAX_WAIT": "0.5",
+            "MAX_BODY_BYTES": 1024,
+        },
+    ),
 }
 
 

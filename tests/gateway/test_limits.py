@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from tests.gateway.gateway import PATIENCE, Gateway, problem, wait_for
 from tests.gateway.stack import Replicated
@@ -93,8 +94,13 @@ def test_slow_clients_are_cut_off_while_others_go_on(stack: Replicated) -> None:
         assert time.monotonic() - begun > 0.5
         for client in slow:
             client.close()
+        wait_for(lambda: len(_posts(gateway)) >= 20)
         # The API has not seen any of them.
-        assert {line["upstream"] for line in gateway.log() if line["method"] == "POST"} == {""}
+        assert {line["upstream"] for line in _posts(gateway)} == {""}
+
+
+def _posts(gateway: Gateway) -> list[dict[str, Any]]:
+    return [line for line in gateway.log() if line["method"] == "POST"]
 
 
 def _cut_off(client: socket.socket) -> bool:

@@ -72,8 +72,7 @@ class Load:
 
     def log(self) -> list[dict[str, Any]]:
         """Lines of the access log that are ours."""
-        lines = self.gateway.log()
-        return [line for line in lines if line["request_id"].startswith(self.marker)]
+        return self.gateway.log(self.marker)
 
     def shares(self) -> Counter[str]:
         """How many requests each replica got."""

@@ -37,7 +37,11 @@ def test_http_2_carries_a_request_to_the_api(
 ) -> None:
     curl = shutil.which("curl")
     assert curl is not None, "no curl: apt-get install curl"
-    headers = caller | {"content-type": "application/json", "prefer": "wait=10"}
+    headers = caller | {
+        "content-type": "application/json",
+        "prefer": "wait=10",
+        "x-request-id": "two",
+    }
     done = subprocess.run(
         [
             *(curl, "--silent", "--show-error", "--http2", "--cacert", str(certificate.file)),
@@ -55,7 +59,7 @@ def test_http_2_carries_a_request_to_the_api(
     assert said == "2 200", done
     task = json.loads(body)
     assert task["result"]["payload"] == "over HTTP/2"
-    (line,) = [line for line in gateway.log() if line["method"] == "POST"]
+    line = gateway.logged("two")
     assert line["protocol"] == "HTTP/2.0"
     assert line["tls"] == "TLSv1.3"
 
