@@ -41,7 +41,6 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._head_size = 0
         self._refused = False
-        self._last = False
 
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived."""
@@ -114,8 +113,6 @@ class Connection(HttpToolsProtocol):
         for name, value in headers:
             super().on_header(name, value)
         super().on_headers_complete()
-        if self._last and self.cycle is not None:
-            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -125,12 +122,6 @@ class Connection(HttpToolsProtocol):
     def _ignores_upgrade(self) -> bool:
         """Whether the parser stops behind this head, for a protocol that is not spoken here."""
         return self.parser.should_upgrade() and not self._should_upgrade()
-
-    def wean(self) -> None:
-        """The answer under way, or to the next request, is the last on this connection."""
-        self._last = True
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
 
     # Refusals.
 

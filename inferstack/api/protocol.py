@@ -129,8 +129,7 @@ class DirectProtocol(Connection):
         if not SPECIAL.isdisjoint(headers) or self.limit_concurrency is not None:
             return None
         request = Request(method, path.decode("latin-1"), query, headers)
-        keep_alive = parser.should_keep_alive() and not self._last
-        return DirectExchange(*matched, request, keep_alive)
+        return DirectExchange(*matched, request, parser.should_keep_alive())
 
     async def _answer(self, direct: DirectExchange) -> None:
         response = await self._meter.answer(direct.handler, direct.route, direct.request)

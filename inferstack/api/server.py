@@ -32,18 +32,6 @@ Then they are answered with the receipt, long before anybody cuts their connecti
 """
 
 
-WEAN = 0.5
-"""Seconds after SIGTERM for which an idle connection still takes a request, its last one.
-
-A proxy keeps connections for its next requests. Closed at once, each of them may just then carry
-one, which nobody reads and, if it is a POST, nobody may send again.
-"""
-
-
-TICK = 0.02
-"""Seconds between two looks at whether all of them have gone."""
-
-
 class Server(uvicorn.Server):
     """uvicorn that closes overdue connections, and ends with status 0 after SIGTERM."""
 
@@ -79,25 +67,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then stops the application."""
         self._edge.hot.cut_waits(LAST_WAIT)
-        await self._wean(sockets or [])
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._edge.stop()
-
-    async def _wean(self, sockets: list[socket.socket]) -> None:
-        """Sends whoever asks elsewhere: no new connections, and one more answer on each old one."""
-        for serving in self.servers:
-            serving.close()
-        for listener in sockets:
-            listener.close()
-        connections = self.server_state.connections
-        for connection in tuple(connections):
-            if isinstance(connection, DirectProtocol):
-                connection.wean()
-        for _ in range(round(WEAN / TICK)):
-            if not connections or self.force_exit:
-                return
-            await asyncio.sleep(TICK)
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; looks at the connections once a second."""

@@ -73,12 +73,6 @@ class Connection:
         return True
 
 
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the last requests of idle connections."""
-    monkeypatch.setattr(server, "WEAN", 0.0)
-
-
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
     found = Running(World(max_body_bytes=100_000))
@@ -345,26 +339,6 @@ async def test_a_drain_answers_what_is_in_flight() -> None:
     assert await idle.ended()
     with pytest.raises(OSError, match="Connect call failed"):
         await asyncio.open_connection("127.0.0.1", running.port)
-
-
-@pytest.mark.parametrize("request_", [SUBMIT, SUBMIT.replace(b"POST", b"PUT")], ids=["hot", "cold"])
-async def test_a_drain_answers_what_comes_late_on_an_idle_connection(
-    monkeypatch: pytest.MonkeyPatch, request_: bytes
-) -> None:
-    monkeypatch.setattr(server, "WEAN", 30.0)
-    running = Running(World())
-    client = await running.connect()
-    status, _, _ = await client.ask(request_)
-    stopping = asyncio.create_task(running.stop())
-    while running.server.servers[0].is_serving():
-        await asyncio.sleep(0.01)
-    with pytest.raises(OSError, match="Connect call failed"):
-        await asyncio.open_connection("127.0.0.1", running.port)
-    again, headers, _ = await client.ask(request_)
-    assert (again, headers["connection"]) == (status, "close")
-    assert await client.ended()
-    # Nobody is left to wait for.
-    await asyncio.wait_for(stopping, 5)
 
 
 async def test_a_drain_gives_those_who_wait_too_long_their_receipt(
