@@ -54,6 +54,13 @@ async def test_deleting_is_idempotent(store: ObjectStore) -> None:
         await store.get("d/2")
 
 
+async def test_every_key_is_listed(store: ObjectStore) -> None:
+    keys = {f"listed/{n}/input.json" for n in range(3)}
+    for key in keys:
+        await store.put(key, b"x")
+    assert keys <= {key async for key in store.all_keys()}
+
+
 async def test_a_store_that_answers_is_healthy(store: ObjectStore) -> None:
     await store.check()
 
