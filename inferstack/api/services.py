@@ -69,14 +69,15 @@ class Lifetime:
             return None if key is None else Caller(key.tenant, key.username, key.role)
 
         tasks = Tasks(self._redis, self._store, History(self._database), settings)
+        monitor = Monitor(self._checks())
         self.services = Services(
             settings=settings,
             tasks=tasks,
             accounts=accounts,
             authenticator=Authenticator(settings, tokens, key_owner),
             tokens=tokens,
-            monitor=Monitor(self._checks()),
-            exposition=Exposition(tasks, settings),
+            monitor=monitor,
+            exposition=Exposition(tasks, monitor.findings, settings),
         )
 
     async def start(self) -> None:

@@ -18,9 +18,10 @@ from inferstack.local.processes import MARK, identify
 from inferstack.local.program import Program
 from inferstack.local.stack import Stack
 from inferstack.local.state import ChildPhase, Phase, StackState, Step
+from inferstack.telemetry import discovery
 
 LOOK_AFTER = 5.0
-"""Seconds between two looks at the length of the logs."""
+"""Seconds between two looks at the length of the logs, and for processes that are gone."""
 
 
 class Supervisor:
@@ -170,6 +171,7 @@ class Supervisor:
         while not self._stop.is_set():
             for log in self._home.logs.glob("*.log"):
                 await asyncio.to_thread(logs.bound, log)
+            await asyncio.to_thread(discovery.sweep, self._home.root)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_AFTER)
 

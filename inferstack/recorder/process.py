@@ -6,6 +6,8 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 
+from prometheus_client import generate_latest
+
 from inferstack import failpoint
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InferstackError
@@ -20,6 +22,8 @@ from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.models import Models
 from inferstack.storage.objects import ObjectStore
+from inferstack.telemetry import metrics
+from inferstack.telemetry.exposure import shown
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +77,10 @@ class RecorderProcess:
         log.info("recording")
         try:
             # None ends by itself before a stop: if one does, it raised, and all end with it.
-            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-            self.stop()
-            await asyncio.gather(*jobs)
+            async with shown("recorder", _exposition, self._settings):
+                await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+                self.stop()
+                await asyncio.gather(*jobs)
         finally:
             await self._redis.aclose()
             await self._database.close()
@@ -107,10 +112,17 @@ class RecorderProcess:
     async def _tick(self) -> None:
         """Moves deadlines, retries and leases on. Replicas do it too, while any is alive."""
         for name in self._deployments.names:
-            await TaskQueue(self._redis, name, self._settings).tick()
+            _, _, reaped, crashed = await TaskQueue(self._redis, name, self._settings).tick()
+            if again := reaped - crashed:
+                model, _, version = name.rpartition(":")
+                metrics.TASK_RETRIES.labels(model, version, "lease").inc(again)
 
     async def _sweep(self) -> None:
         days = self._settings.result_retention_days
         removed = await remove_old_tasks(self._history, self._objects, days)
         if removed:
             log.info("removed %d tasks older than %g days", removed, days)
+
+
+def _exposition() -> bytes:
+    return generate_latest(metrics.RECORDER)

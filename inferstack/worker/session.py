@@ -14,6 +14,10 @@ class Session(Protocol):
     worker: str
     stale: int
     """Results refused so far because another attempt holds the task."""
+    retried: int
+    """Failed attempts so far that get another."""
+    reaped: int
+    """Tasks taken back so far from replicas that fell silent, and not failed for that."""
 
     async def claim(self, limit: int) -> list[Lease]:
         """Leases up to `limit` tasks; never blocks."""

@@ -197,14 +197,15 @@ class World:
         secret = self.settings.secret_key
         self.tokens = Tokens(secret.get_secret_value(), 3600) if secret else None
         self.authenticator = Authenticator(self.settings, self.tokens, self.key_owner)
+        monitor = Monitor(checks)
         self.services = Services(
             self.settings,
             cast("Tasks", self.tasks),
             cast("Accounts", self.accounts),
             self.authenticator,
             self.tokens,
-            Monitor(checks),
-            Exposition(cast("Tasks", self.tasks), self.settings),
+            monitor,
+            Exposition(cast("Tasks", self.tasks), monitor.findings, self.settings),
         )
         self.edge: Edge = assemble(self.services)
 
