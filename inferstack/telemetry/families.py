@@ -20,7 +20,7 @@ Labels = tuple[object, ...]
 class Times(Collector):
     """A histogram that one thread fills, and a counter of the same things if it has a name.
 
-    Noting one costs a third of prometheus-client's histogram: it takes no lock, and the
+    Noting one costs a quarter of prometheus-client's histogram: it takes no lock, and the
     buckets add up at the scrape. The counter is free, since it is the histogram's count.
     """
 

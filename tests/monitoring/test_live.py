@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from inferstack.client import Client, InferstackError
+from inferstack.client import Client, Problem
 from inferstack.local.state import ChildState
 from inferstack.task import TaskState
 from inferstack.telemetry import discovery
@@ -74,9 +74,9 @@ def load(client: Client) -> None:
         client.submit({"sleep_ms": 5}, priority=priority)
     client.submit({"fail": "on purpose"})
     for wrong in ({"sleep_ms": "long"}, {"sleep_ms": -1}):
-        with pytest.raises(InferstackError):
+        with pytest.raises(Problem):
             client.submit(wrong)
-    with pytest.raises(InferstackError):
+    with pytest.raises(Problem):
         client.submit({}, model="nope")
 
 
