@@ -135,7 +135,7 @@ def test_loki_keeps_tasks_out_of_the_labels() -> None:
     assert (schema["store"], schema["schema"]) == ("tsdb", "v13")
 
 
-@pytest.mark.parametrize("name", ["embedded.alloy", "compose.alloy"])
+@pytest.mark.parametrize("name", ["embedded.alloy", "config.alloy"])
 def test_alloy_refers_only_to_what_it_declares(name: str) -> None:
     text = (ROOT / "monitoring" / "alloy" / name).read_text()
     bare = re.sub(r"//.*", "", re.sub(r'"[^"\n]*"', lambda m: m.group().replace("{", ""), text))
@@ -154,9 +154,10 @@ def test_alloy_refers_only_to_what_it_declares(name: str) -> None:
 
 def test_both_ways_into_loki_read_lines_alike() -> None:
     folder = ROOT / "monitoring" / "alloy"
-    tails = {_pipeline(folder / name) for name in ("embedded.alloy", "compose.alloy")}
+    tails = {_pipeline(folder / name) for name in ("embedded.alloy", "config.alloy")}
     assert len(tails) == 1
 
 
 def _pipeline(path: Path) -> str:
-    return path.read_text().partition('loki.process "inferstack"')[2]
+    text = path.read_text().partition('loki.process "inferstack"')[2]
+    return text.partition("loki.write")[0]
