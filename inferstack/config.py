@@ -104,6 +104,12 @@ class Settings(BaseSettings):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """0: a free one for each process, see `telemetry/discovery.py`; another: one for all."""
 
+    # Traces.
+    otel_exporter_otlp_endpoint: str | None = None
+    """Base URL of an OpenTelemetry collector that takes OTLP over HTTP; None sends no spans."""
+    trace_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the requests without a trace of their own that begin one."""
+
     # This machine.
     inferstack_home: Path = Path(".inferstack")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

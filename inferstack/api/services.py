@@ -19,6 +19,7 @@ from inferstack.storage.accounts import Accounts, check_account
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
+from inferstack.telemetry.traces import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class Services(NamedTuple):
     tokens: Tokens | None
     monitor: Monitor
     exposition: Exposition
+    tracer: Tracer | None = None
+    """None where no spans are sent."""
 
 
 class Lifetime:
@@ -78,6 +81,7 @@ class Lifetime:
             tokens=tokens,
             monitor=monitor,
             exposition=Exposition(tasks, monitor.findings, settings),
+            tracer=Tracer.from_settings(settings),
         )
 
     async def start(self) -> None:
@@ -96,12 +100,16 @@ class Lifetime:
         await self.services.tasks.start()
         await self.services.monitor.start()
         await self.services.exposition.start()
+        if self.services.tracer is not None:
+            self.services.tracer.start()
         if self._settings.admin_password is not None:
             self._admin = asyncio.create_task(self._ensure_admin())
 
     async def stop(self) -> None:
         """Lets what is on its way in be committed, then disconnects."""
         await end(self._admin)
+        if self.services.tracer is not None:
+            await self.services.tracer.stop()
         await self.services.exposition.stop()
         await self.services.monitor.stop()
         await self.services.tasks.stop()

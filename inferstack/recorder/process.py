@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from prometheus_client import generate_latest
 
@@ -15,6 +15,7 @@ from inferstack.queue.connection import connect
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import TaskQueue
+from inferstack.recorder import spans, tally
 from inferstack.recorder.deployments import Deployments, Outboxes
 from inferstack.recorder.recorder import Recorder
 from inferstack.recorder.retention import remove_old_tasks
@@ -22,8 +23,10 @@ from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.models import Models
 from inferstack.storage.objects import ObjectStore
+from inferstack.task import Task
 from inferstack.telemetry import metrics
 from inferstack.telemetry.exposure import shown
+from inferstack.telemetry.traces import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,8 @@ class RecorderProcess:
         outboxes = Outboxes(
             self._deployments, lambda names: Outbox(self._redis, names, self._settings)
         )
-        self._recorder = Recorder(outboxes, self._history)
+        self._recorder = Recorder(outboxes, self._history, tell=self._tell)
+        self._tracer = Tracer.from_settings(settings)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -74,6 +78,8 @@ class RecorderProcess:
         # full collection walks all modules again: a sixth of the recorder's time.
         gc.collect()
         gc.freeze()
+        if self._tracer is not None:
+            self._tracer.start()
         log.info("recording")
         try:
             # None ends by itself before a stop: if one does, it raised, and all end with it.
@@ -82,9 +88,16 @@ class RecorderProcess:
                 self.stop()
                 await asyncio.gather(*jobs)
         finally:
+            if self._tracer is not None:
+                await self._tracer.stop()
             await self._redis.aclose()
             await self._database.close()
         log.info("stopped")
+
+    def _tell(self, tasks: Sequence[Task]) -> None:
+        tally.count(tasks)
+        if self._tracer is not None:
+            spans.trace(self._tracer, tasks)
 
     def stop(self) -> None:
         """Asks `run` to finish."""

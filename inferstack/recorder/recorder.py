@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -99,17 +99,26 @@ class Versions:
 class Recorder:
     """One archiving loop. Several may run: archiving twice does no harm."""
 
-    def __init__(self, outbox: Source, history: Sink, *, linger: float = LINGER) -> None:
+    def __init__(
+        self,
+        outbox: Source,
+        history: Sink,
+        *,
+        linger: float = LINGER,
+        tell: Callable[[Sequence[Task]], None] = tally.count,
+    ) -> None:
         """Does nothing before `run`.
 
         Args:
             outbox: where changes come from.
             history: where tasks go.
             linger: seconds to wait after a small batch.
+            tell: gets what has been written.
         """
         self._outbox = outbox
         self._history = history
         self._linger = linger
+        self._tell = tell
         self._limit = 64
         self._versions = Versions()
         self._stop = asyncio.Event()
@@ -171,7 +180,7 @@ class Recorder:
             failpoint.hit("after-archive")
             ARCHIVE_SECONDS.observe(time.perf_counter() - begun)
             archived += [_archived(task) for task in tasks]
-            tally.count(tasks)
+            self._tell(tasks)
         await self._acknowledge(entries, archived)
         self._oldest = None
         ARCHIVED.inc(len(archived))

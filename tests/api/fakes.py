@@ -24,6 +24,7 @@ from inferstack.queue.statistics import QueueStatistics
 from inferstack.storage.accounts import Accounts, ApiKey, User
 from inferstack.storage.history import HistoryFilter, HistoryPage
 from inferstack.task import Execution, Task, TaskError, TaskSpec, TaskState, new_task_id
+from inferstack.telemetry.traces import Tracer
 
 SECRET = "a secret of thirty-two characters"
 NOW = 1_795_449_600.25
@@ -187,7 +188,9 @@ class FakeAccounts:
 class World:
     """The application over pretended services, and handles on those."""
 
-    def __init__(self, checks: Sequence[Check] = (), **settings: Any) -> None:
+    def __init__(
+        self, checks: Sequence[Check] = (), *, tracer: Tracer | None = None, **settings: Any
+    ) -> None:
         given = {"secret_key": SECRET, "redis_url": "redis://127.0.0.1:1"} | settings
         self.settings = Settings(**given)
         self.tasks = FakeTasks()
@@ -206,6 +209,7 @@ class World:
             self.tokens,
             monitor,
             Exposition(cast("Tasks", self.tasks), monitor.findings, self.settings),
+            tracer,
         )
         self.edge: Edge = assemble(self.services)
 

@@ -1,5 +1,6 @@
-"""A real Prometheus, and something with GPU series for it to scrape."""
+"""A real Prometheus, something with GPU series for it to scrape, and a collector of spans."""
 
+import json
 import shutil
 import subprocess
 import threading
@@ -103,22 +104,57 @@ class Prometheus(_Server):
             return False
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """Answers without a line on stderr."""
+
+    def log_message(self, *_: object) -> None:
+        return
+
+    def reply(self, kind: str, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 @contextmanager
 def exporter(page: bytes) -> Iterator[str]:
     """The address of a server that answers everything with one page."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(_Handler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/plain; version=0.0.4")
-            self.send_header("content-length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
+            self.reply("text/plain; version=0.0.4", page)
 
-        def log_message(self, *_: object) -> None:
-            return
+    with _serving(Handler) as address:
+        yield address
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+
+@contextmanager
+def collector(spans: list[dict[str, Any]]) -> Iterator[str]:
+    """The address of a server that takes spans, each with the name of its service.
+
+    Args:
+        spans: where they go.
+    """
+
+    class Handler(_Handler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            for resource in body["resourceSpans"]:
+                (name,) = resource["resource"]["attributes"]
+                service = name["value"]["stringValue"]
+                for scope in resource["scopeSpans"]:
+                    spans.extend({"service": service, **span} for span in scope["spans"])
+            self.reply("application/json", b"{}")
+
+    with _serving(Handler) as address:
+        yield address
+
+
+@contextmanager
+def _serving(handler: type[_Handler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

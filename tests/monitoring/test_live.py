@@ -1,5 +1,6 @@
 """A real stack under load, seen by a real Prometheus."""
 
+import itertools
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from inferstack.worker import gpu, measures
 from monitoring.dashboards import DASHBOARDS
 from monitoring.dashboards.promql import WINDOW
 from tests.local.stack import RealStack
-from tests.monitoring.prometheus import Prometheus, exporter
+from tests.monitoring.prometheus import Prometheus, collector, exporter
 
 PATIENCE = 45.0
 RECORDED = Path(__file__).parent / "recorded"
@@ -32,8 +33,14 @@ RARE = {"Alerts", "Connections cut off", "Credentials verified", "History not wr
 class WatchedStack(RealStack):
     """A stack that tells everything, and gives up on a task quickly."""
 
+    def __init__(self, root: Path, collector: str) -> None:
+        """Args: collector: address of what takes its spans."""
+        super().__init__(root)
+        self._collector = collector
+
     def _environment(self, env: dict[str, str]) -> dict[str, str]:
         own = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{self._collector}",
             "LOG_LEVEL": "DEBUG",
             "MAX_ATTEMPTS": "2",
             "RETRY_DELAY": "0.05",
@@ -43,17 +50,24 @@ class WatchedStack(RealStack):
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[WatchedStack]:
+def spans() -> list[dict[str, Any]]:
+    """What the stack has told a collector so far."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def stack(spans: list[dict[str, Any]]) -> Iterator[WatchedStack]:
     # PostgreSQL's user must be able to reach it when root runs the tests.
     folder = Path(tempfile.mkdtemp(prefix="inferstack-test-"))
     folder.chmod(0o755)
-    found = WatchedStack(folder / "home")
-    try:
-        found.up()
-        yield found
-    finally:
-        found.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with collector(spans) as address:
+        found = WatchedStack(folder / "home", address)
+        try:
+            found.up()
+            yield found
+        finally:
+            found.close()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +183,42 @@ def test_the_end_of_a_task_that_fails_is_a_warning_with_its_reason(stack: Watche
     assert told[-1] == ("recorder", "failed: ValueError: because")
     (warning,) = [line for line in lines(stack, task_id) if line["level"] == "warning"]
     assert (warning["error"], warning["attempts"]) == ("engine-error", 2)
+
+
+def test_a_request_is_one_trace_from_http_to_history(
+    stack: WatchedStack, spans: list[dict[str, Any]]
+) -> None:
+    with stack.client() as client:
+        task_id = client.infer({"text": "hello"}).task_id
+    until = time.monotonic() + PATIENCE
+    while not (found := _trace_of(task_id, spans)) or len(found) < 6:
+        assert time.monotonic() < until, found
+        time.sleep(0.1)
+    http, task = found["POST /api/inference"], found["task echo:1"]
+    assert "parentSpanId" not in http
+    assert task["parentSpanId"] == http["spanId"]
+    below = {name: span for name, span in found.items() if span not in (http, task)}
+    assert {span["parentSpanId"] for span in below.values()} == {task["spanId"]}
+    assert {name: span["service"].removeprefix("inferstack-") for name, span in below.items()} == {
+        "queue": "queue",
+        "batch": "replica",
+        "predict": "replica",
+        "archive": "recorder",
+    }
+    # One machine and so one clock, but Redis counts milliseconds.
+    slack = 2_000_000
+    steps = [below[name] for name in ("queue", "batch", "predict")]
+    assert int(http["startTimeUnixNano"]) <= int(steps[0]["startTimeUnixNano"]) + slack
+    assert int(steps[-1]["endTimeUnixNano"]) <= int(http["endTimeUnixNano"]) + slack
+    for before, after in itertools.pairwise(steps):
+        assert before["endTimeUnixNano"] == after["startTimeUnixNano"]
+
+
+def _trace_of(task_id: str, spans: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The spans of the trace that a task is in, by name."""
+    mine = {"key": "inferstack.task_id", "value": {"stringValue": task_id}}
+    traces = {span["traceId"] for span in spans if mine in span["attributes"]}
+    return {span["name"]: span for span in spans if span["traceId"] in traces}
 
 
 def test_a_killed_process_is_no_target_any_more(stack: WatchedStack) -> None:

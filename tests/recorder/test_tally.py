@@ -2,6 +2,7 @@
 
 import logging
 
+import msgspec
 import pytest
 from prometheus_client import generate_latest
 
@@ -12,8 +13,8 @@ from inferstack.telemetry import metrics
 
 def task(state: TaskState, number: int, **more: object) -> Task:
     spec = TaskSpec(task_id=f"id-{number}", model="tallied", model_version=3, tenant="t")
-    times = {"created_at": 100.0, "started_at": 100.2, "completed_at": 101.5}
-    return Task(spec=spec, state=state, **(times | more))  # type: ignore[arg-type]
+    made = Task(spec=spec, state=state, created_at=100.0, started_at=100.2, completed_at=101.5)
+    return msgspec.structs.replace(made, **more)
 
 
 def test_every_end_is_counted_once_with_its_times() -> None:
