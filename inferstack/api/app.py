@@ -17,6 +17,7 @@ from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
 from inferstack.api.routes import auth, dead_letters, docs, health, inference, models, usage
 from inferstack.api.services import Lifetime, Services
+from inferstack.api.traced import TracedRoutes
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
 
@@ -68,10 +69,15 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
     for router in ROUTERS:
         inner.include_router(router)
     openapi.install(inner)
-    settings = services.settings
-    hot = HotRoutes(services.tasks, services.authenticator, Meter(), settings.max_wait)
+    hot = _hot(services)
     _answer_errors(inner, hot)
-    return Edge(inner, hot, settings.max_body_bytes, start, stop)
+    return Edge(inner, hot, services.settings.max_body_bytes, start, stop)
+
+
+def _hot(services: Services) -> HotRoutes:
+    """The hot routes; those with spans only where they are sent, so that others pay nothing."""
+    parts = (services.tasks, services.authenticator, Meter(), services.settings.max_wait)
+    return HotRoutes(*parts) if services.tracer is None else TracedRoutes(*parts, services.tracer)
 
 
 def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:

@@ -19,11 +19,12 @@ from inferstack.local.processes import MARK, identify
 from inferstack.local.program import Program
 from inferstack.local.stack import Stack
 from inferstack.local.state import ChildPhase, Phase, StackState, Step
+from inferstack.telemetry import discovery
 
 log = logging.getLogger(__name__)
 
 LOOK_AFTER = 5.0
-"""Seconds between two looks at the length of the logs and at the models."""
+"""Seconds between two looks at the logs' length, the models, and processes that are gone."""
 
 
 class Supervisor:
@@ -178,6 +179,7 @@ class Supervisor:
             for path in self._home.logs.glob("*.log"):
                 await asyncio.to_thread(logs.bound, path)
             await self._tell_problems()
+            await asyncio.to_thread(discovery.sweep, self._home.root)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_AFTER)
 

@@ -159,7 +159,8 @@ class Compute:
                 return [as_task_error(error)]
             if isinstance(error, OutputMismatchError):
                 # Every batch may do this, at the cost of many calls: somebody should know.
-                log.warning("%s: the batch is halved", error)
+                ids = [work.lease.task_id for work in items]
+                log.warning("%s: the batch is halved", error, extra={"task_ids": ids})
         else:
             return outputs
         half = len(items) // 2
