@@ -11,16 +11,17 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from inferstack.api import openapi
-from inferstack.api.edge import Edge, Hook
+from inferstack.api.edge import Edge, Hook, Hooks
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
-from inferstack.api.routes import auth, health, inference, models
+from inferstack.api.routes import auth, health, inference, models, overview
 from inferstack.api.services import Lifetime, Services
+from inferstack.api.ui import Ui
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
 
-ROUTERS = tuple(module.router for module in (inference, auth, models, health))
+ROUTERS = tuple(module.router for module in (inference, auth, models, overview, health))
 
 
 async def _nothing() -> None:
@@ -69,7 +70,13 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
     settings = services.settings
     hot = HotRoutes(services.tasks, services.authenticator, Meter(), settings.max_wait)
     _answer_errors(inner, hot)
-    return Edge(inner, hot, settings.max_body_bytes, start, stop)
+    ui = Ui(settings.ui_path)
+
+    def drain(seconds: float) -> None:
+        hot.cut_waits(seconds)
+        services.overview.close()
+
+    return Edge(inner, hot, ui, settings.max_body_bytes, Hooks(start, drain, stop))
 
 
 def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:

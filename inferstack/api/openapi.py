@@ -8,7 +8,8 @@ from fastapi.openapi.utils import get_openapi
 
 from inferstack.api.hot import COLLECTION, ITEM
 from inferstack.api.openapi_examples import DESCRIPTION, RECEIPT, SUBMISSIONS, TASK, problem
-from inferstack.api.views import PageView, ReceiptView, TaskView
+from inferstack.api.overview_views import OverviewHistory, OverviewSample
+from inferstack.api.views import PageView, PositionView, ReceiptView, RequestView, TaskView
 from inferstack.lifecycle.types import Submission
 
 PROBLEMS = {
@@ -52,6 +53,18 @@ class ProblemView(msgspec.Struct):
     errors: list[dict[str, str]] | None = None
 
 
+VIEWS = (
+    TaskView,
+    ReceiptView,
+    PositionView,
+    RequestView,
+    PageView,
+    ProblemView,
+    OverviewHistory,
+    OverviewSample,
+)
+
+
 def install(app: FastAPI) -> None:
     """Makes the application serve `document`, built on first use."""
 
@@ -85,7 +98,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    types = (Submission, TaskView, ReceiptView, PageView, ProblemView)
+    types = (Submission, *VIEWS)
     _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     refs = [{"$ref": f"#/components/schemas/{name}"} for name in ("ReceiptView", "ProblemView")]
     return {**found, "BatchView": {"type": "array", "items": {"anyOf": refs}}}

@@ -8,6 +8,7 @@ from inferstack import failpoint
 from inferstack.api.auth import Authenticator
 from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
+from inferstack.api.overview import Overview
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InvalidRequestError
@@ -39,6 +40,7 @@ class Services(NamedTuple):
     tokens: Tokens | None
     monitor: Monitor
     exposition: Exposition
+    overview: Overview
 
 
 class Lifetime:
@@ -69,14 +71,16 @@ class Lifetime:
             return None if key is None else Caller(key.tenant, key.username, key.role)
 
         tasks = Tasks(self._redis, self._store, History(self._database), settings)
+        monitor, exposition = Monitor(self._checks()), Exposition(tasks, settings)
         self.services = Services(
             settings=settings,
             tasks=tasks,
             accounts=accounts,
             authenticator=Authenticator(settings, tokens, key_owner),
             tokens=tokens,
-            monitor=Monitor(self._checks()),
-            exposition=Exposition(tasks, settings),
+            monitor=monitor,
+            exposition=exposition,
+            overview=Overview(tasks, monitor, exposition),
         )
 
     async def start(self) -> None:
@@ -101,6 +105,7 @@ class Lifetime:
     async def stop(self) -> None:
         """Lets what is on its way in be committed, then disconnects."""
         await end(self._admin)
+        await self.services.overview.stop()
         await self.services.exposition.stop()
         await self.services.monitor.stop()
         await self.services.tasks.stop()

@@ -12,6 +12,7 @@ from inferstack.api.auth import Authenticator
 from inferstack.api.edge import Edge
 from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
+from inferstack.api.overview import Overview
 from inferstack.api.services import Services
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
@@ -197,14 +198,17 @@ class World:
         secret = self.settings.secret_key
         self.tokens = Tokens(secret.get_secret_value(), 3600) if secret else None
         self.authenticator = Authenticator(self.settings, self.tokens, self.key_owner)
+        tasks, monitor = cast("Tasks", self.tasks), Monitor(checks)
+        exposition = Exposition(tasks, self.settings)
         self.services = Services(
             self.settings,
-            cast("Tasks", self.tasks),
+            tasks,
             cast("Accounts", self.accounts),
             self.authenticator,
             self.tokens,
-            Monitor(checks),
-            Exposition(cast("Tasks", self.tasks), self.settings),
+            monitor,
+            exposition,
+            Overview(tasks, monitor, exposition),
         )
         self.edge: Edge = assemble(self.services)
 
