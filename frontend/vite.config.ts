@@ -1,9 +1,10 @@
+import { env } from 'node:process';
 import tailwindcss from '@tailwindcss/vite';
 import react from '@vitejs/plugin-react';
 import { defineConfig } from 'vitest/config';
 
 /** Where `npm run dev` finds the API. */
-const API = process.env.INFERSTACK_URL ?? 'http://127.0.0.1:8000';
+const API = env.INFERSTACK_URL ?? 'http://127.0.0.1:8000';
 
 export default defineConfig({
   plugins: [react(), tailwindcss()],

@@ -9,19 +9,21 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Lifespan
 
 from inferstack.api import openapi
 from inferstack.api.edge import Edge, Hook, Hooks
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
-from inferstack.api.routes import auth, health, inference, models, overview
+from inferstack.api.routes import auth, dead_letters, health, inference, models, overview
 from inferstack.api.services import Lifetime, Services
 from inferstack.api.ui import Ui
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
 
-ROUTERS = tuple(module.router for module in (inference, auth, models, overview, health))
+MODULES = (inference, dead_letters, auth, models, overview, health)
+ROUTERS = tuple(module.router for module in MODULES)
 
 
 async def _nothing() -> None:
@@ -55,18 +57,8 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
         finally:
             await stop()
 
-    inner = FastAPI(
-        title="inferstack",
-        lifespan=lifespan,
-        docs_url="/api/docs",
-        redoc_url="/api/redoc",
-        openapi_url="/api/openapi.json",
-        redirect_slashes=False,
-    )
+    inner = routes(lifespan)
     inner.state.services = services
-    for router in ROUTERS:
-        inner.include_router(router)
-    openapi.install(inner)
     settings = services.settings
     hot = HotRoutes(services.tasks, services.authenticator, Meter(), settings.max_wait)
     _answer_errors(inner, hot)
@@ -77,6 +69,22 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
         services.overview.close()
 
     return Edge(inner, hot, ui, settings.max_body_bytes, Hooks(start, drain, stop))
+
+
+def routes(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """Every route but the hot ones, and the document that describes all."""
+    inner = FastAPI(
+        title="inferstack",
+        lifespan=lifespan,
+        docs_url="/api/docs",
+        redoc_url="/api/redoc",
+        openapi_url="/api/openapi.json",
+        redirect_slashes=False,
+    )
+    for router in ROUTERS:
+        inner.include_router(router)
+    openapi.install(inner)
+    return inner
 
 
 def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:

@@ -19,6 +19,7 @@ from inferstack.api.overview_views import (
 )
 from inferstack.deployment import Deployment, ReplicaStatus
 from inferstack.queue.statistics import Circuit, QueueStatistics
+from inferstack.task import Priority
 
 Statistics = Mapping[str, QueueStatistics]
 
@@ -88,12 +89,9 @@ def _rates(before: QueueStatistics, now: QueueStatistics) -> Rates | None:
 def queue_of(queue: QueueStatistics | None) -> QueueView:
     """One queue; an empty one if nothing is known of it."""
     if queue is None:
-        return QueueView()
-    return QueueView(**queue.waiting, **_rest(queue))
-
-
-def _rest(queue: QueueStatistics) -> dict[str, int]:
-    return {"delayed": queue.delayed, "running": queue.running, "outbox": queue.outbox}
+        return QueueView(0, 0, 0, 0, 0, 0)
+    lanes = (queue.waiting.get(priority, 0) for priority in Priority)
+    return QueueView(*lanes, queue.delayed, queue.running, queue.outbox)
 
 
 def total_queue(statistics: Statistics) -> QueueView:

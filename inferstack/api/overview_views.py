@@ -16,22 +16,22 @@ class Percentiles(msgspec.Struct, frozen=True):
 class QueueView(msgspec.Struct, frozen=True):
     """How many tasks are where."""
 
-    high: int = 0
-    normal: int = 0
-    low: int = 0
-    delayed: int = 0
+    high: int
+    normal: int
+    low: int
+    delayed: int
     """They wait for a retry."""
-    running: int = 0
-    outbox: int = 0
+    running: int
+    outbox: int
     """Changes that are not in the history yet."""
 
 
 class Rates(msgspec.Struct, frozen=True):
     """Tasks that ended, per second."""
 
-    completed: float = 0.0
-    failed: float = 0.0
-    expired: float = 0.0
+    completed: float
+    failed: float
+    expired: float
 
 
 class ReplicaView(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from inferstack.api.overview import Overview
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InvalidRequestError
+from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Caller
 from inferstack.queue.background import end
@@ -41,6 +42,7 @@ class Services(NamedTuple):
     monitor: Monitor
     exposition: Exposition
     overview: Overview
+    dead_letters: DeadLetters
 
 
 class Lifetime:
@@ -81,6 +83,7 @@ class Lifetime:
             monitor=monitor,
             exposition=exposition,
             overview=Overview(tasks, monitor, exposition),
+            dead_letters=DeadLetters(self._redis, tasks, self._store, self._database, settings),
         )
 
     async def start(self) -> None:

@@ -181,6 +181,11 @@ class Tasks:
         """A page of history, newest first; unfinished tasks are shown as they are now."""
         return await self._reader.list(caller, wanted)
 
+    @property
+    def directory(self) -> Directory:
+        """What this process knows of the deployments."""
+        return self._directory
+
     def deployments(self) -> Sequence[Deployment]:
         """Every known deployment."""
         return [target.deployment for target in self._directory.targets()]

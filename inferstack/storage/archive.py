@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from psycopg import Error as DriverError
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferstack.errors import StorageUnavailableError
@@ -50,6 +52,11 @@ def _upsert() -> str:
 
 UPSERT = _upsert()
 
+SETTLE = text(
+    "UPDATE tasks SET redriven_at = now() "
+    "WHERE id = :old AND redriven_as = :new AND redriven_at IS NULL"
+)
+
 
 class Archive:
     """The writing half of the history."""
@@ -70,6 +77,7 @@ class Archive:
         # By id: neighbours share index pages, and two recorders lock rows in the same order.
         rows = [latest[task_id] for task_id in sorted(latest)]
         async with self._database.transaction() as connection:
+            await _settle(connection, rows)
             await _write(connection, rows)
 
 
@@ -84,6 +92,20 @@ async def _write(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
         half = len(tasks) // 2
         await _write(connection, tasks[:half])
         await _write(connection, tasks[half:])
+
+
+async def _settle(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
+    """Notes with the dead letters that these tasks repeat that they were redriven.
+
+    In the transaction that archives the new task, so that none is ever archived while its
+    dead letter looks as if nobody had redriven it; see `storage/dead_letters.py`. It comes
+    first: after a statement of this transaction `_insert` makes savepoints in it, and else
+    transactions of its own.
+    """
+    pairs = [(t.spec.redrive_of, t.spec.task_id) for t in tasks if t.spec.redrive_of]
+    if pairs:
+        rows = [{"old": UUID(old), "new": UUID(new)} for old, new in sorted(pairs)]
+        await connection.execute(SETTLE, rows)
 
 
 async def _write_without_bodies(connection: AsyncConnection, task: Task, reason: str) -> None:

@@ -66,6 +66,16 @@ class ObjectStore:
             found = await self._store.get_async(key)
             return bytes(await found.bytes_async())
 
+    async def size(self, key: str) -> int:
+        """The bytes of a body, without reading it.
+
+        Raises:
+            NotFoundError: there is none.
+            StorageUnavailableError: the store does not answer.
+        """
+        with _translated(key):
+            return int((await self._store.head_async(key))["size"])
+
     async def delete(self, keys: Sequence[str]) -> None:
         """Removes bodies and folders left empty; keys that are gone already do no harm.
 

@@ -93,6 +93,13 @@ tasks = Table(
     Column("webhook", Text),
     Column("idempotency_key", Text),
     Column("trace", Text),
+    # The failed task that this one repeats.
+    Column("redrive_of", Uuid),
+    # The task that repeats this one, and its model version; written before that task exists.
+    Column("redriven_as", Uuid),
+    Column("redriven_version", BigInteger),
+    # When that task was known to exist: from then on this one is no dead letter.
+    Column("redriven_at", DateTime(timezone=True)),
     Index("tasks_tenant_id", "tenant", "id"),
     # Nearly every task completes, so this stays small, and it makes the rare states quick to
     # list: what waits, what runs, what failed.
@@ -102,5 +109,12 @@ tasks = Table(
         "state",
         "id",
         postgresql_where=text("state <> 'completed'"),
+    ),
+    Index(
+        "tasks_dead_letters",
+        "tenant",
+        "completed_at",
+        "id",
+        postgresql_where=text("state = 'failed' AND redriven_at IS NULL"),
     ),
 )

@@ -18,6 +18,7 @@ from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState, ReplicaStatus
 from inferstack.errors import InferstackError, ModelNotFoundError, TaskNotFoundError
+from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Receipt, Submission
 from inferstack.lifecycle.waits import Departure
@@ -209,6 +210,7 @@ class World:
             monitor,
             exposition,
             Overview(tasks, monitor, exposition),
+            cast("DeadLetters", None),  # its routes are tested over the real one
         )
         self.edge: Edge = assemble(self.services)
 

@@ -1,6 +1,5 @@
 /** What tests need that the simulated browser lacks. */
 
-import '@testing-library/jest-dom/vitest';
 import { cleanup } from '@testing-library/react';
 import { afterEach } from 'vitest';
 

@@ -19,7 +19,6 @@ const LONGEST = 50_000;
 export function Code({ text, what, copy }: CodeProps) {
   return (
     <div className="relative">
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keys */}
       <section
         aria-label={what}
         tabIndex={0}

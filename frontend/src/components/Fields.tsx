@@ -67,9 +67,7 @@ export function Segments<T extends string>(props: SegmentsProps<T>) {
   const name = useId();
   return (
     <fieldset className="flex min-w-0 flex-col gap-1">
-      <legend
-        className={props.hideLabel ? 'sr-only' : 'mb-1 text-xs font-medium text-muted'}
-      >
+      <legend className={props.hideLabel ? 'sr-only' : 'mb-1 text-xs font-medium text-muted'}>
         {props.label}
       </legend>
       <div className="inline-flex h-8 self-start overflow-hidden rounded border border-strong-line">

@@ -54,7 +54,12 @@ export function TimeChart({ label, times, lines, now, seconds, format, stack = f
   };
   return (
     <figure ref={measure}>
-      <Legend lines={lines} index={index} format={format} {...(pointed === null ? {} : { at: times[index] })} />
+      <Legend
+        lines={lines}
+        index={index}
+        format={format}
+        {...(pointed === null ? {} : { at: times[index] })}
+      />
       <svg
         role="img"
         aria-label={`${label}: ${lines.map((line) => `${line.name} ${format(line.values.at(-1) ?? null)}`).join(', ')}`}
@@ -74,7 +79,17 @@ export function TimeChart({ label, times, lines, now, seconds, format, stack = f
   );
 }
 
-function Lines({ times, lines, frame, stack }: { times: number[]; lines: Line[]; frame: Frame; stack: boolean }) {
+function Lines({
+  times,
+  lines,
+  frame,
+  stack,
+}: {
+  times: number[];
+  lines: Line[];
+  frame: Frame;
+  stack: boolean;
+}) {
   const id = useId();
   return (
     <>

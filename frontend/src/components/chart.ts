@@ -40,7 +40,10 @@ export function stacked(lines: Line[]): Line[] {
   return lines.map((line) => {
     const sums = line.values.map((value, i) => (value ?? 0) + (below[i] ?? 0));
     below = sums;
-    return { ...line, values: line.values.map((value, i) => (value === null ? null : (sums[i] ?? 0))) };
+    return {
+      ...line,
+      values: line.values.map((value, i) => (value === null ? null : (sums[i] ?? 0))),
+    };
   });
 }
 

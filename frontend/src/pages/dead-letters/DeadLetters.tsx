@@ -43,7 +43,10 @@ export function DeadLetters() {
         Tasks that failed for good. A redrive submits a new task with the same input; the old one
         stays in the history.
       </p>
-      <LetterFilters filter={filter} onChange={(name, value) => set({ [name]: value, cursor: '' })} />
+      <LetterFilters
+        filter={filter}
+        onChange={(name, value) => set({ [name]: value, cursor: '' })}
+      />
       {page && letters.error && <ProblemNotice error={letters.error} />}
       {page ? (
         <Letters
@@ -141,7 +144,9 @@ function Letters({ letters, filter, stale, pager }: LettersProps) {
         action="Redrive"
         busy={redrive.isPending}
         onClose={() => setAsked(null)}
-        onConfirm={() => redrive.mutate({ ...wanted(filter), limit: MOST_REDRIVEN }, { onSettled: done })}
+        onConfirm={() =>
+          redrive.mutate({ ...wanted(filter), limit: MOST_REDRIVEN }, { onSettled: done })
+        }
       >
         <p>
           Up to {MOST_REDRIVEN} tasks that match the filters, those that failed first, are submitted

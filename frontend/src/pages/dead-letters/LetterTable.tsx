@@ -65,12 +65,7 @@ function Row({ letter, chosen, onToggle }: RowProps) {
   return (
     <tr>
       <td>
-        <input
-          type="checkbox"
-          aria-label={`Select ${id}`}
-          checked={chosen}
-          onChange={onToggle}
-        />
+        <input type="checkbox" aria-label={`Select ${id}`} checked={chosen} onChange={onToggle} />
       </td>
       <td className="font-mono text-xs">
         <Link className="link" to={`/dead-letters/${letter.task_id}`} title={letter.task_id}>

@@ -21,7 +21,12 @@ export function RedriveForm({ letter, busy, onRedrive }: Props) {
   const options = [
     ...(known
       ? []
-      : [{ value: String(letter.model_version), text: `${deploymentOf({ model: letter.model, version: letter.model_version })} (gone)` }]),
+      : [
+          {
+            value: String(letter.model_version),
+            text: `${deploymentOf({ model: letter.model, version: letter.model_version })} (gone)`,
+          },
+        ]),
     ...versions.map((model) => ({
       value: String(model.version),
       text: `${deploymentOf(model)}${model.state === 'ready' ? '' : ` (${model.state})`}`,

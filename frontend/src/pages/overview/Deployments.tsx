@@ -12,7 +12,9 @@ export function Deployments({ deployments }: { deployments: Deployment[] }) {
   return (
     <Panel title="Deployments" flush>
       {deployments.length === 0 ? (
-        <Empty title="No deployments">Put a model into MODEL_PATH and start inferstack again.</Empty>
+        <Empty title="No deployments">
+          Put a model into MODEL_PATH and start inferstack again.
+        </Empty>
       ) : (
         <Scroll label="Deployments">
           <table className="table">

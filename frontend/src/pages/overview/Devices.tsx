@@ -60,7 +60,7 @@ function DeviceRows({ device, replicas }: { device: Device; replicas: Running[] 
         <td className="font-medium">{name}</td>
         <td />
         <td>
-          <Meter share={device.utilisation ?? null} label={`Utilisation of ${name}`} />
+          <Meter share={device.utilisation} />
         </td>
         <td className="number">{bytes(device.memory_used)}</td>
         <td className="number">{count(replicas.reduce((sum, r) => sum + r.running, 0))}</td>

@@ -25,34 +25,34 @@ export function Numbers({ sample, points }: Props) {
   const ready = sample.deployments.filter((deployment) => deployment.state === 'ready').length;
   return (
     <dl className="grid grid-cols-2 gap-px overflow-hidden rounded border border-line bg-line md:grid-cols-3 xl:grid-cols-6">
-      <Number
+      <Headline
         name="Completed"
         value={rate(rates?.completed)}
         unit="/s"
         more={spark('var(--chart-1)', (point) => point.rates?.completed ?? null)}
       />
-      <Number
+      <Headline
         name="Failed and expired"
         value={rate(rates && rates.failed + rates.expired)}
         unit="/s"
         more={spark('var(--chart-2)', ({ rates: r }) => (r ? r.failed + r.expired : null))}
       />
-      <Number
+      <Headline
         name="Latency p95"
         value={milliseconds(latency?.p95)}
         more={spark('var(--chart-4)', (point) => point.latency?.p95 ?? null)}
       />
-      <Number
+      <Headline
         name="Waiting"
         value={count(waiting(sample.point))}
         more={spark('var(--chart-3)', waiting)}
       />
-      <Number
+      <Headline
         name="Running"
         value={count(queue.running)}
         more={<Small>{`${count(queue.delayed)} wait for a retry`}</Small>}
       />
-      <Number
+      <Headline
         name="Replicas"
         value={count(replicas.length)}
         more={<Small>{`${ready} of ${sample.deployments.length} deployments ready`}</Small>}
@@ -65,14 +65,14 @@ function waiting({ queue }: OverviewPoint): number {
   return queue.high + queue.normal + queue.low;
 }
 
-interface NumberProps {
+interface HeadlineProps {
   name: string;
   value: string;
   unit?: string;
   more: ReactNode;
 }
 
-function Number({ name, value, unit, more }: NumberProps) {
+function Headline({ name, value, unit, more }: HeadlineProps) {
   return (
     <div className="flex min-w-0 flex-col bg-panel px-3 py-2">
       <dt className="text-xs text-muted">{name}</dt>

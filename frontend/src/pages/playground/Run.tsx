@@ -1,13 +1,6 @@
 import { useEffect, useRef, useState } from 'react';
 import { Link } from 'react-router';
-import {
-  isFinished,
-  type Receipt,
-  type Task,
-  useCancel,
-  usePosition,
-  useTask,
-} from '@/api/tasks';
+import { isFinished, type Receipt, type Task, useCancel, usePosition, useTask } from '@/api/tasks';
 import { Button } from '@/components/Button';
 import { Json } from '@/components/Code';
 import { Fact, Facts } from '@/components/Facts';
@@ -42,7 +35,12 @@ export function Run({ sent }: { sent: Sent }) {
           </Link>
           <State of={task.data?.status ?? sent.receipt.status} />
           {!finished && (
-            <Button small kind="danger" busy={cancel.isPending} onClick={() => cancel.mutate(taskId)}>
+            <Button
+              small
+              kind="danger"
+              busy={cancel.isPending}
+              onClick={() => cancel.mutate(taskId)}
+            >
               Cancel
             </Button>
           )}

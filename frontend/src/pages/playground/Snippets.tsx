@@ -30,10 +30,7 @@ export function Snippets({ submission }: { submission: Submission }) {
         />
       }
     >
-      <Code
-        text={text}
-        what={`the request for ${language}`}
-      />
+      <Code text={text} what={`the request for ${language}`} />
     </Panel>
   );
 }

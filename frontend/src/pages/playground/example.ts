@@ -12,18 +12,18 @@ export function exampleOf(model: Model | undefined): Record<string, unknown> {
   const required = Array.isArray(schema.required) ? schema.required : [];
   // A schema that asks for nothing describes what is possible, which is no good first example.
   if (required.length === 0) return HELLO;
-  const example = valueOf(schema, DEEPEST);
+  const example = sampleOf(schema, DEEPEST);
   return isObject(example) ? example : HELLO;
 }
 
-function valueOf(schema: unknown, depth: number): unknown {
+function sampleOf(schema: unknown, depth: number): unknown {
   if (!isObject(schema) || depth === 0) return null;
   if ('default' in schema) return schema.default;
   if (Array.isArray(schema.examples) && schema.examples.length > 0) return schema.examples[0];
   if (Array.isArray(schema.enum)) return schema.enum[0];
   const type = Array.isArray(schema.type) ? schema.type[0] : schema.type;
   if (type === 'object' || schema.properties) return objectOf(schema, depth);
-  if (type === 'array') return [valueOf(schema.items, depth - 1)];
+  if (type === 'array') return [sampleOf(schema.items, depth - 1)];
   if (type === 'string') return 'Hello, world!';
   if (type === 'number' || type === 'integer') return schema.minimum ?? 1;
   if (type === 'boolean') return false;
@@ -36,6 +36,6 @@ function objectOf(schema: Record<string, unknown>, depth: number): Record<string
   return Object.fromEntries(
     Object.entries(properties)
       .filter(([name]) => required.includes(name))
-      .map(([name, inner]) => [name, valueOf(inner, depth - 1)]),
+      .map(([name, inner]) => [name, sampleOf(inner, depth - 1)]),
   );
 }

@@ -86,23 +86,24 @@ function FindTask() {
   const navigate = useNavigate();
   const [id, setId] = useState('');
   return (
-    <form
-      role="search"
-      className="flex gap-2"
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (id.trim()) void navigate(`/tasks/${encodeURIComponent(id.trim())}`);
-      }}
-    >
-      <input
-        className="control w-44 font-mono text-xs sm:w-80"
-        aria-label="Task id"
-        placeholder="Task id"
-        spellCheck={false}
-        value={id}
-        onChange={(event) => setId(event.target.value)}
-      />
-      <Button type="submit">Open</Button>
-    </form>
+    <search>
+      <form
+        className="flex gap-2"
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (id.trim()) void navigate(`/tasks/${encodeURIComponent(id.trim())}`);
+        }}
+      >
+        <input
+          className="control w-44 font-mono text-xs sm:w-80"
+          aria-label="Task id"
+          placeholder="Task id"
+          spellCheck={false}
+          value={id}
+          onChange={(event) => setId(event.target.value)}
+        />
+        <Button type="submit">Open</Button>
+      </form>
+    </search>
   );
 }
