@@ -32,7 +32,6 @@ SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
 ]
 NOT_BUILT = (
     "the web UI is not built: install Node.js and run `make run` again; "

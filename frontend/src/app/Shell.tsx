@@ -28,7 +28,7 @@ export function Shell() {
           <span className="py-2 text-[15px] font-semibold">inferstack</span>
           <nav
             aria-label="Pages"
-            className="order-last -mx-3 flex w-full overflow-x-auto px-1 md:order-none md:m-0 md:w-auto md:flex-1 md:p-0"
+            className="order-last -mx-3 flex w-[calc(100%+1.5rem)] overflow-x-auto px-1 md:order-none md:m-0 md:w-auto md:flex-1 md:p-0"
           >
             {PAGES.map(([path, name]) => (
               <NavLink

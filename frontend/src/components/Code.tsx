@@ -26,7 +26,7 @@ export function Code({ text, what, copy }: CodeProps) {
       >
         <pre className="p-2 pr-10 font-mono text-xs leading-5">{shortened(text)}</pre>
       </section>
-      <div className="absolute top-1 right-3">
+      <div className="absolute top-1 right-1 rounded bg-sunken">
         <CopyButton text={copy ?? text} what={what} />
       </div>
     </div>

@@ -75,7 +75,7 @@ export function Segments<T extends string>(props: SegmentsProps<T>) {
           <label
             key={option.value}
             title={option.label}
-            className="flex cursor-pointer items-center border-strong-line px-2.5 not-first:border-l has-checked:bg-accent has-checked:text-on-accent has-focus-visible:outline-2 has-focus-visible:-outline-offset-2 has-focus-visible:outline-ink"
+            className="flex cursor-pointer items-center border-strong-line px-2.5 not-first:border-l has-checked:bg-busy-tint has-checked:font-medium has-checked:text-busy has-focus-visible:outline-2 has-focus-visible:-outline-offset-2 has-focus-visible:outline-ink"
           >
             <input
               type="radio"

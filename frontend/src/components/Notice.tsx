@@ -6,12 +6,13 @@ import { WarningIcon } from './icons';
 /** An error: what happened, where, and what to do. */
 export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: () => void }) {
   const fields = error instanceof Problem ? error.errors : [];
-  const detail = detailOf(error);
+  const [title, detail] = [titleOf(error), detailOf(error)];
+  const says = detail.toLowerCase() === title.toLowerCase() ? '' : detail;
   return (
     <div role="alert" className="flex gap-2 rounded border border-bad bg-bad-tint p-3 text-bad">
       <WarningIcon />
       <div className="min-w-0 flex-1 space-y-1">
-        <p className="font-semibold">{titleOf(error)}</p>
+        <p className="font-semibold">{title}</p>
         {fields.length > 0 ? (
           <ul className="list-disc pl-4 break-words">
             {fields.map((item) => (
@@ -21,10 +22,10 @@ export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: ()
             ))}
           </ul>
         ) : (
-          detail && <p className="break-words">{detail}</p>
+          says && <p className="break-words">{says}</p>
         )}
         <p className="text-ink">{advice(error)}</p>
-        {onRetry && !(error instanceof ConnectionLost) && (
+        {onRetry && mayPass(error) && (
           <Button small onClick={onRetry}>
             Try again
           </Button>
@@ -32,6 +33,12 @@ export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: ()
       </div>
     </div>
   );
+}
+
+/** Whether the same request may succeed later. A lost connection is tried again anyway. */
+function mayPass(error: unknown): boolean {
+  if (error instanceof ConnectionLost) return false;
+  return !(error instanceof Problem) || error.status >= 500 || error.retryAfter !== null;
 }
 
 /** That there is nothing, and what would change that. */

@@ -18,7 +18,8 @@ export function rate(value: number | null | undefined): string {
 /** Milliseconds in the unit that suits them. */
 export function milliseconds(value: number | null | undefined): string {
   if (value == null) return DASH;
-  if (value < 10) return `${value.toFixed(1)} ms`;
+  if (value === 0) return '0 ms';
+  if (value < 10) return `${value.toFixed(value < 1 ? 2 : 1)} ms`;
   if (value < 1000) return `${Math.round(value)} ms`;
   return seconds(value / 1000);
 }
@@ -33,6 +34,11 @@ export function seconds(value: number | null | undefined): string {
     return `${Math.floor(rounded / 3600)} h ${Math.floor((rounded % 3600) / 60)} min`;
   }
   return `${Math.floor(rounded / 86_400)} d ${Math.floor((rounded % 86_400) / 3600)} h`;
+}
+
+/** How long something has lasted, in whole seconds. */
+export function age(value: number): string {
+  return value < 60 ? `${Math.floor(value)} s` : seconds(Math.floor(value));
 }
 
 export function bytes(value: number | null | undefined): string {
@@ -61,6 +67,11 @@ export function clock(iso: string, now = new Date()): string {
   const time = `${two(when.getHours())}:${two(when.getMinutes())}:${two(when.getSeconds())}`;
   if (when.toDateString() === now.toDateString()) return time;
   return `${when.getFullYear()}-${two(when.getMonth() + 1)}-${two(when.getDate())} ${time}`;
+}
+
+/** The same with milliseconds, for moments that lie close together. */
+export function preciseClock(iso: string, now = new Date()): string {
+  return `${clock(iso, now)}.${String(new Date(iso).getMilliseconds()).padStart(3, '0')}`;
 }
 
 function two(value: number): string {

@@ -1,6 +1,6 @@
 import { type Overview as Found, useOverview } from '@/api/overview';
 import { ConnectionLost } from '@/api/problem';
-import { seconds } from '@/components/format';
+import { age } from '@/components/format';
 import { Loading, ProblemNotice } from '@/components/Notice';
 import { PageTitle } from '@/components/Panel';
 import { State } from '@/components/State';
@@ -48,7 +48,7 @@ function Status({ overview: { sample, live } }: { overview: Found }) {
     <>
       <State of={sample.status} />
       <span className="text-xs text-muted">
-        {live ? `live · API up ${seconds(sample.uptime)}` : 'not live'}
+        {live ? `live · API up ${age(sample.uptime)}` : 'not live'}
       </span>
     </>
   );

@@ -56,28 +56,29 @@ function Bench({ models, start }: { models: Model[]; start: Draft }) {
   };
 
   return (
-    <div className="grid items-start gap-3 lg:grid-cols-2">
-      <div className="min-w-0 space-y-3">
-        <Panel title="Request">
-          <RequestForm
-            models={models}
-            draft={draft}
-            change={change}
-            ready={submission !== null}
-            busy={busy}
-            error={error}
-            onSend={() => void send()}
-          />
-        </Panel>
-        {submission && <Snippets submission={submission} />}
+    // On a phone the result comes before the snippets; beside each other there is room for both.
+    <div className="grid items-start gap-3 lg:grid-cols-2 lg:grid-rows-[auto_1fr]">
+      <Panel title="Request">
+        <RequestForm
+          models={models}
+          draft={draft}
+          change={change}
+          ready={submission !== null}
+          busy={busy}
+          error={error}
+          onSend={() => void send()}
+        />
+      </Panel>
+      <div className="min-w-0 lg:row-span-2">
+        {sent ? (
+          <Run key={sent.receipt.task_id} sent={sent} />
+        ) : (
+          <Panel title="Result">
+            <Empty title="Nothing sent yet">The result and its timings appear here.</Empty>
+          </Panel>
+        )}
       </div>
-      {sent ? (
-        <Run key={sent.receipt.task_id} sent={sent} />
-      ) : (
-        <Panel title="Result">
-          <Empty title="Nothing sent yet">The result and its timings appear here.</Empty>
-        </Panel>
-      )}
+      {submission && <Snippets submission={submission} />}
     </div>
   );
 }

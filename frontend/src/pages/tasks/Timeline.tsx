@@ -47,7 +47,7 @@ export function Timeline({ task }: { task: Task }) {
         {momentsOf(task).map(({ name, at }) => (
           <li key={name} className="flex gap-3">
             <span className="w-36 text-muted">{name}</span>
-            <Time at={at} />
+            <Time at={at} precise />
           </li>
         ))}
       </ol>
