@@ -121,7 +121,6 @@ def test_a_request_is_sent_and_found_again_everywhere(client: Client, visit: Vis
 def test_the_place_in_the_queue_moves_under_load(client: Client, visit: Visit) -> None:
     page = visit().open("/playground")
     expect(page.get_by_label("Model")).to_have_value("echo")
-    page.get_by_text("low", exact=True).click()
     load = [{"data": {"sleep_ms": 500}} for _ in range(800)]
     for _ in range(2):
         assert page.request.post("/api/inference/batch", data=load).ok
@@ -154,15 +153,15 @@ def test_the_overview_shows_what_goes_on(client: Client, visit: Visit) -> None:
 
 def test_a_waiting_task_is_cancelled(client: Client, visit: Visit) -> None:
     page = visit().open("/playground")
-    blocker = client.submit({"sleep_ms": 2500})
+    blocker = client.submit({"sleep_ms": 5000})
     while client.get(blocker.task_id).status == "queued":
         time.sleep(0.02)
+    later = client.submit({"text": "neither"})
     send(page, '{"text": "not needed after all"}')
     result = panel(page, "Result")
     result.get_by_role("button", name="Cancel").click()
     expect(result.get_by_text("cancelled").first).to_be_visible()
 
-    later = client.submit({"text": "neither"})
     page.goto("/tasks?status=queued")
     page.get_by_role("button", name=f"Cancel task {later.task_id[-12:]}").click()
     page.goto(f"/tasks/{later.task_id}")
