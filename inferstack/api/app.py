@@ -16,13 +16,13 @@ from inferstack.api.edge import Edge, Hook, Hooks
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
-from inferstack.api.routes import auth, dead_letters, health, inference, models, overview
+from inferstack.api.routes import auth, dead_letters, health, inference, models, overview, usage
 from inferstack.api.services import Lifetime, Services
 from inferstack.api.ui import Ui
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
 
-MODULES = (inference, dead_letters, auth, models, overview, health)
+MODULES = (inference, dead_letters, usage, auth, models, overview, health)
 ROUTERS = tuple(module.router for module in MODULES)
 
 

@@ -21,6 +21,7 @@ from inferstack.storage.accounts import Accounts, check_account
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
+from inferstack.storage.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Services(NamedTuple):
     exposition: Exposition
     overview: Overview
     dead_letters: DeadLetters
+    usage: Usage
 
 
 class Lifetime:
@@ -84,6 +86,7 @@ class Lifetime:
             exposition=exposition,
             overview=Overview(tasks, monitor, exposition),
             dead_letters=DeadLetters(self._redis, tasks, self._store, self._database, settings),
+            usage=Usage(self._database),
         )
 
     async def start(self) -> None:

@@ -120,6 +120,8 @@ class Supervisor:
             step.text = "the tables are up to date"
         await self._serve("recorder", stack.python_program(plan, "recorder", "inferstack.recorder"))
         await asyncio.gather(*(self._serve(p.name, p) for p in self._api_programs(plan)))
+        background = stack.python_program(plan, "background", "inferstack.background")
+        await self._serve("background", background)
         async with self._step("model") as step:
             step.text = f"loading {plan.settings.default_model}"
             await worker_child.ready()
@@ -219,5 +221,5 @@ class Supervisor:
 
 
 def _stop_order(child: Child) -> int:
-    order = ("api", "worker", "recorder", "postgres", "redis")
+    order = ("api", "background", "worker", "recorder", "postgres", "redis")
     return order.index(child.program.name.split("-")[0])

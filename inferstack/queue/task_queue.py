@@ -145,6 +145,7 @@ class TaskQueue:
         submits: Sequence[Submit],
         api: str = "",
         max_queue: int | None = None,
+        version: int = 1,
     ) -> list[Accepted]:
         """Accepts tasks durably: when this returns, Redis has fsynced them. Safe to repeat.
 
@@ -152,9 +153,10 @@ class TaskQueue:
             submits: at most a few hundred.
             api: the completion channel of the calling process.
             max_queue: the deployment's own limit; the setting if None.
+            version: of the new tasks; more than 1 if history knows them already.
         """
         config = self._settings
-        texts = LongTexts(after=6)
+        texts = LongTexts(after=7)
         tasks: list[str | int] = []
         for spec, encoded, fingerprint, weight, watch in submits:
             tasks += (
@@ -175,6 +177,7 @@ class TaskQueue:
             config.max_tenant_queue,
             config.max_outbox,
             int(config.idempotency_ttl * 1000),
+            version,
             pack(tasks),
             *texts,
         )

@@ -37,6 +37,10 @@ not keep the recorder waiting."""
 DEAD: ColumnElement[bool] = literal_column("state = 'failed' AND redriven_at IS NULL")
 
 
+ERROR_TYPE = '^{"type":"([^"]*)"'
+"""TaskError writes its type first. The operator ->> would fail on an escaped NUL."""
+
+
 class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which dead letters; a field left out does not restrict. Times are Unix seconds."""
 
@@ -72,6 +76,15 @@ class DeadLetterPage(NamedTuple):
 
     letters: list[DeadLetter]
     next_cursor: str | None
+
+
+class DigestLine(NamedTuple):
+    """Dead letters of one deployment that failed alike."""
+
+    tasks: int
+    deployment: str
+    error: str
+    """Type of the error."""
 
 
 class Purgeable(NamedTuple):
@@ -153,6 +166,24 @@ class DeadLetters:
             rows = await connection.execute(query)
             return {str(key) for key in rows.scalars()}
 
+    async def digest(self, since: float) -> list[DigestLine]:
+        """What failed since then, in Unix seconds; the most frequent first."""
+        kind = func.substring(cast(table.c.error, Text), ERROR_TYPE)
+        names = (table.c.model, table.c.model_version, kind)
+        count = func.count()
+        query = (
+            select(count, *names)
+            .where(*_conditions(None, LetterFilter(since=since)))
+            .group_by(*names)
+            .order_by(count.desc(), *names)
+        )
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).all()
+        return [
+            DigestLine(tasks, deployment_name(model, version), error or "unknown")
+            for tasks, model, version, error in rows
+        ]
+
     # Last, because its name hides the type in what follows.
     async def list(
         self, tenant: str | None, wanted: LetterFilter, limit: int, cursor: str | None
@@ -226,8 +257,7 @@ def _conditions(tenant: str | None, wanted: LetterFilter) -> list[ColumnElement[
     if wanted.model is not None:
         found.append(table.c.model == wanted.model)
     if wanted.error is not None:
-        # TaskError writes its type first. The operator ->> would fail on any error whose
-        # message holds an escaped NUL.
+        # As ERROR_TYPE says.
         start = b'{"type":' + msgspec.json.encode(wanted.error)
         found.append(cast(table.c.error, Text).startswith(start.decode(), autoescape=True))
     if wanted.since is not None:

@@ -117,4 +117,24 @@ tasks = Table(
         "id",
         postgresql_where=text("state = 'failed' AND redriven_at IS NULL"),
     ),
+    # Few tasks are unfinished at a time, whatever the table holds.
+    Index("tasks_unfinished", "id", postgresql_where=text("state IN ('queued', 'running')")),
+    # Tasks end about in the order of their rows: a range of times is found in a few kilobytes.
+    Index("tasks_completed_at", "completed_at", postgresql_using="brin"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("hour", DateTime(timezone=True), primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("model_version", BigInteger, primary_key=True),
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("cancelled", BigInteger, nullable=False),
+    Column("expired", BigInteger, nullable=False),
+    Column("compute_seconds", Double, nullable=False),
+    Column("queue_seconds", Double, nullable=False),
+    Column("cost", Double, nullable=False),
 )

@@ -25,6 +25,7 @@ from inferstack.lifecycle.waits import Departure
 from inferstack.queue.statistics import QueueStatistics
 from inferstack.storage.accounts import Accounts, ApiKey, User
 from inferstack.storage.history import HistoryFilter, HistoryPage
+from inferstack.storage.usage import Usage
 from inferstack.task import Execution, Task, TaskError, TaskSpec, TaskState, new_task_id
 
 SECRET = "a secret of thirty-two characters"
@@ -210,7 +211,8 @@ class World:
             monitor,
             exposition,
             Overview(tasks, monitor, exposition),
-            cast("DeadLetters", None),  # its routes are tested over the real one
+            cast("DeadLetters", None),  # the routes of these two are tested over real ones
+            cast("Usage", None),
         )
         self.edge: Edge = assemble(self.services)
 

@@ -24,10 +24,10 @@ from inferstack.errors import (
 from inferstack.lifecycle import dead_letters, redrive
 from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.redrive import Changes
+from inferstack.lifecycle.retention import remove_old_tasks
 from inferstack.lifecycle.types import Caller, Receipt, Submission
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import TaskQueue
-from inferstack.recorder.retention import remove_old_tasks
 from inferstack.storage import dead_letters as storage
 from inferstack.storage.dead_letters import Held, LetterFilter
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, TaskState, new_task_id
@@ -233,7 +233,6 @@ async def test_the_input_is_shown_from_wherever_it_lies(
 
 async def test_a_redrive_is_a_new_task_that_asks_for_the_same(office: Office) -> None:
     wanted: dict[str, Any] = {"priority": Priority.LOW, "timeout": None, "metadata": {"a": 1}}
-    wanted |= {"webhook": "https://x.example/h"}
     task_id = await office.fail(**wanted)
     old = (await office.letters.get(ANN, task_id)).letter.task
     receipt = await office.letters.redrive(ANN, task_id)
@@ -243,7 +242,7 @@ async def test_a_redrive_is_a_new_task_that_asks_for_the_same(office: Office) ->
     new = await office.house.tasks.get(ANN, receipt.task_id)
     assert (new.state, bytes(new.result or b"")) == (TaskState.COMPLETED, b'"done"')
     fields = ("model", "model_version", "tenant", "user", "timeout", "priority", "cost")
-    for field in (*fields, "metadata", "webhook"):
+    for field in (*fields, "metadata"):
         assert getattr(new.spec, field) == getattr(old.spec, field), field
     assert bytes(new.spec.data) == bytes(old.spec.data)
     assert new.spec.redrive_of == task_id

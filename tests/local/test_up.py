@@ -38,6 +38,7 @@ def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> 
         "worker",
         "recorder",
         "api",
+        "background",
     }
     answer = stack.command("infer", "--data", json.dumps(INPUT))
     assert json.loads(answer.stdout) == INPUT, answer.stderr
@@ -124,7 +125,7 @@ def test_down_ends_what_a_killed_supervisor_left(stack: RealStack) -> None:
 
 def test_every_child_that_is_killed_comes_back_and_the_others_live_on(stack: RealStack) -> None:
     stack.up()
-    for name in ("redis", "postgres", "recorder", "worker", "api"):
+    for name in ("redis", "postgres", "recorder", "worker", "api", "background"):
         others = {n: stack.child(n).process for n in ("redis", "postgres", "api") if n != name}
         before = stack.child(name).process
         assert before is not None

@@ -2,7 +2,7 @@
 -- Accepts tasks. Replay-safe: a task id that exists is answered as a duplicate. A first call can
 -- meet one too: its sender gave it up, and the repeat overtook it on the way.
 -- Refused by Redis itself when it is out of memory.
--- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, tasks; each:
+-- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, first version, tasks; each:
 --       id, lane, tenant, cost / weight in thousandths, timeout_ms ('' never expires),
 --       idempotency key ('' for none), fingerprint, spec as `text`, watch (1: tell api when done)
 -- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full,
@@ -11,6 +11,7 @@
 local now = clock()
 local WIDTH = 9
 local api, max_queue, max_tenant, max_outbox = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local version = tonumber(ARGV[6])
 local depth = {}
 for _, lane in ipairs(LANES) do depth[lane] = redis.call('ZCARD', P .. 'w:' .. lane) end
 local total = depth.high + depth.normal + depth.low
@@ -30,7 +31,7 @@ local function holder_of(tenant, key)
 end
 
 -- One look for all: hardly ever is there one.
-local tasks, ids = cmsgpack.unpack(ARGV[6]), {}
+local tasks, ids = cmsgpack.unpack(ARGV[7]), {}
 for first = 1, #tasks, WIDTH do ids[#ids + 1] = task(tasks[first]) end
 local met = #ids > 0 and redis.call('EXISTS', unpack(ids)) > 0
 
@@ -84,7 +85,7 @@ for first = 1, #tasks, WIDTH do
     end
     local tag = stamp(lane, tenant, cost)
     local watch = watched == 1 and api or ''
-    local row = {1, 0, 0, 0, 0, tag, now, 0, 0, 'queued', lane, tenant, '', watch}
+    local row = {version, 0, 0, 0, 0, tag, now, 0, 0, 'queued', lane, tenant, '', watch}
     redis.call('HSET', task(id), 's', packed(row), 'spec', text(spec))
     if timeout ~= '' then
       deadlines[#deadlines + 1] = expiry(timeout)
@@ -98,7 +99,7 @@ for first = 1, #tasks, WIDTH do
     list[#list + 1] = digits(tag)
     list[#list + 1] = id
     changed[#changed + 1] = id
-    changed[#changed + 1] = '1'
+    changed[#changed + 1] = ARGV[6]
     added[tenant] = added[tenant] + 1
     ahead = depth.high
     if lane ~= 'high' then ahead = ahead + depth.normal end
