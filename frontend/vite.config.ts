@@ -14,10 +14,15 @@ export default defineConfig({
     // Files that are no module may not be inlined as data: the page's policy forbids it.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    rolldownOptions: { checks: { pluginTimings: false } },
   },
   server: { proxy: { '/api': API, '/health': API } },
   test: {
     environment: 'jsdom',
+    // One simulated browser for all files: making one takes longer than the tests.
+    pool: 'threads',
+    isolate: false,
+    fileParallelism: false,
     include: ['src/**/*.test.{ts,tsx}'],
     setupFiles: ['src/app/testing.ts'],
     restoreMocks: true,

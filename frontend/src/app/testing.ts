@@ -13,3 +13,12 @@ window.ResizeObserver ??= class {
   unobserve() {}
   disconnect() {}
 };
+
+Blob.prototype.text ??= function (this: Blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(String(reader.result));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsText(this);
+  });
+};
