@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from inferstack.errors import ConfigurationError
+from inferstack.wording import explain
 
 EXAMPLE_SECRETS = frozenset({"change-me", "changeme", "secret", "example"})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -181,6 +182,11 @@ def as_environment(current: Settings) -> dict[str, str]:
     return env
 
 
+def inherited(**more: str) -> dict[str, str]:
+    """The environment of a program that shares ours, as PostgreSQL's tools share PGSSLMODE."""
+    return os.environ | more
+
+
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
@@ -194,7 +200,7 @@ def _as_text(value: Any) -> str:
 
 
 def _explain(item: Any) -> str:
-    message = item["msg"].removeprefix("Value error, ")
+    words = explain(item)
     if not item["loc"]:
-        return str(message)
-    return f"{str(item['loc'][0]).upper()}={item['input']!r}: {message}"
+        return words
+    return f"{str(item['loc'][0]).upper()}={words}"

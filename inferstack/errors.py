@@ -84,6 +84,12 @@ class StackError(InferstackError):
     slug = "stack"
 
 
+class BackupError(InferstackError):
+    """The backup cannot be made or restored."""
+
+    slug = "backup"
+
+
 class InvalidRequestError(InferstackError):
     """The request is not valid."""
 

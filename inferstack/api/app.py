@@ -16,13 +16,22 @@ from inferstack.api.edge import Edge, Hook, Hooks
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
-from inferstack.api.routes import auth, dead_letters, health, inference, models, overview, usage
+from inferstack.api.routes import (
+    auth,
+    dead_letters,
+    docs,
+    health,
+    inference,
+    models,
+    overview,
+    usage,
+)
 from inferstack.api.services import Lifetime, Services
 from inferstack.api.ui import Ui
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
 
-MODULES = (inference, dead_letters, usage, auth, models, overview, health)
+MODULES = (inference, dead_letters, usage, auth, models, overview, health, docs)
 ROUTERS = tuple(module.router for module in MODULES)
 
 
@@ -76,9 +85,9 @@ def routes(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     inner = FastAPI(
         title="inferstack",
         lifespan=lifespan,
-        docs_url="/api/docs",
-        redoc_url="/api/redoc",
-        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=docs.OPENAPI_URL,
         redirect_slashes=False,
     )
     for router in ROUTERS:

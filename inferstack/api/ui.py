@@ -33,10 +33,6 @@ SECURITY: Headers = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"same-origin"),
 ]
-NOT_BUILT = (
-    "the web UI is not built: install Node.js and run `make run` again; "
-    "the API is described at /api/docs"
-)
 
 
 class _File(NamedTuple):
@@ -66,9 +62,9 @@ class Ui:
     def match(self, request: Request) -> Handler | None:
         """What answers a request; None if the API does."""
         path = request.path
-        if request.method != "GET" or _of_the_api(path):
+        if not self._files or request.method != "GET" or _of_the_api(path):
             return None
-        if path in self._files or (path == "/" or _wants_page(request)):
+        if path == "/" or path in self._files or _wants_page(request):
             return self.answer
         return None
 
@@ -76,10 +72,8 @@ class Ui:
         """A file, or the page that finds its own way, whatever its path.
 
         Raises:
-            NotFoundError: there is no UI, or no such file.
+            NotFoundError: there is no such file.
         """
-        if not self._files:
-            raise NotFoundError(NOT_BUILT)
         path = request.path
         file = self._files.get(path)
         if file is None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from inferstack import __version__
-from inferstack.cli import accounts, bench, database, dead_letters, stack, tasks
+from inferstack.cli import accounts, backup, bench, database, dead_letters, stack, tasks
 from inferstack.cli.output import errors
 from inferstack.errors import InferstackError
 
@@ -21,6 +21,8 @@ app.command()(stack.up)
 app.command()(stack.down)
 app.command()(stack.status)
 app.command()(database.migrate)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(tasks.infer)
 app.command()(tasks.tasks)
 app.command()(tasks.models)

@@ -55,6 +55,8 @@ class Submit(NamedTuple):
     """The tenant's share relative to others."""
     watch: bool = False
     """Whether this API process wants to be told when it finishes."""
+    moves: bool = False
+    """Whether another deployment takes it if the answer is OPEN; this one never takes its key."""
 
 
 class Accepted(NamedTuple):
@@ -158,7 +160,7 @@ class TaskQueue:
         config = self._settings
         texts = LongTexts(after=7)
         tasks: list[str | int] = []
-        for spec, encoded, fingerprint, weight, watch in submits:
+        for spec, encoded, fingerprint, weight, watch, moves in submits:
             tasks += (
                 spec.task_id,
                 spec.priority,
@@ -168,7 +170,7 @@ class TaskQueue:
                 spec.idempotency_key or "",
                 fingerprint,
                 texts.place(encoded),
-                int(watch),
+                watch + 2 * moves,
             )
         now, *rows = await self._run(
             "enqueue",

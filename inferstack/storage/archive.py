@@ -66,7 +66,7 @@ class Archive:
         self._database = database
 
     async def write(self, tasks: Sequence[Task]) -> None:
-        """Stores tasks in one transaction; see `History.upsert`."""
+        """Stores tasks; see `History.upsert`."""
         latest: dict[str, Task] = {}
         for task in tasks:
             known = latest.get(task.spec.task_id)
@@ -82,7 +82,11 @@ class Archive:
 
 
 async def _write(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
-    """Stores tasks, halving a refused batch until the row to blame is alone."""
+    """Stores tasks, halving a refused batch until the row to blame is alone.
+
+    Halves are stored one by one: the version in each row makes a repetition harmless, so one
+    transaction around them would only cost round trips.
+    """
     try:
         await _insert(connection, tasks)
     except _RefusedError as refusal:
@@ -130,7 +134,7 @@ async def _write_without_bodies(connection: AsyncConnection, task: Task, reason:
 
 
 async def _insert(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
-    """One statement in a savepoint of its own.
+    """One statement: a transaction of its own, or a savepoint of that which `_settle` began.
 
     Raises:
         _RefusedError: a row has no place in the table; the cause says why.

@@ -59,7 +59,7 @@ class History:
         self._archive = Archive(database)
 
     async def upsert(self, tasks: Sequence[Task]) -> None:
-        """Stores tasks, all or none; a row that holds the same or a later version stays.
+        """Stores tasks; a row that holds the same or a later version stays. Safe to repeat.
 
         A task whose row PostgreSQL refuses is stored without its input, result and metadata
         and with an error that says so.
@@ -68,7 +68,7 @@ class History:
             tasks: any number; a few hundred is cheapest.
 
         Raises:
-            StorageUnavailableError: PostgreSQL does not answer; nothing is known to be stored.
+            StorageUnavailableError: PostgreSQL does not answer; all, some or none may be stored.
         """
         await self._archive.write(tasks)
 

@@ -1,12 +1,12 @@
 """Tasks that history does not know the end of."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, literal_column, select
+from sqlalchemy import ColumnElement, literal_column, not_, select, update
 
 from inferstack.storage.database import Database
 from inferstack.storage.history import columns
@@ -16,6 +16,9 @@ from inferstack.task import Task, deployment_name
 
 # As the partial index says it, not with parameters, which prove nothing to the planner.
 OPEN: ColumnElement[bool] = literal_column("state IN ('queued', 'running')")
+
+PAGE = 1000
+"""Tasks that one query asks for."""
 
 
 class UnfinishedTask(NamedTuple):
@@ -54,6 +57,29 @@ class Unfinished:
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).all()
         return [UnfinishedTask(str(key), deployment_name(*rest)) for key, *rest in rows]
+
+    async def ended(self, task_ids: Sequence[str]) -> list[str]:
+        """Which of these tasks have ended as far as history knows.
+
+        Raises:
+            StorageUnavailableError: PostgreSQL does not answer.
+        """
+        found: list[str] = []
+        async with self._database.transaction() as connection:
+            for start in range(0, len(task_ids), PAGE):
+                ids = [UUID(task_id) for task_id in task_ids[start : start + PAGE]]
+                query = select(table.c.id).where(table.c.id.in_(ids), not_(OPEN))
+                found += [str(key) for key in (await connection.execute(query)).scalars()]
+        return found
+
+    async def rewind(self) -> None:
+        """Has history take the next change of each of them, whatever its version is.
+
+        Raises:
+            StorageUnavailableError: PostgreSQL does not answer.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(update(table).where(OPEN).values(state_version=0))
 
     @asynccontextmanager
     async def held(self, task_id: str) -> AsyncIterator[Task | None]:

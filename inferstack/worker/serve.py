@@ -17,16 +17,16 @@ from typing import Any
 
 from inferstack import config
 from inferstack.config import Settings
+from inferstack.engines.base import summary
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import EngineError, InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.statistics import sample
-from inferstack.telemetry import logs
 from inferstack.worker import gpu, measures, ray_settings, scaling
 from inferstack.worker.host import LoadedModel, load, redis_url
 from inferstack.worker.loop import Worker
-from inferstack.worker.placement import Placement, place
+from inferstack.worker.placement import default_first, place
 from inferstack.worker.registrar import Registrar
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,14 @@ SILENCE = 15.0
 """Seconds without a sign of the worker's event loop after which a replica is unhealthy."""
 GRACE = 10.0
 """Seconds beyond the longest batch that a replica gets to drain."""
-LOOK_BACK = 10.0
-"""Seconds over which auto-scaling averages."""
+MOST_EARLY_DEATHS = 3
+"""Times that a replica may end before it is ready until Serve gives its deployment up."""
+GIVEN_UP = (
+    f"its replica ended before it was ready, {MOST_EARLY_DEATHS} times in a row: see the worker's "
+    "log (it is not tried again until a restart)"
+)
+FAILURE_CHECK = 1.0
+"""Seconds between two looks at what Serve has given up."""
 
 
 class Replica:
@@ -51,7 +57,7 @@ class Replica:
         self._ready = threading.Event()
         self._windows = 0.0
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
-        logs.setup("replica", level=settings.log_level, style=settings.log_format)
+        ray_settings.set_up_logs("replica", settings)
         if settings.ray_address is None:
             _keep_to_loopback()
         # Serve calls this inside its event loop, and __del__ also if it raises.
@@ -106,7 +112,7 @@ class Replica:
         while True:
             with contextlib.suppress(InferstackError):
                 self._windows = (await sample(redis, [name]))[name].depth / window
-            await asyncio.sleep(LOOK_BACK / 10)
+            await asyncio.sleep(scaling.LOOK_BACK / 10)
 
 
 def _keep_to_loopback() -> None:
@@ -143,32 +149,16 @@ def _targets(entries: Sequence[ModelEntry], settings: Settings, gpus: int, cores
             health_check_timeout_s=SILENCE,
             graceful_shutdown_timeout_s=entry.config.timeout + GRACE,
             graceful_shutdown_wait_loop_s=0.1,
-            max_constructor_retry_count=3,
-            **_scale(placement),
+            max_constructor_retry_count=MOST_EARLY_DEATHS,
+            **scaling.options(placement),
         )
         bound = made.bind(entry.model, entry.version, settings, placement.device)
         targets.append(serve.RunTarget(bound, name=entry.name, route_prefix=None))
     return targets
 
 
-def _scale(placement: Placement) -> dict[str, Any]:
-    if placement.minimum == placement.maximum:
-        return {"num_replicas": placement.minimum}
-    policy = {"policy_function": f"{scaling.__name__}:{scaling.QueuePolicy.__name__}"}
-    return {
-        "autoscaling_config": {
-            "min_replicas": placement.minimum,
-            "max_replicas": placement.maximum,
-            "upscale_delay_s": 3.0,
-            "downscale_delay_s": 60.0,
-            "look_back_period_s": LOOK_BACK,
-            "policy": policy,
-        }
-    }
-
-
-def start(entries: Sequence[ModelEntry], settings: Settings) -> None:
-    """Joins or starts a Ray cluster, and starts every application without waiting for any."""
+def start(settings: Settings) -> None:
+    """Joins or starts a Ray cluster."""
     import ray
     from ray import serve
 
@@ -179,14 +169,25 @@ def start(entries: Sequence[ModelEntry], settings: Settings) -> None:
         include_dashboard=False if local else None,
         log_to_driver=True,
         logging_level=logging.WARNING,
-        **_local_options(settings) if local else {},
+        **ray_settings.options(settings) if local else {},
     )
+    # At any other level, Serve tells each failure in a hundred lines; its replicas tell it in one.
+    level = "DEBUG" if settings.log_level == "DEBUG" else "CRITICAL"
+    # What Serve says in this process, in a format of its own, is that it was called.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(proxy_location="Disabled", logging_config={"log_level": level})
+
+
+def deploy(entries: Sequence[ModelEntry], settings: Settings) -> None:
+    """Starts an application for each entry, without waiting for any."""
+    import ray
+    from ray import serve
+
     gpus, cores = len(gpu.gpus()), gpu.cores()
-    if not local:
+    if settings.ray_address is not None:
         cluster: Any = ray
         resources = cluster.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    serve.start(proxy_location="Disabled")
     targets = _targets(entries, settings, gpus, cores)
     if targets:
         serve.run_many(
@@ -196,14 +197,25 @@ def start(entries: Sequence[ModelEntry], settings: Settings) -> None:
         )
 
 
-def _local_options(settings: Settings) -> dict[str, Any]:
-    return {
-        "_temp_dir": str(ray_settings.folder(settings)),
-        "num_cpus": max(4, gpu.cores()),
-        # Work does not pass through Ray's object store.
-        "object_store_memory": 80 * 1024 * 1024,
-        "configure_logging": False,
-    }
+def _given_up() -> list[str]:
+    """Deployments that Serve does not try to start any more."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    applications = serve.status().applications
+    failed = ApplicationStatus.DEPLOY_FAILED
+    return [name for name, found in applications.items() if found.status == failed]
+
+
+async def _report_given_up(registrar: Registrar) -> None:
+    try:
+        names = await asyncio.to_thread(_given_up)
+    except Exception as error:
+        # Ray's errors have no common root. Its controller may be starting again: look later.
+        log.warning("cannot ask Serve for its applications: %s", summary(error))
+        return
+    for name in names:
+        registrar.failed(name, GIVEN_UP)
 
 
 def stop() -> None:
@@ -222,13 +234,33 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
     redis = connect(redis_url(settings))
-    registering = asyncio.create_task(Registrar(redis, entries, settings).run())
+    registrar = Registrar(redis, entries, settings, tells_losses=True)
+    registering = asyncio.create_task(registrar.run())
+    first, rest = default_first(entries, settings)
+
+    async def deploy_all() -> None:
+        await asyncio.to_thread(deploy, first, settings)
+        await registrar.default_settled()
+        await asyncio.to_thread(deploy, rest, settings)
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(FAILURE_CHECK)
+            if registrar.starting:
+                await _report_given_up(registrar)
+
     try:
-        await asyncio.to_thread(start, entries, settings)
+        await asyncio.to_thread(start, settings)
         # Ray has installed handlers of its own meanwhile.
         _stop_on_signals(stopping)
-        async with measures.shown("worker", measures.of_devices, settings):
+        async with (
+            measures.shown("worker", measures.of_devices, settings),
+            asyncio.TaskGroup() as group,
+        ):
+            parts = [group.create_task(part) for part in (deploy_all(), watch())]
             await stopping.wait()
+            for part in parts:
+                part.cancel()
     finally:
         await end(registering)
         await redis.aclose()
@@ -251,10 +283,11 @@ def main() -> int:
             # Not by changing the environment of this process: only config.py touches that.
             command = [sys.executable, "-P", "-m", "inferstack.worker.serve"]
             os.execve(sys.executable, command, {**environment, **wanted})
+        ray_settings.set_up_logs("worker", settings)
+        entries = scan(settings.model_path.absolute(), settings)
         if settings.ray_address is None:
-            ray_settings.make_folder(settings)
-        logs.setup("worker", level=settings.log_level, style=settings.log_format)
-        asyncio.run(register(scan(settings.model_path, settings), settings))
+            settings = ray_settings.leave_working_directory(settings)
+        asyncio.run(register(entries, settings))
     except InferstackError as error:
         print(error.detail, file=sys.stderr)
         return 1

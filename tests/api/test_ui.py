@@ -83,16 +83,13 @@ async def test_a_page_only_takes_get_and_head(browser: httpx.AsyncClient) -> Non
     assert (await browser.post("/tasks", headers=PAGE)).status_code == 404
 
 
-async def test_without_a_ui_its_place_says_what_is_missing(
+async def test_without_a_ui_the_documentation_is_where_a_browser_lands(
     client: httpx.AsyncClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = await client.get("/", headers=PAGE)
-    assert answer.status_code == 404
-    assert "not built" in answer.json()["detail"]
-    assert (await client.get("/nothing")).json()["detail"] == "there is nothing at /nothing"
+    assert (await client.get("/", headers=PAGE)).headers["location"] == "api/docs"
+    assert (await client.get("/tasks", headers=PAGE)).status_code == 404
     empty = World(ui_path=tmp_path)
     assert f"UI_PATH={tmp_path}" in caplog.text
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=empty.edge), base_url="http://localhost"
-    ) as other:
-        assert (await other.get("/")).status_code == 404
+    transport = httpx.ASGITransport(app=empty.edge)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as other:
+        assert (await other.get("/")).headers["location"] == "api/docs"

@@ -202,7 +202,9 @@ def test_a_password_of_ones_own_is_not_printed(stack: RealStack) -> None:
     assert secret not in started.stdout + started.stderr
 
 
-def test_a_model_that_failed_is_told_when_the_stack_is_up(stack: RealStack, folder: Path) -> None:
+def test_a_model_that_failed_is_told_when_the_stack_is_up_or_as_soon_as_it_fails(
+    stack: RealStack, folder: Path
+) -> None:
     models = folder / "models"
     shutil.copytree(ROOT / "models" / "echo", models / "echo")
     (models / "bad" / "1").mkdir(parents=True)
@@ -213,10 +215,18 @@ def test_a_model_that_failed_is_told_when_the_stack_is_up(stack: RealStack, fold
     started = stack.command(*arguments, MODEL_PATH=str(models), MODEL_LIST="echo,bad,late")
     assert "inferstack is up" in started.stdout, started.stderr
     lines = started.stdout.splitlines()
-    assert any(line.startswith("bad:1 failed: config.yaml: engine") for line in lines)
-    assert "late:1 failed: RuntimeError: no such weights" in lines
+    assert any(line.startswith("bad:1 failed: config.yaml line 1: engine") for line in lines)
+    assert any("echo is served" in line for line in lines)
+    until = time.monotonic() + 30.0
+    while "late:1 failed: RuntimeError: no such weights" not in _told(stack, started.stdout):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     listed = stack.command("models")
-    assert "config.yaml: engine" in listed.stdout
+    assert "config.yaml line 1: engine" in listed.stdout
+
+
+def _told(stack: RealStack, banner: str) -> str:
+    return banner + (stack.home.logs / "supervisor.log").read_text()
 
 
 def test_nobody_else_may_read_what_the_stack_keeps(stack: RealStack) -> None:
