@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     """The longest `Prefer: wait` that is honoured."""
     max_batch_items: Annotated[int, Field(ge=1, le=100_000)] = 1000
 
+    ui_path: Path | None = None
+    """Folder of the built web UI, served at `/`; without it only the API is."""
+
     # Who may call.
     auth_required: bool = False
     """`/health`, `/metrics` and the API's documentation are open all the same."""

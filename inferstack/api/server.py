@@ -66,7 +66,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then stops the application."""
-        self._edge.hot.cut_waits(LAST_WAIT)
+        self._edge.drain(LAST_WAIT)
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._edge.stop()

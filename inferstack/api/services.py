@@ -8,6 +8,7 @@ from inferstack import failpoint
 from inferstack.api.auth import Authenticator
 from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
+from inferstack.api.overview import Overview
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InvalidRequestError
@@ -42,6 +43,7 @@ class Services(NamedTuple):
     tokens: Tokens | None
     monitor: Monitor
     exposition: Exposition
+    overview: Overview
     dead_letters: DeadLetters
     usage: Usage
     tracer: Tracer | None = None
@@ -77,6 +79,7 @@ class Lifetime:
 
         tasks = Tasks(self._redis, self._store, History(self._database), settings)
         monitor = Monitor(self._checks())
+        exposition = Exposition(tasks, monitor.findings, settings)
         self.services = Services(
             settings=settings,
             tasks=tasks,
@@ -84,7 +87,8 @@ class Lifetime:
             authenticator=Authenticator(settings, tokens, key_owner),
             tokens=tokens,
             monitor=monitor,
-            exposition=Exposition(tasks, monitor.findings, settings),
+            exposition=exposition,
+            overview=Overview(tasks, monitor, exposition),
             dead_letters=DeadLetters(self._redis, tasks, self._store, self._database, settings),
             usage=Usage(self._database),
             tracer=Tracer.from_settings(settings),
@@ -114,6 +118,7 @@ class Lifetime:
     async def stop(self) -> None:
         """Lets what is on its way in be committed, then disconnects."""
         await end(self._admin)
+        await self.services.overview.stop()
         if self.services.tracer is not None:
             await self.services.tracer.stop()
         await self.services.exposition.stop()

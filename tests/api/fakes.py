@@ -12,6 +12,7 @@ from inferstack.api.auth import Authenticator
 from inferstack.api.edge import Edge
 from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
+from inferstack.api.overview import Overview
 from inferstack.api.services import Services
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
@@ -202,15 +203,17 @@ class World:
         secret = self.settings.secret_key
         self.tokens = Tokens(secret.get_secret_value(), 3600) if secret else None
         self.authenticator = Authenticator(self.settings, self.tokens, self.key_owner)
-        monitor = Monitor(checks)
+        tasks, monitor = cast("Tasks", self.tasks), Monitor(checks)
+        exposition = Exposition(tasks, monitor.findings, self.settings)
         self.services = Services(
             self.settings,
-            cast("Tasks", self.tasks),
+            tasks,
             cast("Accounts", self.accounts),
             self.authenticator,
             self.tokens,
             monitor,
-            Exposition(cast("Tasks", self.tasks), monitor.findings, self.settings),
+            exposition,
+            Overview(tasks, monitor, exposition),
             cast("DeadLetters", None),  # the routes of these two are tested over real ones
             cast("Usage", None),
             tracer,
