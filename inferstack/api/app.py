@@ -69,7 +69,12 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
     settings = services.settings
     hot = HotRoutes(services.tasks, services.authenticator, Meter(), settings.max_wait)
     _answer_errors(inner, hot)
-    return Edge(inner, hot, settings.max_body_bytes, start, stop)
+
+    def leave(seconds: float) -> None:
+        services.monitor.leaving = True
+        services.tasks.cut_waits(seconds)
+
+    return Edge(inner, hot, settings.max_body_bytes, start=start, stop=stop, leave=leave)
 
 
 def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:

@@ -26,6 +26,7 @@ FORM_PATHS = frozenset({"/api/auth/login"})
 UNMATCHED = "unmatched"
 
 Hook = Callable[[], Awaitable[None]]
+Leave = Callable[[float], None]
 
 
 class ClientGoneError(Exception):
@@ -36,7 +37,14 @@ class Edge:
     """The application that a server runs: the hot routes itself, FastAPI for the rest."""
 
     def __init__(
-        self, inner: ASGIApp, hot: HotRoutes, max_body: int, start: Hook, stop: Hook
+        self,
+        inner: ASGIApp,
+        hot: HotRoutes,
+        max_body: int,
+        *,
+        start: Hook,
+        stop: Hook,
+        leave: Leave,
     ) -> None:
         """Wraps the FastAPI application.
 
@@ -46,13 +54,22 @@ class Edge:
             max_body: bytes that a body may have.
             start: awaited before the first request, by whoever serves this.
             stop: awaited after the last one.
+            leave: called some time before, with the seconds that requests may still wait.
         """
         self.inner = inner
         self.hot = hot
         self.max_body = max_body
         self.start = start
         self.stop = stop
+        self.leaving = False
+        """Whether every answer closes its connection."""
+        self._leave = leave
         self._meter = hot.meter
+
+    def leave(self, seconds: float) -> None:
+        """This process ends soon: from now on no request waits longer than `seconds` for a task."""
+        self.leaving = True
+        self._leave(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; lifespan and WebSockets go straight to FastAPI."""

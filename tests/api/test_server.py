@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from inferstack.api import protocol, server
-from inferstack.api.server import Server, bind
+from inferstack.api.listener import bind
+from inferstack.api.server import Server
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
 from tests.api.fakes import World
