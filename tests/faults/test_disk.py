@@ -1,6 +1,7 @@
 """A disk without room: nothing new is accepted, and all is well again once there is some."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -45,11 +46,14 @@ def stack() -> Iterator[RealStack]:
 
 
 def fill(home: Path) -> Path:
-    """Takes all the room that there is."""
-    filler = home / "filler"
+    """Takes all the room that there is, to the last page, while others take some too."""
+    filler, size = home / "filler", 0
     with filler.open("wb") as file:
-        room = os.statvfs(home)
-        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+        for block in (2**24, 2**20, 2**16, 2**12):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.posix_fallocate(file.fileno(), size, block)
+                    size += block
     return filler
 
 
