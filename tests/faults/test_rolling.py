@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -17,14 +18,17 @@ import httpx
 import pytest
 
 from inferstack.api.server import FAREWELL, LAST_WAIT
+from inferstack.client.load import Load, run_blocking
 from inferstack.task import TaskState
 from tests.faults.cluster import MODEL, ROOT, Cluster, Process, until
+from tests.faults.crowd import at_least, submissions
 from tests.faults.ledger import Ledger
 from tests.faults.tally import NOTES
 
 CLIENTS = 12
 PAUSE = 0.1
 """Seconds between two requests of a client: enough for a connection to be idle now and then."""
+CROWD = 64
 SETTLE = 1.0
 """Seconds of load on each mixture of versions."""
 
@@ -88,6 +92,27 @@ async def submit(http: httpx.AsyncClient, ledger: Ledger, failures: list[str], w
         failures.append(f"{answer.status_code} {answer.text}")
 
 
+@asynccontextmanager
+async def crowded(
+    cluster: Cluster, elsewhere: Executor, failures: list[str]
+) -> AsyncIterator[None]:
+    """Connections that are used again at once, so that some request is on its way at any moment."""
+    crowd = Load(
+        url=f"{cluster.url}/api/inference",
+        bodies=submissions(),
+        connections=CROWD,
+        duration=FAREWELL + 4.0,
+    )
+    sending = asyncio.get_running_loop().run_in_executor(elsewhere, run_blocking, crowd)
+    try:
+        await at_least(cluster, "inferstack_http_connections{", CROWD)
+        yield
+    finally:
+        report = await sending
+    if set(report.statuses) != {202} or report.errors:
+        failures.append(f"{report.statuses} {report.errors}")
+
+
 async def replace(cluster: Cluster, process: Process, root: Path) -> float:
     """Ends a process as an orchestrator does, and has it started again with code from `root`.
 
@@ -120,7 +145,7 @@ async def _served(cluster: Cluster, process: Process, starts: int) -> bool:
 
 @pytest.mark.timeout(180)
 async def test_a_rolling_restart_with_two_versions_fails_no_request(
-    cluster: Cluster, old: Path
+    cluster: Cluster, old: Path, elsewhere: Executor
 ) -> None:
     """Half of the processes come back with the old code, and work beside the new ones.
 
@@ -133,7 +158,8 @@ async def test_a_rolling_restart_with_two_versions_fails_no_request(
             pairs = (cluster.apis, cluster.replicas)
             for processes, root in itertools.product(pairs, (old, ROOT)):
                 process = processes[root is ROOT]
-                took[process.name] = await replace(cluster, process, root)
+                async with crowded(cluster, elsewhere, failures):
+                    took[process.name] = await replace(cluster, process, root)
             took["recorder"] = await replace(cluster, cluster.recorder, old)
             ledger.tally.faults += len(took)
         await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url)
