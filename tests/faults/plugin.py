@@ -9,7 +9,7 @@ from tests.faults.tally import NOTES, PROFILES
 
 SEEDS = 4
 """Seeds of the simulator in the short profile."""
-PAIRS, MORE_PAIRS = 4, 15
+PAIRS, MORE_PAIRS = 3, 15
 """Random pairs of processes that are killed, in the short and in the long profile."""
 
 
@@ -35,9 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`each_seed` runs a test once for each seed, `pair` once for each pair of victims."""
+    """`each_seed` runs a test once for each seed, `pair` for each pair of victims, `direction` for
+    each way in which clocks jump."""
     if "pair" in metafunc.fixturenames:
         metafunc.parametrize("pair", range(MORE_PAIRS if metafunc.config.option.long else PAIRS))
+    if "direction" in metafunc.fixturenames:
+        directions = (1, -1) if metafunc.config.option.long else (1,)
+        metafunc.parametrize("direction", directions, scope="module")
     first, count = metafunc.config.option.seed, metafunc.config.option.seeds
     if "each_seed" in metafunc.fixturenames:
         metafunc.parametrize("each_seed", range(first, first + count), ids=lambda s: f"seed-{s}")

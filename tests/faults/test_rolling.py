@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import itertools
 import shutil
 import signal
 import subprocess
@@ -154,11 +153,11 @@ async def test_a_rolling_restart_with_two_versions_fails_no_request(
     took: dict[str, float] = {}
     async with cluster.kept():
         async with load(cluster, ledger, failures):
-            pairs = (cluster.apis, cluster.replicas)
-            for processes, root in itertools.product(pairs, (old, ROOT)):
-                process = processes[root is ROOT]
+            for process, root in zip(cluster.apis, (old, ROOT), strict=True):
                 async with crowded(cluster, elsewhere, failures):
                     took[process.name] = await replace(cluster, process, root)
+            for process, root in zip(cluster.replicas, (old, ROOT), strict=True):
+                took[process.name] = await replace(cluster, process, root)
             took["recorder"] = await replace(cluster, cluster.recorder, old)
             ledger.tally.faults += len(took)
         await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url)
