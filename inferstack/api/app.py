@@ -74,11 +74,12 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
     _answer_errors(inner, hot)
     ui = Ui(settings.ui_path)
 
-    def drain(seconds: float) -> None:
-        hot.cut_waits(seconds)
+    def leave(seconds: float) -> None:
+        services.monitor.leaving = True
+        services.tasks.cut_waits(seconds)
         services.overview.close()
 
-    return Edge(inner, hot, ui, settings.max_body_bytes, Hooks(start, drain, stop))
+    return Edge(inner, hot, ui, settings.max_body_bytes, Hooks(start, leave, stop))
 
 
 def routes(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:

@@ -52,6 +52,8 @@ class Supervisor:
         self._show = show
         self._children: list[Child] = []
         self._stop = asyncio.Event()
+        self._unwritten = False
+        """Whether the state file is older than the state."""
         supervisor = identify(os.getpid())
         assert supervisor is not None
         self.state = StackState(
@@ -139,7 +141,9 @@ class Supervisor:
     def _api_programs(self, plan: Stack) -> list[Program]:
         count = plan.settings.api_processes
         base = replace(
-            stack.python_program(plan, "api", "inferstack.api", grace=15.0),
+            stack.python_program(plan, "api", "inferstack.api"),
+            # Not SIGTERM, after which it waits for its clients to go elsewhere: all ends here.
+            stop=((signal.SIGINT, 15.0),),
             ready=lambda: stack.api_ready(plan.url),
             port=plan.settings.port,
         )
@@ -180,6 +184,8 @@ class Supervisor:
                 await asyncio.to_thread(logs.bound, path)
             await self._tell_problems()
             await asyncio.to_thread(discovery.sweep, self._home.root)
+            if self._unwritten:
+                self._changed()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_AFTER)
 
@@ -232,7 +238,14 @@ class Supervisor:
         self._changed()
 
     def _changed(self) -> None:
-        state.write(self._home.state_file, self.state)
+        try:
+            state.write(self._home.state_file, self.state)
+            self._unwritten = False
+        except OSError as error:
+            # What a full disk ends must start again by itself once there is room.
+            if not self._unwritten:
+                log.warning("cannot write %s: %s", self._home.state_file, error.strerror)
+            self._unwritten = True
         self._show(self.state)
 
 

@@ -7,15 +7,16 @@ import pytest
 from inferstack.config import load
 from inferstack.errors import NotFoundError, StorageUnavailableError
 from inferstack.storage.objects import ObjectStore
-from tests.s3 import ACCESS, SECRET, serve
-from tests.services import free_port
+from tests.services import S3Server, free_port
+
+ACCESS, SECRET = S3Server.access, S3Server.secret
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def s3_endpoint() -> Iterator[str]:
     """A real S3 server in front of a folder with one bucket."""
-    with serve(tmp_path_factory.mktemp("s3"), "inferstack") as endpoint:
-        yield endpoint
+    with S3Server() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["folder", "s3"])
