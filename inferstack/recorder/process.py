@@ -20,6 +20,7 @@ from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.models import Models
 from inferstack.storage.objects import ObjectStore
+from inferstack.telemetry import pulse
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +73,11 @@ class RecorderProcess:
         gc.freeze()
         log.info("recording")
         try:
-            # None ends by itself before a stop: if one does, it raised, and all end with it.
-            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-            self.stop()
-            await asyncio.gather(*jobs)
+            async with pulse.beating("recorder", self._settings.inferstack_home):
+                # None ends by itself before a stop: if one does, it raised, and all end with it.
+                await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+                self.stop()
+                await asyncio.gather(*jobs)
         finally:
             await self._redis.aclose()
             await self._database.close()

@@ -23,8 +23,8 @@ INSIDE = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1
 def environment(settings: Settings) -> dict[str, str]:
     """Variables that must be set before Ray is imported.
 
-    A local Ray listens on loopback only and asks for a token; the operator of the cluster at
-    RAY_ADDRESS decides about its authentication.
+    A local Ray listens on loopback only and asks for a token. The cluster at RAY_ADDRESS asks for
+    RAY_AUTH_TOKEN, if that is set; else its operator decides about its authentication.
     """
     values = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -38,7 +38,10 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_worker_niceness": "0",
     }
     if settings.ray_address is not None:
-        return values
+        token = settings.ray_auth_token
+        if token is None:
+            return values
+        return {**values, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token.get_secret_value()}
     return {
         **values,
         "RAY_AUTH_MODE": "token",

@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +23,7 @@ from inferstack.errors import EngineError, InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.statistics import sample
-from inferstack.telemetry import logs
+from inferstack.telemetry import logs, pulse
 from inferstack.worker import gpu, measures, ray_settings, scaling
 from inferstack.worker.host import LoadedModel, load, redis_url
 from inferstack.worker.loop import Worker
@@ -39,6 +40,8 @@ GRACE = 10.0
 """Seconds beyond the longest batch that a replica gets to drain."""
 LOOK_BACK = 10.0
 """Seconds over which auto-scaling averages."""
+LOOK = 2.0
+"""Seconds between two looks at the machines of a cluster."""
 
 
 class Replica:
@@ -126,29 +129,89 @@ def _keep_to_loopback() -> None:
     internals.add_port_to_grpc_server = bind_to_loopback
 
 
-def _targets(entries: Sequence[ModelEntry], settings: Settings, gpus: int, cores: int) -> list[Any]:
-    """One application for each usable folder."""
-    from ray import serve
+class Fleet:
+    """One application for each usable folder, with as many replicas as the devices call for."""
 
-    targets = []
-    for entry in entries:
-        if entry.config is None:
-            continue
-        placement = place(entry.config, gpus, cores)
+    def __init__(self, entries: Sequence[ModelEntry], settings: Settings) -> None:
+        """Places nothing yet."""
+        self._entries = [entry for entry in entries if entry.config is not None]
+        self._settings = settings
+        self._placed: dict[str, Placement] = {}
+        self._version = uuid.uuid4().hex
+        self._waiting = False
+
+    def place(self) -> None:
+        """Starts what is missing and rescales what has other devices now; waits for nothing."""
+        from ray import serve
+
+        changed = {
+            name: placement
+            for name, placement in self._placements().items()
+            if placement != self._placed.get(name)
+        }
+        if not changed:
+            return
+        for name, placement in changed.items():
+            log.info("%s: %s", name, placement)
+        serve.run_many(
+            [
+                self._target(entry, changed[entry.name])
+                for entry in self._entries
+                if entry.name in changed
+            ],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        self._placed |= changed
+
+    def _placements(self) -> dict[str, Placement]:
+        """Where each model belongs on the devices that there are now, by its name."""
+        gpus, cores = self._devices()
+        if not cores:
+            if not self._waiting:
+                log.warning("no machine has joined the cluster yet: replicas wait for one")
+            self._waiting = True
+            return {}
+        self._waiting = False
+        return {
+            entry.name: place(entry.ready_config, gpus, cores)
+            for entry in self._entries
+            # While the machines with GPUs are replaced, their models wait and do not move to CPUs.
+            if gpus or not self._on_gpus(entry.name)
+        }
+
+    def _on_gpus(self, name: str) -> bool:
+        return name in self._placed and self._placed[name].num_gpus > 0
+
+    def _devices(self) -> tuple[int, int]:
+        """GPUs and cores: of this machine, or of the whole cluster."""
+        if self._settings.ray_address is None:
+            return len(gpu.gpus()), gpu.cores()
+        import ray
+
+        cluster: Any = ray
+        resources: Mapping[str, float] = cluster.cluster_resources()
+        return int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+
+    def _target(self, entry: ModelEntry, placement: Placement) -> Any:
+        from ray import serve
+
         made: Any = serve.deployment(
             Replica,
             name="replica",
             ray_actor_options={"num_cpus": REPLICA_CPUS, "num_gpus": placement.num_gpus},
             health_check_period_s=1,
             health_check_timeout_s=SILENCE,
-            graceful_shutdown_timeout_s=entry.config.timeout + GRACE,
+            graceful_shutdown_timeout_s=entry.ready_config.timeout + GRACE,
             graceful_shutdown_wait_loop_s=0.1,
             max_constructor_retry_count=3,
             **_scale(placement),
         )
-        bound = made.bind(entry.model, entry.version, settings, placement.device)
-        targets.append(serve.RunTarget(bound, name=entry.name, route_prefix=None))
-    return targets
+        # Else Serve makes one up each time, and restarts all replicas when only their number has
+        # changed. There is no public way to say it (2.60, `api.py`).
+        made._version = self._version
+        bound = made.bind(entry.model, entry.version, self._settings, placement.device)
+        return serve.RunTarget(bound, name=entry.name, route_prefix=None)
 
 
 def _scale(placement: Placement) -> dict[str, Any]:
@@ -167,8 +230,8 @@ def _scale(placement: Placement) -> dict[str, Any]:
     }
 
 
-def start(entries: Sequence[ModelEntry], settings: Settings) -> None:
-    """Joins or starts a Ray cluster, and starts every application without waiting for any."""
+def start(settings: Settings) -> None:
+    """Joins or starts a Ray cluster, and Serve on it."""
     import ray
     from ray import serve
 
@@ -181,19 +244,7 @@ def start(entries: Sequence[ModelEntry], settings: Settings) -> None:
         logging_level=logging.WARNING,
         **_local_options(settings) if local else {},
     )
-    gpus, cores = len(gpu.gpus()), gpu.cores()
-    if not local:
-        cluster: Any = ray
-        resources = cluster.cluster_resources()
-        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     serve.start(proxy_location="Disabled")
-    targets = _targets(entries, settings, gpus, cores)
-    if targets:
-        serve.run_many(
-            targets,
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
 
 
 def _local_options(settings: Settings) -> dict[str, Any]:
@@ -224,15 +275,28 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
     redis = connect(redis_url(settings))
     registering = asyncio.create_task(Registrar(redis, entries, settings).run())
     try:
-        await asyncio.to_thread(start, entries, settings)
+        await asyncio.to_thread(start, settings)
         # Ray has installed handlers of its own meanwhile.
         _stop_on_signals(stopping)
-        async with measures.shown("worker", measures.of_devices, settings):
-            await stopping.wait()
+        async with (
+            pulse.beating("worker", settings.inferstack_home),
+            measures.shown("worker", measures.of_devices, settings),
+        ):
+            await _follow(Fleet(entries, settings), stopping, settings)
     finally:
         await end(registering)
         await redis.aclose()
         await asyncio.to_thread(stop)
+
+
+async def _follow(fleet: Fleet, stopping: asyncio.Event, settings: Settings) -> None:
+    """Places the replicas, and again whenever a machine joins or leaves the cluster."""
+    while not stopping.is_set():
+        await asyncio.to_thread(fleet.place)
+        # The devices of this one machine do not change.
+        wait = None if settings.ray_address is None else LOOK
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), wait)
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:
