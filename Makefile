@@ -16,10 +16,10 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python 
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 QUIET := 2> >(grep --line-buffered -v 'WARNING: Location' >&2)
 
-.PHONY: help run test check bench e2e faults clean
+.PHONY: help run test check manifests bench e2e faults clean
 
 help: ## show this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ":.*## " '{ printf "  make %-7s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ":.*## " '{ printf "  make %-9s %s\n", $$1, $$2 }'
 
 run: $(VENV)/.installed ## start everything here (ARGS='--no-ray --port 8080')
 	@exec $(BIN)/inferstack up $(ARGS)
@@ -27,11 +27,15 @@ run: $(VENV)/.installed ## start everything here (ARGS='--no-ray --port 8080')
 test: $(VENV)/.installed-dev ## run every test (ARGS='-k queue')
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.installed-dev ## lint, format, types and layers
+check: $(VENV)/.installed-dev ## lint, format, types, layers and Kubernetes manifests
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/check_manifests.py
+
+manifests: $(VENV)/.installed-dev ## render kubernetes/deployment.yaml anew (takes kubectl)
+	@$(BIN)/python scripts/check_manifests.py --write
 
 bench: $(VENV)/.installed ## measure, next to other systems (ARGS='--profile quick')
 	@$(BIN)/python -m benchmarks $(ARGS)
