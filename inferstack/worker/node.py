@@ -38,6 +38,8 @@ DRAIN = 90.0
 what `worker.serve` adds to it, so that a batch that has begun can end."""
 KILL = 15.0
 """Seconds beyond that until what still runs is killed."""
+MISSED = 3
+"""Looks for the head in vain after which it counts as gone."""
 RETRY = 1.0
 """Seconds between two looks for the head, or for a free GPU."""
 
@@ -74,7 +76,7 @@ class Node:
 
     async def _start_head(self) -> None:
         # Nothing drains here: `serve` has done it before Ray is told to end.
-        await self._spawn("ray", self._ray_command(), {DRAIN_VARIABLE: "0"})
+        await self._spawn("ray", self.ray_command(), {DRAIN_VARIABLE: "0"})
         await self._reachable()
         if not self._stopping.is_set():
             await self._spawn("serve", [sys.executable, "-P", "-m", "inferstack.worker.serve"], {})
@@ -83,14 +85,14 @@ class Node:
         await self._reachable()
         own = {DRAIN_VARIABLE: f"{DRAIN:.0f}"}
         options: list[str] = []
-        number = await self._claim(self._gpu_locks) if self._gpu_locks else None
+        number = await self.claim(self._gpu_locks) if self._gpu_locks else None
         if number is not None:
             own |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(number)}
             options = ["--num-gpus=1"]
         if not self._stopping.is_set():
-            await self._spawn("ray", self._ray_command(*options), own)
+            await self._spawn("ray", self.ray_command(*options), own)
 
-    def _ray_command(self, *options: str) -> list[str]:
+    def ray_command(self, *options: str) -> list[str]:
         """The command of Ray's own processes on this machine."""
         if self._ray is not None:
             return shlex.split(self._ray)
@@ -111,21 +113,29 @@ class Node:
     async def _reachable(self) -> None:
         """Waits until the head answers, or a signal comes, or a child ends."""
         told = False
-        while not self._stopping.is_set() and not self._ended():
-            try:
-                _, writer = await asyncio.wait_for(
-                    asyncio.open_connection(self._host, self._port), RETRY
-                )
-            except (OSError, TimeoutError):
-                if not told:
-                    log.warning("waiting for Ray at %s:%d (RAY_ADDRESS)", self._host, self._port)
-                told = True
-                await self._pause()
-            else:
-                writer.close()
-                return
+        while not self._stopping.is_set() and not self._ended() and not await self._answers():
+            if not told:
+                log.warning("waiting for Ray at %s:%d (RAY_ADDRESS)", self._host, self._port)
+            told = True
+            await self._pause()
 
-    async def _claim(self, folder: Path) -> int | None:
+    async def _gone(self) -> None:
+        """Returns once the head has not answered for a while."""
+        missed = 0
+        while missed < MISSED:
+            missed = 0 if await self._answers() else missed + 1
+            await asyncio.sleep(RETRY)
+
+    async def _answers(self) -> bool:
+        try:
+            connecting = asyncio.open_connection(self._host, self._port)
+            _, writer = await asyncio.wait_for(connecting, RETRY)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    async def claim(self, folder: Path) -> int | None:
         """A GPU that no other container of this machine has; None if it has no GPU at all.
 
         Docker gives every container of a service the same GPUs. The locks go with the process.
@@ -145,6 +155,12 @@ class Node:
             told = True
             await self._pause()
         return None
+
+    def release(self) -> None:
+        """Lets another container have the GPU."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -182,12 +198,19 @@ class Node:
         for name, child in reversed(self._children):
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()
-            try:
-                await asyncio.wait_for(child.wait(), DRAIN + KILL)
-            except TimeoutError:
-                log.warning("%s did not end in time", name)
+            waits = [asyncio.ensure_future(child.wait())]
+            if not self._head:
+                # Without it there is nobody to give replicas to; Ray would go on trying.
+                waits.append(asyncio.ensure_future(self._gone()))
+            await asyncio.wait(waits, timeout=DRAIN + KILL, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            if child.returncode is None:
+                log.warning("%s is killed: the head is gone, or it took too long", name)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
+        self.release()
 
 
 def _lock(path: Path) -> TextIO | None:
@@ -210,7 +233,7 @@ def _address(settings: Settings) -> tuple[str, int]:
     return host, int(port)
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="inferstack.worker.node", description=__doc__)
     parser.add_argument("--head", action="store_true", help="be the first machine of the cluster")
     parser.add_argument(
@@ -222,7 +245,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--ray", metavar="COMMAND", help="start Ray with this command, as an operator made it up"
     )
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> int:

@@ -29,3 +29,12 @@ def test_what_earlier_runs_left_is_removed(home: Path) -> None:
     (made / "session_2026-01-01" / "logs").mkdir(parents=True)
     ray_settings.make_folder(settings(inferstack_home=home))
     assert not list(made.iterdir())
+
+
+def test_a_cluster_asks_for_the_token_that_was_set() -> None:
+    cluster = settings(ray_address="ray-head:10001", ray_auth_token="t" * 32)
+    found = ray_settings.environment(cluster)
+    assert found["RAY_AUTH_MODE"] == "token"
+    assert found["RAY_AUTH_TOKEN"] == "t" * 32
+    other = ray_settings.environment(settings(ray_address="ray-head:10001"))
+    assert "RAY_AUTH_MODE" not in other
