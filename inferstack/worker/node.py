@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from inferstack import config
 from inferstack.config import Settings
@@ -198,7 +198,7 @@ class Node:
         for name, child in reversed(self._children):
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()
-            waits = [asyncio.ensure_future(child.wait())]
+            waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(child.wait())]
             if not self._head:
                 # Without it there is nobody to give replicas to; Ray would go on trying.
                 waits.append(asyncio.ensure_future(self._gone()))

@@ -15,16 +15,16 @@ class _Loader(yaml.SafeLoader):
     """YAML with the tags of Compose, which say how two files are put together."""
 
 
-for tag in ("!override", "!reset"):
-    _Loader.add_constructor(tag, lambda loader, node: _plain(loader, node))
-
-
-def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+def _plain(loader: _Loader, node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return loader.construct_sequence(node, deep=True)
     if isinstance(node, yaml.MappingNode):
         return loader.construct_mapping(node, deep=True)
     return None
+
+
+for tag in ("!override", "!reset"):
+    _Loader.add_constructor(tag, _plain)
 
 
 def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
