@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python 
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 QUIET := 2> >(grep --line-buffered -v 'WARNING: Location' >&2)
 
-.PHONY: help run test check manifests bench e2e faults clean
+.PHONY: help run test check manifests images bench e2e faults clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ":.*## " '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -36,6 +36,9 @@ check: $(VENV)/.installed-dev ## lint, format, types, layers and Kubernetes mani
 
 manifests: $(VENV)/.installed-dev ## render kubernetes/deployment.yaml anew (takes kubectl)
 	@$(BIN)/python scripts/check_manifests.py --write
+
+images: $(VENV)/.installed-dev ## build and smoke-run every image with buildah (as root; apt: buildah, mmdebstrap)
+	@SMOKE_IMAGES=all $(BIN)/python -m pytest tests/deployment/test_images.py $(ARGS)
 
 bench: $(VENV)/.installed ## measure, next to other systems (ARGS='--profile quick')
 	@$(BIN)/python -m benchmarks $(ARGS)
