@@ -144,11 +144,8 @@ class Running:
 
     def stop(self) -> int:
         """Sends SIGTERM to the program itself; returns its exit status."""
-        (program,) = (
-            child
-            for child in psutil.Process(self.process.pid).children(recursive=True)
-            if child.name().startswith("python") and child.parent().name() != child.name()
-        )
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        program = next(child for child in children if child.name().startswith("python"))
         program.terminate()
         return self.process.wait(60)
 
