@@ -27,10 +27,10 @@ HAS_NODE := node -e 'const [a, b] = process.versions.node.split(".").map(Number)
 with_node = if $(HAS_NODE); then $(2); else \
 	echo "SKIPPED $(1): it needs Node.js 20.19, 22.12 or newer, with npm" >&2; test "$${CI:-}" != true; fi
 
-.PHONY: help run test check bench e2e faults ui try-ui has-node openapi clean
+.PHONY: help run test check manifests images bench e2e faults ui try-ui has-node openapi clean
 
 help: ## show this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ":.*## " '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ":.*## " '{ printf "  make %-9s %s\n", $$1, $$2 }'
 
 run: $(VENV)/.installed try-ui ## start everything here (ARGS='--no-ray --port 8080')
 	@exec $(BIN)/inferstack up $(ARGS)
@@ -39,13 +39,20 @@ test: $(VENV)/.installed-dev try-ui ## run every test (ARGS='-k queue')
 	@$(if $(ARGS),true,$(call with_node,the tests of the web UI,npm --prefix $(UI) test --silent))
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.installed-dev ## lint, format, types and layers
+check: $(VENV)/.installed-dev ## lint, format, types, layers and Kubernetes manifests
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/check_manifests.py
 	@$(call with_node,the checks of the web UI,$(MAKE) --no-print-directory $(UI)/node_modules/.installed \
 	&& npm --prefix $(UI) run --silent check)
+
+manifests: $(VENV)/.installed-dev ## render kubernetes/deployment.yaml anew (takes kubectl)
+	@$(BIN)/python scripts/check_manifests.py --write
+
+images: $(VENV)/.installed-dev ## build and smoke-run every image with buildah (as root; apt: buildah, mmdebstrap)
+	@SMOKE_IMAGES=all $(BIN)/python -m pytest tests/deployment/test_images.py $(ARGS)
 
 bench: $(VENV)/.installed ## measure, next to other systems (ARGS='--profile quick')
 	@$(BIN)/python -m benchmarks $(ARGS)

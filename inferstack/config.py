@@ -1,9 +1,11 @@
 """All configuration, and the only reader of the environment."""
 
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -11,7 +13,15 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from inferstack.errors import ConfigurationError
 from inferstack.wording import explain
 
-EXAMPLE_SECRETS = frozenset({"change-me", "changeme", "secret", "example"})
+EXAMPLE_MARK = "change-me"
+"""Stands in every secret of `.env.example`."""
+EXAMPLE_SECRETS = frozenset(
+    {"admin", "changeme", "example", "inferstack", "minioadmin", "pass", "password", "postgres"}
+    | {"redis", "secret", "xxx"}
+)
+"""What documentation puts where a secret belongs, and what others try first."""
+SECRETS = ("secret_key", "admin_password", "s3_secret_key", "ray_auth_token")
+URLS_WITH_PASSWORDS = ("database_url", "redis_url", "celery_broker_url")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -36,6 +46,8 @@ class Settings(BaseSettings):
     s3_bucket: str = "inferstack"
     s3_region: str = "us-east-1"
     ray_address: str | None = None
+    ray_auth_token: SecretStr | None = None
+    """Every machine of the Ray cluster at `ray_address` must show it to the others."""
 
     # Models and batching.
     model_path: Path = Path("models")
@@ -135,7 +147,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _exposed_only_with_authentication(self) -> "Settings":
         secret = self.secret_key.get_secret_value() if self.secret_key else ""
-        if secret and (len(secret) < 32 or secret.lower() in EXAMPLE_SECRETS):
+        if secret and len(secret) < 32:
             raise ValueError("SECRET_KEY must have 32 characters or more")
         if self.auth_required and not secret:
             raise ValueError("AUTH_REQUIRED=true needs SECRET_KEY with 32 characters or more")
@@ -146,6 +158,32 @@ class Settings(BaseSettings):
         if self.failpoint_file is not None and self.environment == "production":
             raise ValueError("FAILPOINT_FILE kills processes: it is refused in production")
         return self
+
+    @model_validator(mode="after")
+    def _no_example_in_production(self) -> "Settings":
+        if self.environment != "production":
+            return self
+        found = [name for name, value in self._passwords() if _is_example(value)]
+        if found:
+            raise ValueError(
+                "\n".join(
+                    f"{name.upper()} holds an example secret: production needs one of your own, "
+                    "such as `openssl rand -hex 32` prints"
+                    for name in found
+                )
+            )
+        return self
+
+    def _passwords(self) -> Iterator[tuple[str, str]]:
+        """Setting and secret, of those that hold one."""
+        for name in SECRETS:
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value.get_secret_value()
+        for name in URLS_WITH_PASSWORDS:
+            password = _password(getattr(self, name))
+            if password is not None:
+                yield name, password
 
 
 class ClientSettings(BaseSettings):
@@ -197,6 +235,19 @@ def as_environment(current: Settings) -> dict[str, str]:
 def inherited(**more: str) -> dict[str, str]:
     """The environment of a program that shares ours, as PostgreSQL's tools share PGSSLMODE."""
     return os.environ | more
+
+
+def _is_example(secret: str) -> bool:
+    return EXAMPLE_MARK in secret.lower() or secret.lower() in EXAMPLE_SECRETS
+
+
+def _password(url: str | None) -> str | None:
+    """The password in a URL; None if there is none, or it is no URL, which others tell better."""
+    try:
+        password = urlsplit(url or "").password
+    except ValueError:
+        return None
+    return None if password is None else unquote(password)
 
 
 def _as_text(value: Any) -> str:

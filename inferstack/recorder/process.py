@@ -22,7 +22,7 @@ from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.models import Models
 from inferstack.task import Task
-from inferstack.telemetry import metrics
+from inferstack.telemetry import metrics, pulse
 from inferstack.telemetry.exposure import shown
 from inferstack.telemetry.traces import Tracer
 
@@ -76,7 +76,10 @@ class RecorderProcess:
         log.info("recording")
         try:
             # None ends by itself before a stop: if one does, it raised, and all end with it.
-            async with shown("recorder", _exposition, self._settings):
+            async with (
+                shown("recorder", _exposition, self._settings),
+                pulse.beating("recorder", self._settings.inferstack_home),
+            ):
                 await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
                 self.stop()
                 await asyncio.gather(*jobs)

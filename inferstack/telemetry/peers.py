@@ -37,8 +37,11 @@ def folder_for(home: Path) -> Path:
 
 
 def sweep(home: Path) -> None:
-    """Removes the sockets that killed processes left, and their folder once it is empty."""
+    """Removes what killed processes left, and the folder once it is empty."""
     folder = _folder(home)
+    for beat in folder.glob("*.alive"):
+        # Whoever lives makes it again with the next beat.
+        beat.unlink(missing_ok=True)
     for path in folder.glob("*.sock"):
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)

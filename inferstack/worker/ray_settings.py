@@ -33,8 +33,8 @@ SESSION = re.compile(r"session_[0-9_-]+_([0-9]+)")
 def environment(settings: Settings) -> dict[str, str]:
     """Variables that must be set before Ray is imported.
 
-    A local Ray listens on loopback only and asks for a token; the operator of the cluster at
-    RAY_ADDRESS decides about its authentication.
+    A local Ray listens on loopback only and asks for a token. The cluster at RAY_ADDRESS asks for
+    RAY_AUTH_TOKEN, if that is set; else its operator decides about its authentication.
     """
     values = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -53,7 +53,10 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_DEDUP_LOGS_SKIP_REGEX": NO_FAILURE,
     }
     if settings.ray_address is not None:
-        return values
+        token = settings.ray_auth_token
+        if token is None:
+            return values
+        return {**values, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token.get_secret_value()}
     return {
         **values,
         "RAY_AUTH_MODE": "token",

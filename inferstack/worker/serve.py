@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,10 +24,11 @@ from inferstack.errors import EngineError, InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.statistics import sample
+from inferstack.telemetry import pulse
 from inferstack.worker import gpu, measures, ray_settings, scaling
 from inferstack.worker.host import LoadedModel, load, redis_url
 from inferstack.worker.loop import Worker
-from inferstack.worker.placement import default_first, place
+from inferstack.worker.placement import Placement, default_first, place
 from inferstack.worker.registrar import Registrar
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ GIVEN_UP = (
 )
 FAILURE_CHECK = 1.0
 """Seconds between two looks at what Serve has given up."""
+LOOK = 2.0
+"""Seconds between two looks at the machines of a cluster."""
 
 
 class Replica:
@@ -132,29 +136,94 @@ def _keep_to_loopback() -> None:
     internals.add_port_to_grpc_server = bind_to_loopback
 
 
-def _targets(entries: Sequence[ModelEntry], settings: Settings, gpus: int, cores: int) -> list[Any]:
-    """One application for each usable folder."""
-    from ray import serve
+class Fleet:
+    """One application for each usable folder, with as many replicas as the devices call for."""
 
-    targets = []
-    for entry in entries:
-        if entry.config is None:
-            continue
-        placement = place(entry.config, gpus, cores)
+    def __init__(self, entries: Sequence[ModelEntry], settings: Settings) -> None:
+        """Places nothing yet."""
+        self._entries: list[ModelEntry] = []
+        self.add(entries)
+        self._settings = settings
+        self._placed: dict[str, Placement] = {}
+        self._version = uuid.uuid4().hex
+        self._waiting = False
+
+    def add(self, entries: Sequence[ModelEntry]) -> None:
+        """Takes more folders in; `place` starts them."""
+        self._entries += [entry for entry in entries if entry.config is not None]
+
+    def place(self) -> None:
+        """Starts what is missing and rescales what has other devices now; waits for nothing."""
+        from ray import serve
+
+        changed = {
+            name: placement
+            for name, placement in self._placements().items()
+            if placement != self._placed.get(name)
+        }
+        if not changed:
+            return
+        for name, placement in changed.items():
+            log.info("%s: %s", name, placement)
+        serve.run_many(
+            [
+                self._target(entry, changed[entry.name])
+                for entry in self._entries
+                if entry.name in changed
+            ],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        self._placed |= changed
+
+    def _placements(self) -> dict[str, Placement]:
+        """Where each model belongs on the devices that there are now, by its name."""
+        gpus, cores = self._devices()
+        if not cores:
+            if not self._waiting:
+                log.warning("no machine has joined the cluster yet: replicas wait for one")
+            self._waiting = True
+            return {}
+        self._waiting = False
+        return {
+            entry.name: place(entry.ready_config, gpus, cores)
+            for entry in self._entries
+            # While the machines with GPUs are replaced, their models wait and do not move to CPUs.
+            if gpus or not self._on_gpus(entry.name)
+        }
+
+    def _on_gpus(self, name: str) -> bool:
+        return name in self._placed and self._placed[name].num_gpus > 0
+
+    def _devices(self) -> tuple[int, int]:
+        """GPUs and cores: of this machine, or of the whole cluster."""
+        if self._settings.ray_address is None:
+            return len(gpu.gpus()), gpu.cores()
+        import ray
+
+        cluster: Any = ray
+        resources: Mapping[str, float] = cluster.cluster_resources()
+        return int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+
+    def _target(self, entry: ModelEntry, placement: Placement) -> Any:
+        from ray import serve
+
         made: Any = serve.deployment(
             Replica,
             name="replica",
             ray_actor_options={"num_cpus": REPLICA_CPUS, "num_gpus": placement.num_gpus},
             health_check_period_s=1,
             health_check_timeout_s=SILENCE,
-            graceful_shutdown_timeout_s=entry.config.timeout + GRACE,
+            graceful_shutdown_timeout_s=entry.ready_config.timeout + GRACE,
             graceful_shutdown_wait_loop_s=0.1,
             max_constructor_retry_count=MOST_EARLY_DEATHS,
             **scaling.options(placement),
         )
-        bound = made.bind(entry.model, entry.version, settings, placement.device)
-        targets.append(serve.RunTarget(bound, name=entry.name, route_prefix=None))
-    return targets
+        # Else Serve makes one up each time, and restarts all replicas when only their number has
+        # changed. There is no public way to say it (2.60, `api.py`).
+        made._version = self._version
+        bound = made.bind(entry.model, entry.version, self._settings, placement.device)
+        return serve.RunTarget(bound, name=entry.name, route_prefix=None)
 
 
 def start(settings: Settings) -> None:
@@ -176,25 +245,6 @@ def start(settings: Settings) -> None:
     # What Serve says in this process, in a format of its own, is that it was called.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config={"log_level": level})
-
-
-def deploy(entries: Sequence[ModelEntry], settings: Settings) -> None:
-    """Starts an application for each entry, without waiting for any."""
-    import ray
-    from ray import serve
-
-    gpus, cores = len(gpu.gpus()), gpu.cores()
-    if settings.ray_address is not None:
-        cluster: Any = ray
-        resources = cluster.cluster_resources()
-        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    targets = _targets(entries, settings, gpus, cores)
-    if targets:
-        serve.run_many(
-            targets,
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
 
 
 def _given_up() -> list[str]:
@@ -237,11 +287,22 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
     registrar = Registrar(redis, entries, settings, tells_losses=True)
     registering = asyncio.create_task(registrar.run())
     first, rest = default_first(entries, settings)
+    fleet, more = Fleet(first, settings), asyncio.Event()
+    # The devices of one machine do not change.
+    look = None if settings.ray_address is None else LOOK
 
-    async def deploy_all() -> None:
-        await asyncio.to_thread(deploy, first, settings)
+    async def follow() -> None:
+        """Places the replicas, and again whenever a machine joins or leaves the cluster."""
+        while True:
+            more.clear()
+            await asyncio.to_thread(fleet.place)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(more.wait(), look)
+
+    async def add_rest() -> None:
         await registrar.default_settled()
-        await asyncio.to_thread(deploy, rest, settings)
+        fleet.add(rest)
+        more.set()
 
     async def watch() -> None:
         while True:
@@ -254,10 +315,11 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
         # Ray has installed handlers of its own meanwhile.
         _stop_on_signals(stopping)
         async with (
+            pulse.beating("worker", settings.inferstack_home),
             measures.shown("worker", measures.of_devices, settings),
             asyncio.TaskGroup() as group,
         ):
-            parts = [group.create_task(part) for part in (deploy_all(), watch())]
+            parts = [group.create_task(part) for part in (follow(), add_rest(), watch())]
             await stopping.wait()
             for part in parts:
                 part.cancel()

@@ -1,5 +1,8 @@
+import json
 import stat
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -125,3 +128,38 @@ async def test_no_empty_folder_stays_behind(tmp_path: Path) -> None:
     await store.delete(["tasks/a/result-1.json"])
     assert list((tmp_path / "objects").iterdir()) == []
     await store.put("tasks/b/input.json", b"1")
+
+
+class PodIdentity(BaseHTTPRequestHandler):
+    """Hands out keys as the agent of EKS pod identity does, to whoever shows the pod's token."""
+
+    def do_GET(self) -> None:
+        allowed = self.headers["Authorization"] == "token-of-the-pod"
+        body = {
+            "AccessKeyId": ACCESS,
+            "SecretAccessKey": SECRET if allowed else "wrong",
+            "Token": "",
+            "Expiration": "2099-01-01T00:00:00Z",
+        }
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+async def test_a_pod_on_aws_needs_no_keys(
+    s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("token-of-the-pod")
+    with HTTPServer(("127.0.0.1", 0), PodIdentity) as agent:
+        threading.Thread(target=agent.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{agent.server_port}/v1/credentials"
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(token))
+        store = ObjectStore.from_settings(load(s3_endpoint=s3_endpoint))
+        await store.put("k", b"1")
+        assert await store.get("k") == b"1"
+        agent.shutdown()

@@ -67,3 +67,32 @@ def test_a_child_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch
 
 def test_secrets_do_not_show() -> None:
     assert "hunter2" not in repr(config.load(admin_password="hunter2"))
+
+
+def test_production_refuses_every_example_secret_at_once() -> None:
+    examples = {
+        "secret_key": "change-me-signs-access-tokens-32-characters",
+        "admin_password": "Admin",
+        "s3_secret_key": "minioadmin",
+        "ray_auth_token": "change-me",
+        "database_url": "postgresql://inferstack:change%2Dme@db/x",
+        "redis_url": "redis://:secret@redis:6379/0",
+        "celery_broker_url": "redis://:password@redis:6379/1",
+    }
+    assert config.load(**examples).environment == "development"
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(environment="production", **examples)
+    lines = caught.value.detail.splitlines()
+    assert {line.split()[0] for line in lines} == {name.upper() for name in examples}
+    assert all("holds an example secret" in line for line in lines)
+    assert "minioadmin" not in caught.value.detail
+
+
+def test_production_takes_secrets_of_ones_own_and_urls_without_any() -> None:
+    loaded = config.load(
+        environment="production",
+        secret_key="0123456789abcdef" * 4,
+        database_url="postgresql://inferstack@db/x",
+        redis_url="rediss://:my-own-0815@redis:6379/0",
+    )
+    assert loaded.environment == "production"

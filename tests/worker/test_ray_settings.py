@@ -73,3 +73,12 @@ def test_the_id_of_a_process_that_ended_may_be_that_of_a_younger_one(place: Path
             patch.setattr(psutil.Process, "create_time", lambda _: later)
             ray_settings.make_folder(settings(inferstack_home=place))
     assert not list(made.iterdir())
+
+
+def test_a_cluster_asks_for_the_token_that_was_set() -> None:
+    cluster = settings(ray_address="ray-head:10001", ray_auth_token="t" * 32)
+    found = ray_settings.environment(cluster)
+    assert found["RAY_AUTH_MODE"] == "token"
+    assert found["RAY_AUTH_TOKEN"] == "t" * 32
+    other = ray_settings.environment(settings(ray_address="ray-head:10001"))
+    assert "RAY_AUTH_MODE" not in other

@@ -1,0 +1,203 @@
+"""Docker Compose, without Docker: the files fit each other and the code."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inferstack import config
+from inferstack.api import server
+from inferstack.errors import ConfigurationError
+from inferstack.local import redis_server
+from inferstack.worker import node
+from tests.deployment.files import BESIDE, ROOT, compose, example, images, services
+
+PORTS = {"nginx": 80, "frontend": 5173, "ray-head": 8265, "prometheus": 9090, "grafana": 3000}
+STORES = {"redis", "postgres", "s3"}
+MODELS_RUN_HERE = {"ray-head", "ray-head-cpu", "gpu-worker", "cpu-worker"}
+
+
+def _variables(text: str) -> set[str]:
+    return set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", text))
+
+
+def _seconds(duration: str) -> float:
+    assert duration.endswith("s"), duration
+    return float(duration[:-1])
+
+
+def test_the_example_names_every_setting_and_nothing_else() -> None:
+    names = set(example())
+    fields = {name.upper() for name in config.Settings.model_fields}
+    used = _variables((ROOT / "docker-compose.yml").read_text())
+    used |= _variables((ROOT / "docker-compose.prod.yml").read_text())
+    used |= _variables((ROOT / ".env.example").read_text()) | {"COMPOSE_PROFILES"}
+    for path in (ROOT / "docker").glob("*.Dockerfile"):
+        used |= set(re.findall(r"([A-Z][A-Z0-9_]+)=", path.read_text()))
+    assert fields - names == set()
+    assert names - fields - used == set()
+
+
+def test_what_the_example_comments_out_is_the_default() -> None:
+    commented = re.findall(
+        r"^# ([A-Z][A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE
+    )
+    defaults = config.as_environment(config.Settings.model_construct())
+    for name, value in commented:
+        if name.lower() in config.Settings.model_fields:
+            assert defaults[name] in (value, f"{value}.0"), name
+
+
+def test_every_variable_of_compose_is_in_the_example_or_has_a_default() -> None:
+    for name in ("docker-compose.yml", "docker-compose.prod.yml"):
+        text = (ROOT / name).read_text()
+        needed = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)(?::\?[^}]*)?\}", text))
+        assert needed <= set(example())
+
+
+def test_the_api_starts_from_the_example_and_not_in_production(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in example().items():
+        monkeypatch.setenv(name, value)
+    loaded = config.load()
+    assert (loaded.host, loaded.auth_required) == ("0.0.0.0", True)
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    with pytest.raises(ConfigurationError) as caught:
+        config.load()
+    refused = {line.split()[0] for line in caught.value.detail.splitlines()}
+    assert refused == {
+        *("SECRET_KEY", "ADMIN_PASSWORD", "S3_SECRET_KEY", "RAY_AUTH_TOKEN"),
+        *("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"),
+    }
+
+
+def test_every_secret_of_the_example_says_that_it_is_one() -> None:
+    for name, value in example().items():
+        if re.search(r"(PASSWORD|SECRET_KEY|TOKEN)$", name) and value:
+            assert config.EXAMPLE_MARK in value, name
+
+
+def test_every_port_is_where_it_is_looked_for() -> None:
+    for name, port in PORTS.items():
+        (published,) = services()[name]["ports"]
+        address, number, _ = published.rsplit(":", 2)
+        assert number == str(port)
+        assert address == "${PUBLISH_ADDRESS:-127.0.0.1}"
+    published = {name for name, service in services().items() if "ports" in service}
+    assert published == {*PORTS, "ray-head-cpu"}
+
+
+def test_production_publishes_the_gateway_alone() -> None:
+    found = compose("docker-compose.prod.yml")["services"]
+    assert found["nginx"]["ports"] == ["80:8080", "443:8443"]
+    assert [name for name, service in found.items() if "ports" in service] == ["nginx"]
+    assert set(found) == set(services())
+    ours = {name for name, service in services().items() if "env_file" in service}
+    for name in ours:
+        assert found[name]["environment"]["ENVIRONMENT"] == "production", name
+
+
+def test_any_number_of_replicas_and_workers_can_run() -> None:
+    """What `--scale` multiplies has no name and no port of its own on the host."""
+    assert services()["api-server"]["scale"] == 3
+    for name in ("api-server", "gpu-worker", "cpu-worker", "recorder"):
+        assert not {"container_name", "ports", "hostname"} & set(services()[name])
+    assert services()["nginx"]["environment"]["GATEWAY_API"] == "api-server:8000"
+    assert services()["gpu-worker"]["command"][-2:] == ["--gpu-locks", "/run/inferstack"]
+    assert "gpu-locks:/run/inferstack" in services()["gpu-worker"]["volumes"]
+
+
+def test_a_profile_runs_without_a_gpu() -> None:
+    without = {
+        name: service
+        for name, service in services().items()
+        if service.get("profiles", ["cpu"]) == ["cpu"]
+    }
+    assert "cpu-worker" in without
+    assert "gpu-worker" not in without
+    assert not [name for name, service in without.items() if "deploy" in service]
+    # Both are found under the same names.
+    assert services()["ray-head-cpu"]["networks"]["default"]["aliases"] == ["ray-head"]
+    assert services()["cpu-worker"]["networks"]["default"]["aliases"] == ["gpu-worker"]
+
+
+def test_models_get_no_secret_that_they_do_not_need() -> None:
+    for name in MODELS_RUN_HERE:
+        blanked = services()[name]["environment"]
+        for secret in ("SECRET_KEY", "ADMIN_PASSWORD", "DATABASE_URL", "DB_PASSWORD"):
+            assert blanked[secret] == "", (name, secret)
+        assert blanked["GRAFANA_PASSWORD"] == ""
+
+
+def test_containers_get_longer_to_end_than_their_programs_take() -> None:
+    found = services()
+    assert _seconds(found["api-server"]["stop_grace_period"]) > server.DRAIN + 5
+    for name in MODELS_RUN_HERE:
+        assert _seconds(found[name]["stop_grace_period"]) > node.DRAIN + node.KILL
+    longest = config.Settings.model_fields["max_wait"].default
+    assert _seconds(found["nginx"]["stop_grace_period"]) > longest + 15
+
+
+def test_no_container_has_more_rights_than_it_needs() -> None:
+    for name, service in services().items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert "privileged" not in service
+        if name != "dcgm-exporter":
+            assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_what_is_not_built_here_is_pinned() -> None:
+    for image in images():
+        assert re.search(r":v?\d+\.\d+", image), image
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.prod.yml"])
+def test_every_file_that_is_mounted_or_built_from_is_there(name: str) -> None:
+    for service in compose(name)["services"].values():
+        sources = [volume.split(":")[0] for volume in service.get("volumes", ())]
+        sources += [service["build"]["dockerfile"]] if "build" in service else []
+        for source in sources:
+            path = Path(source)
+            if source.startswith(("./", "docker/")) and (ROOT / path.parts[0]).exists():
+                assert (ROOT / path).exists(), source
+            elif source.startswith("./"):
+                assert path.parts[0] in BESIDE, source
+
+
+def test_redis_is_as_durable_as_the_embedded_one() -> None:
+    (_, _, script) = services()["redis"]["command"]
+    words = shlex.split(script.replace("$$", ""))[2:]
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    own = {"--requirepass", "--dir", "--maxmemory"}
+    for line in redis_server._configuration(Path("/data"), 6379, "x").splitlines():
+        option, _, value = line.partition(" ")
+        if f"--{option}" in given and f"--{option}" not in own:
+            assert given[f"--{option}"] == value.strip('"'), option
+    assert given["--appendonly"] == "yes"
+    assert given["--appendfsync"] == "always"
+    assert given["--maxmemory-policy"] == "noeviction"
+    assert own < set(given)
+    machine = {"bind", "port", "daemonize", "pidfile", "logfile"}
+    written = {line.split()[0] for line in _configuration() if line}
+    assert written - machine == {option.removeprefix("--") for option in given}
+
+
+def _configuration() -> list[str]:
+    return redis_server._configuration(Path("/data"), 6379, "x").splitlines()
+
+
+def test_every_command_is_a_program_of_ours() -> None:
+    for name, service in services().items():
+        command = service.get("command", [])
+        if command[:3] == ["python", "-P", "-m"] and "env_file" in service:
+            module = command[3]
+            done = subprocess.run(
+                [sys.executable, "-c", f"import importlib.util as u; u.find_spec({module!r}).name"],
+                cwd=ROOT,
+                check=False,
+            )
+            assert done.returncode == 0, (name, module)

@@ -1,0 +1,299 @@
+"""Kubernetes manifests, without a cluster: valid, and as the code and Compose need them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import pytest
+
+from inferstack import config
+from inferstack.api import server
+from inferstack.worker import node
+from scripts import check_manifests as manifests
+from tests.deployment.files import ROOT, services
+
+Manifest = dict[str, Any]
+
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None and not os.environ.get("CI"),
+    reason="kubectl is missing: the overlays of kubernetes/ are NOT rendered",
+)
+"""In continuous integration it fails instead."""
+
+
+@cache
+def rendered(overlay: str) -> list[Manifest]:
+    return manifests.parse(manifests.render(overlay))
+
+
+def deployment_yaml() -> list[Manifest]:
+    return manifests.parse(manifests.DEPLOYMENT.read_text())
+
+
+def of(found: list[Manifest], kind: str) -> dict[str, Manifest]:
+    return {item["metadata"]["name"]: item for item in found if item["kind"] == kind}
+
+
+def pods(found: list[Manifest]) -> dict[str, Manifest]:
+    """The pod templates, by the name of what makes them."""
+    pods = {
+        item["metadata"]["name"]: item["spec"]["template"]
+        for kind in ("Deployment", "StatefulSet", "DaemonSet")
+        for item in of(found, kind).values()
+    }
+    for cluster in of(found, "RayCluster").values():
+        pods["ray-head"] = cluster["spec"]["headGroupSpec"]["template"]
+        for group in cluster["spec"]["workerGroupSpecs"]:
+            pods[group["groupName"]] = group["template"]
+    return pods
+
+
+def containers(template: Manifest) -> list[Manifest]:
+    spec = template["spec"]
+    return [*spec.get("initContainers", ()), *spec["containers"]]
+
+
+def _sorted(found: list[Manifest]) -> list[Manifest]:
+    return sorted(found, key=lambda item: (item["kind"], item["metadata"]["name"]))
+
+
+@needs_kubectl
+def test_deployment_yaml_is_what_the_overlay_renders() -> None:
+    assert _sorted(deployment_yaml()) == _sorted(rendered("onprem")), "run `make manifests`"
+
+
+def test_deployment_yaml_has_the_names_that_commands_use() -> None:
+    found = deployment_yaml()
+    assert set(of(found, "Namespace")) == {"ai-inference"}
+    assert {"api-server", "gpu-worker"} <= set(of(found, "Deployment"))
+    assert set(of(found, "ConfigMap")) == {"app-config"}
+    assert set(of(found, "Secret")) == {"app-secrets"}
+    outside = {"Namespace", "StorageClass"}
+    for item in found:
+        assert item["kind"] in outside or item["metadata"]["namespace"] == "ai-inference"
+
+
+def test_applying_again_does_not_overwrite_the_secrets() -> None:
+    (secret,) = of(deployment_yaml(), "Secret").values()
+    assert not {"data", "stringData"} & set(secret)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_every_manifest_is_valid(overlay: str) -> None:
+    assert [line for item in rendered(overlay) for line in manifests.problems(item)] == []
+
+
+def test_the_cluster_on_aws_is_valid() -> None:
+    (cluster,) = manifests.parse((manifests.FOLDER / "eks-cluster.yaml").read_text())
+    assert list(manifests.problems(cluster)) == []
+    assert cluster["metadata"]["version"] == manifests.VERSION
+    (pod, _) = cluster["iam"]["podIdentityAssociations"]
+    assert (pod["namespace"], pod["serviceAccountName"]) == ("ai-inference", "inferstack")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("Deployment", ("spec", "replica"), 3),
+        ("Deployment", ("spec", "template", "spec", "containers", 0, "image"), 3),
+        ("ScaledObject", ("spec", "minReplicas"), 3),
+        ("RayCluster", ("spec", "workerGroupSpecs", 0, "replicaCount"), 1),
+        ("RayCluster", ("spec", "headGroupSpec", "template", "spec", "container"), []),
+    ],
+)
+@needs_kubectl
+def test_a_misspelt_field_shows(kind: str, path: tuple[Any, ...], value: Any) -> None:
+    overlay = {"ScaledObject": "eks", "RayCluster": "kuberay"}.get(kind, "onprem")
+    text = manifests.render(overlay)
+    item = next(item for item in manifests.parse(text) if item["kind"] == kind)
+    place = item
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    assert list(manifests.problems(item))
+
+
+def test_the_check_fails_in_continuous_integration_without_kubectl() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "check_manifests.py")]
+    environment = {"PATH": "/nowhere", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    ci = subprocess.run(
+        command, env={**environment, "CI": "true"}, capture_output=True, text=True, check=False
+    )
+    assert ci.returncode == 1
+    assert ci.stderr == "kubectl is missing, and this is continuous integration\n"
+    own = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert own.returncode == 0
+    assert "NOT checked" in own.stderr
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_no_pod_has_more_rights_than_it_needs(overlay: str) -> None:
+    for name, template in pods(rendered(overlay)).items():
+        spec = template["spec"]
+        assert spec["automountServiceAccountToken"] is False, name
+        # Else a service named like a setting would set it.
+        assert spec["enableServiceLinks"] is False, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        if name != "dcgm-exporter":
+            assert spec["securityContext"]["runAsNonRoot"] is True, name
+        for container in containers(template):
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert name == "dcgm-exporter" or context["readOnlyRootFilesystem"] is True
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_every_reference_leads_somewhere(overlay: str) -> None:
+    found = rendered(overlay)
+    keys = set(of(found, "ConfigMap")["app-config"]["data"])
+    claims = set(of(found, "PersistentVolumeClaim"))
+    for name, template in pods(found).items():
+        volumes = {volume["name"] for volume in template["spec"].get("volumes", ())}
+        volumes |= {"data"} if name in of(found, "StatefulSet") else set()
+        for volume in template["spec"].get("volumes", ()):
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims
+        for container in containers(template):
+            assert {mount["name"] for mount in container.get("volumeMounts", ())} <= volumes
+            defined: set[str] = set()
+            for variable in container.get("env", ()):
+                source = variable.get("valueFrom", {})
+                if "configMapKeyRef" in source:
+                    assert source["configMapKeyRef"]["key"] in keys
+                for used in _used(variable.get("value", "")):
+                    # Kubernetes puts in only what stands before, and nothing of envFrom.
+                    assert used in defined, (name, variable["name"])
+                defined.add(variable["name"])
+
+
+def _used(value: str) -> list[str]:
+    return [part.partition(")")[0] for part in value.split("$(")[1:]]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_the_settings_are_ones_that_the_code_knows(overlay: str) -> None:
+    known = {name.upper() for name in config.Settings.model_fields}
+    data = of(rendered(overlay), "ConfigMap")["app-config"]["data"]
+    parts = {"DATABASE_ENDPOINT", "REDIS_SCHEME", "REDIS_ENDPOINT"}
+    assert set(data) - known == parts
+
+
+@needs_kubectl
+def test_only_endpoints_differ_on_aws() -> None:
+    here = of(rendered("onprem"), "ConfigMap")["app-config"]["data"]
+    there = of(rendered("eks"), "ConfigMap")["app-config"]["data"]
+    changed = {name for name in here if here[name] != there[name]}
+    assert changed == {
+        *("DATABASE_ENDPOINT", "REDIS_SCHEME", "REDIS_ENDPOINT", "S3_ENDPOINT", "S3_BUCKET"),
+    }
+    assert there["REDIS_SCHEME"] == "rediss"
+    assert "sslmode=" in there["DATABASE_ENDPOINT"]
+    assert here.keys() == there.keys()
+    assert not of(rendered("eks"), "StatefulSet")
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_models_get_no_secret_that_they_do_not_need(overlay: str) -> None:
+    found = pods(rendered(overlay))
+    for name in ("ray-head", "gpu-worker"):
+        for container in found[name]["spec"]["containers"]:
+            keys = {
+                variable["valueFrom"]["secretKeyRef"]["key"]
+                for variable in container["env"]
+                if "secretKeyRef" in variable.get("valueFrom", {})
+            }
+            assert keys == {"redis-password", "ray-token", "s3-access-key", "s3-secret-key"}
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_pods_get_longer_to_end_than_their_programs_take(overlay: str) -> None:
+    grace = {
+        name: template["spec"].get("terminationGracePeriodSeconds", 30)
+        for name, template in pods(rendered(overlay)).items()
+    }
+    assert grace["api-server"] > 5 + server.DRAIN + 5
+    assert grace["gpu-worker"] > node.DRAIN + node.KILL
+    assert grace["ray-head"] > node.DRAIN + node.KILL
+    assert grace["frontend"] > config.Settings.model_fields["max_wait"].default + 15 + 5
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_nothing_has_two_autoscalers(overlay: str) -> None:
+    found = rendered(overlay)
+    targets = [
+        item["spec"]["scaleTargetRef"]["name"]
+        for kind in ("HorizontalPodAutoscaler", "ScaledObject")
+        for item in of(found, kind).values()
+    ]
+    expected = {"api-server"} if overlay == "kuberay" else {"api-server", "gpu-worker"}
+    assert sorted(targets) == sorted(expected)
+    for name in targets:
+        # Else applying the manifests again would undo what the autoscaler did.
+        assert "replicas" not in of(found, "Deployment")[name]["spec"]
+
+
+@needs_kubectl
+def test_both_kinds_of_autoscaler_have_the_same_thresholds() -> None:
+    plain = of(rendered("onprem"), "HorizontalPodAutoscaler")
+    keda = of(rendered("eks"), "ScaledObject")
+    by_resource = {
+        metric["resource"]["name"]: metric["resource"]["target"]["averageUtilization"]
+        for metric in plain["api-server"]["spec"]["metrics"]
+    }
+    by_trigger = {
+        trigger["type"]: int(trigger["metadata"]["value"])
+        for trigger in keda["api-server"]["spec"]["triggers"]
+    }
+    assert by_resource == by_trigger == {"cpu": 70, "memory": 80}
+    (metric,) = plain["gpu-worker"]["spec"]["metrics"]
+    (trigger,) = keda["gpu-worker"]["spec"]["triggers"]
+    assert metric["external"]["metric"]["name"] == "queue_depth"
+    assert metric["external"]["target"]["averageValue"] == "100"
+    assert trigger["metadata"]["threshold"] == "100"
+    assert "queue_depth" in trigger["metadata"]["query"]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_every_pod_is_behind_a_policy_and_the_ports_that_policies_name_exist(overlay: str) -> None:
+    found = rendered(overlay)
+    policies = of(found, "NetworkPolicy")
+    assert policies["default-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    ports = {
+        template["metadata"]["labels"]["app"]: {
+            port["name"] for c in template["spec"]["containers"] for port in c.get("ports", ())
+        }
+        for template in pods(found).values()
+    }
+    for policy in policies.values():
+        app = policy["spec"]["podSelector"].get("matchLabels", {}).get("app")
+        for rule in policy["spec"].get("ingress", ()):
+            for port in rule.get("ports", ()):
+                assert app is None or port["port"] in ports[app], policy["metadata"]["name"]
+
+
+def test_kubernetes_and_compose_run_the_same_images() -> None:
+    ours = {"inferstack/api", "inferstack/gpu-worker", "inferstack/frontend"}
+    found = {
+        c["image"] for template in pods(deployment_yaml()).values() for c in containers(template)
+    }
+    built = {image.partition(":")[0] for image in found if image.startswith("inferstack/")}
+    assert built == ours
+    composed = {service["image"] for service in services().values()}
+    assert {image for image in found if not image.startswith("inferstack/")} <= composed
+    redis = services()["redis"]["command"][2].replace("$$REDIS_MAXMEMORY", "3gb").replace("$$", "$")
+    (container,) = pods(deployment_yaml())["redis"]["spec"]["containers"]
+    assert container["command"][2] == redis

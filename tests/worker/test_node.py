@@ -1,0 +1,217 @@
+"""Machines that join a Ray cluster and leave it."""
+
+import asyncio
+import fcntl
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from redis.asyncio import Redis
+
+from inferstack.config import Settings, as_environment
+from inferstack.deployment import ReplicaStatus
+from inferstack.queue.codec import encode
+from inferstack.queue.connection import connect
+from inferstack.queue.registry import Registry
+from inferstack.queue.task_queue import Submit, TaskQueue
+from inferstack.task import Task, TaskSpec, TaskState, new_task_id
+from inferstack.worker import gpu, node
+from tests.services import free_port
+
+from .fakes import settings as make_settings
+
+CONFIG = "engine: python\nreplicas: auto\nthreads: 1\ntimeout: 5\nbatch: {max_size: 1}\n"
+MODEL = """
+import time
+class Model:
+    def predict(self, inputs):
+        time.sleep(max(item.get("sleep", 0) for item in inputs))
+        return inputs
+"""
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A path that is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="is-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, clean_redis_url: str) -> Settings:
+    folder = tmp_path / "models" / "slow" / "1"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "model.py").write_text(MODEL)
+    base = make_settings(
+        model_path=tmp_path / "models",
+        ray_address=f"127.0.0.1:{free_port()}",
+        ray_auth_token="a-token-of-the-tests-own",
+    )
+    return base.model_copy(update={"redis_url": clean_redis_url})
+
+
+@pytest.fixture
+async def redis(settings: Settings) -> AsyncIterator[Redis]:
+    client = connect(str(settings.redis_url))
+    yield client
+    await client.aclose()
+
+
+class Machines:
+    """Programs that pretend to be a machine each."""
+
+    def __init__(self, settings: Settings, temporary: Path, logs: Path) -> None:
+        self._settings = settings
+        self._temporary = temporary
+        self._logs = logs
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *ray: str, head: bool = False) -> subprocess.Popen[bytes]:
+        """Adds to Ray's command what real machines do not share: ports, folders and cores."""
+        options = ["--head"] if head else []
+        own = self._settings.model_copy(update={"inferstack_home": self._logs / name})
+        command = [*node.Node(own, node._options(options)).ray_command(), *ray]
+        with (self._logs / f"{name}.log").open("wb") as output:
+            self.running[name] = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "inferstack.worker.node", *options),
+                    *("--ray", shlex.join([*command, "--node-ip-address=127.0.0.1"])),
+                ],
+                env=as_environment(own),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        return self.running[name]
+
+    def head(self) -> subprocess.Popen[bytes]:
+        client = f"--ray-client-server-port={free_port()}"
+        return self.start(
+            *("head", client, "--include-dashboard=false", f"--temp-dir={self._temporary}"),
+            head=True,
+        )
+
+    def member(self, name: str) -> subprocess.Popen[bytes]:
+        return self.start(name, "--num-cpus=1")
+
+    def log(self, name: str) -> str:
+        return (self._logs / f"{name}.log").read_text()
+
+
+@pytest.fixture
+def machines(settings: Settings, temporary: Path, tmp_path: Path) -> Iterator[Machines]:
+    found = Machines(settings, temporary, tmp_path)
+    yield found
+    for name, process in reversed(found.running.items()):
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.wait()
+        print(name, found.log(name)[-3000:])
+
+
+async def replicas(redis: Redis, count: int) -> list[ReplicaStatus]:
+    async with asyncio.timeout(150):
+        while True:
+            found = await Registry(redis).replicas("slow:1")
+            if len(found) == count and all(replica.state == "ready" for replica in found):
+                return found
+            await asyncio.sleep(0.1)
+
+
+async def submit(redis: Redis, settings: Settings, data: dict[str, object]) -> str:
+    spec = TaskSpec(
+        task_id=new_task_id("slow:1"), model="slow", model_version=1, tenant="t", data=data
+    )
+    await TaskQueue(redis, "slow:1", settings).enqueue([Submit(spec, encode(spec), "", 1.0, False)])
+    return spec.task_id
+
+
+async def task(redis: Redis, settings: Settings, task_id: str, *states: TaskState) -> Task:
+    queue = TaskQueue(redis, "slow:1", settings)
+    async with asyncio.timeout(60):
+        while True:
+            found = await queue.get(task_id)
+            if found is not None and found.state in states:
+                return found
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.timeout(400)
+async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
+    machines: Machines, redis: Redis, settings: Settings
+) -> None:
+    """One story, because Ray takes seconds to start."""
+    member = machines.member("first")  # before there is a head
+    head = machines.head()
+    (first,) = await replicas(redis, 1)
+    assert machines.log("first").count("waiting for Ray at 127.0.0.1:") == 1
+
+    second = machines.member("second")
+    both = await replicas(redis, 2)
+    assert first.worker in {replica.worker for replica in both}  # it was not started anew
+
+    tasks = [await submit(redis, settings, {"sleep": 2}) for _ in both]
+    for task_id in tasks:
+        await task(redis, settings, task_id, TaskState.RUNNING)
+    second.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(second.wait, 60) == 0
+    for task_id in tasks:
+        found = await task(redis, settings, task_id, TaskState.COMPLETED, TaskState.FAILED)
+        assert (found.state, found.attempts) == (TaskState.COMPLETED, 1)
+    await replicas(redis, 1)
+
+    programs = psutil.Process(head.pid).children(recursive=True)
+    head.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(head.wait, 60) == 0
+    assert await Registry(redis).replicas("slow:1") == []
+    programs += psutil.Process(member.pid).children(recursive=True)
+    member.send_signal(signal.SIGTERM)  # there is nobody left to give its replicas to
+    assert await asyncio.to_thread(member.wait, 30) == 0
+    _, alive = psutil.wait_procs(programs, timeout=10)
+    assert alive == []
+
+
+async def test_a_machine_that_waits_for_the_head_ends_at_once(machines: Machines) -> None:
+    member = machines.member("alone")
+    async with asyncio.timeout(20):
+        while "waiting for Ray" not in machines.log("alone"):
+            await asyncio.sleep(0.05)
+    member.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(member.wait, 5) == 0
+
+
+@pytest.mark.parametrize("address", ["", "ray-head", "ray://ray-head:port", ":1"])
+def test_an_address_that_is_none_is_named(address: str) -> None:
+    environment = {**as_environment(make_settings()), "RAY_ADDRESS": address}
+    command = [sys.executable, "-m", "inferstack.worker.node"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"RAY_ADDRESS={address}: it takes host:port of the cluster's head\n"
+
+
+async def test_each_worker_takes_a_gpu_that_no_other_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "gpus", lambda: [object(), object()])
+    monkeypatch.setattr(node, "RETRY", 0.05)
+    options = node._options(["--gpu-locks", str(tmp_path)])
+    workers = [node.Node(make_settings(ray_address="h:1"), options) for _ in range(3)]
+    assert await workers[0].claim(tmp_path) == 0
+    assert await workers[1].claim(tmp_path) == 1
+    third = asyncio.create_task(workers[2].claim(tmp_path))
+    await asyncio.wait({third}, timeout=0.2)
+    assert not third.done()
+    workers[0].release()
+    assert await asyncio.wait_for(third, 5) == 0
+    for worker in workers:
+        worker.release()
+    with (tmp_path / "gpu-0").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
