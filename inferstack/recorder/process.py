@@ -53,7 +53,7 @@ class RecorderProcess:
         outboxes = Outboxes(
             self._deployments, lambda names: Outbox(self._redis, names, self._settings)
         )
-        self._recorder = Recorder(outboxes, History(self._database), tell=self._tell)
+        self._recorder = Recorder(outboxes, History(self._database), written=self._written)
         self._tracer = Tracer.from_settings(settings)
         self._stopping = asyncio.Event()
 
@@ -90,7 +90,7 @@ class RecorderProcess:
             await self._database.close()
         log.info("stopped")
 
-    def _tell(self, tasks: Sequence[Task]) -> None:
+    def _written(self, tasks: Sequence[Task]) -> None:
         tally.count(tasks)
         if self._tracer is not None:
             spans.trace(self._tracer, tasks)

@@ -105,7 +105,7 @@ class Recorder:
         history: Sink,
         *,
         linger: float = LINGER,
-        tell: Callable[[Sequence[Task]], None] = tally.count,
+        written: Callable[[Sequence[Task]], None] = tally.count,
     ) -> None:
         """Does nothing before `run`.
 
@@ -113,12 +113,12 @@ class Recorder:
             outbox: where changes come from.
             history: where tasks go.
             linger: seconds to wait after a small batch.
-            tell: gets what has been written.
+            written: gets the tasks that PostgreSQL has.
         """
         self._outbox = outbox
         self._history = history
         self._linger = linger
-        self._tell = tell
+        self._written = written
         self._limit = 64
         self._versions = Versions()
         self._stop = asyncio.Event()
@@ -180,7 +180,7 @@ class Recorder:
             failpoint.hit("after-archive")
             ARCHIVE_SECONDS.observe(time.perf_counter() - begun)
             archived += [_archived(task) for task in tasks]
-            self._tell(tasks)
+            self._written(tasks)
         await self._acknowledge(entries, archived)
         self._oldest = None
         ARCHIVED.inc(len(archived))

@@ -25,7 +25,8 @@ from tests.local.stack import RealStack
 from tests.monitoring.prometheus import Prometheus, collector, exporter
 
 PATIENCE = 45.0
-RECORDED = Path(__file__).parent / "recorded"
+DCGM = Path(__file__).parent / "exported" / "dcgm.prom"
+"""In the format of NVIDIA's exporter; written by hand, since tests have no GPU."""
 RARE = {"Alerts", "Connections cut off", "Credentials verified", "History not written"}
 """Panels of what this load does not bring about: they show a zero."""
 
@@ -76,7 +77,7 @@ def prometheus(stack: WatchedStack) -> Iterator[Prometheus]:
     usage = gpu.GpuUsage(0, "NVIDIA L4", 0.87, 9 * gib, 23 * gib, 61, 68.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu, "gpus", lambda: [usage])
-        page = measures.of_devices() + (RECORDED / "dcgm.prom").read_bytes()
+        page = measures.of_devices() + DCGM.read_bytes()
     with exporter(page) as address, Prometheus(stack.home.root, address) as found:
         yield found
 
