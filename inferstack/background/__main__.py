@@ -6,11 +6,13 @@ import warnings
 
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
+from prometheus_client import generate_latest
 
 from inferstack import config
 from inferstack.background.app import QUEUE, create_app, send_all
 from inferstack.errors import ConfigurationError
-from inferstack.telemetry import logs
+from inferstack.telemetry import logs, metrics
+from inferstack.telemetry.exposure import shown_by_thread
 
 THREADS = 2
 """A long duty must not keep the frequent ones waiting."""
@@ -44,8 +46,13 @@ def main() -> int:
         without_mingle=True,
         without_heartbeat=True,
     )
-    worker.start()
+    with shown_by_thread("background", _exposition, settings):
+        worker.start()
     return int(worker.exitcode or 0)
+
+
+def _exposition() -> bytes:
+    return generate_latest(metrics.BACKGROUND)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from celery import Celery
 from inferstack.background import duties
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InferstackError
+from inferstack.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def create_app(settings: Settings) -> Celery:
         },
         enable_utc=True,
     )
-    for name, (duty, _) in DUTIES.items():
+    for name, (duty, every) in DUTIES.items():
+        metrics.DUTY_PERIOD.labels(name).set(every)
         app.task(_runner(name, duty, settings), name=name, shared=False)
     return app
 
@@ -84,12 +86,17 @@ def broker_url(settings: Settings) -> str:
 def _runner(name: str, duty: Duty, settings: Settings) -> Callable[[], Any]:
     def run() -> int:
         try:
-            return asyncio.run(_run(duty, settings))
+            with metrics.DUTY_SECONDS.labels(name).time(), failures.count_exceptions():
+                items = asyncio.run(_run(duty, settings))
         except InferstackError as error:
             # Nothing is lost: the next turn does what this one did not.
             log.warning("%s waits for its next turn: %s", name, error)
             return 0
+        metrics.DUTY_ITEMS.labels(name).inc(items)
+        metrics.DUTY_SUCCESS.labels(name).set_to_current_time()
+        return items
 
+    failures = metrics.DUTY_FAILURES.labels(name)
     return run
 
 

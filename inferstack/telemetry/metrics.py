@@ -31,7 +31,8 @@ REPLICA = CollectorRegistry()
 WORKER = CollectorRegistry()
 """Of the process that keeps a machine's replicas running: its devices."""
 RECORDER = CollectorRegistry()
-for _registry in (REPLICA, WORKER, RECORDER):
+BACKGROUND = CollectorRegistry()
+for _registry in (REPLICA, WORKER, RECORDER, BACKGROUND):
     ProcessCollector(registry=_registry)
 
 HTTP_BUCKETS = (
@@ -44,7 +45,7 @@ DEPLOYMENT = ("model", "version")
 
 BUILD = Info("inferstack_build", "Version of the running code.", registry=None)
 BUILD.info({"version": __version__})
-for _registry in (API, REPLICA, WORKER, RECORDER):
+for _registry in (API, REPLICA, WORKER, RECORDER, BACKGROUND):
     _registry.register(BUILD)
 
 # HTTP, by the API.
@@ -305,4 +306,28 @@ OUTBOX_LAG = Gauge(
     "inferstack_outbox_lag_seconds",
     "Age of the oldest change that was read and is not in PostgreSQL yet; 0 if there is none.",
     registry=RECORDER,
+)
+
+# Background duties, by Celery's worker.
+DUTY_SECONDS = Histogram(
+    "inferstack_duty_seconds",
+    "One turn of a duty.",
+    ("duty",),
+    buckets=COMPUTE_BUCKETS,
+    registry=BACKGROUND,
+)
+DUTY_ITEMS = Counter(
+    "inferstack_duty_items", "What duties dealt with.", ("duty",), registry=BACKGROUND
+)
+DUTY_FAILURES = Counter(
+    "inferstack_duty_failures", "Turns that failed.", ("duty",), registry=BACKGROUND
+)
+DUTY_SUCCESS = Gauge(
+    "inferstack_duty_success_timestamp_seconds",
+    "When a duty was done last, in seconds since the epoch.",
+    ("duty",),
+    registry=BACKGROUND,
+)
+DUTY_PERIOD = Gauge(
+    "inferstack_duty_period_seconds", "Between two turns.", ("duty",), registry=BACKGROUND
 )

@@ -153,8 +153,42 @@ HISTORY = Row(
     ],
 )
 
+BACKGROUND = Row(
+    "Background duties",
+    [
+        Panel(
+            "Done last",
+            "How long ago: retention, digest, usage, and sending again what the sweep finds.",
+            [
+                Query(
+                    "time() - max by (duty) (inferstack_duty_success_timestamp_seconds)",
+                    "{{duty}}",
+                )
+            ],
+            "s",
+        ),
+        Panel(
+            "Time of a turn",
+            "Mean, since the process runs: turns are rare.",
+            [
+                Query(
+                    "sum by (duty) (inferstack_duty_seconds_sum)"
+                    " / sum by (duty) (inferstack_duty_seconds_count)",
+                    "{{duty}}",
+                )
+            ],
+            "s",
+        ),
+        Panel(
+            "Turns that failed",
+            "Since the process runs. The next turn does what this one did not.",
+            [Query("sum by (duty) (inferstack_duty_failures_total)", "{{duty}}")],
+        ),
+    ],
+)
+
 DASHBOARD = Dashboard(
     "Queue Health",
     "How work flows from submit to history.",
-    [QUEUE, BATCHES, HISTORY],
+    [QUEUE, BATCHES, HISTORY, BACKGROUND],
 )

@@ -25,7 +25,7 @@ TITLES = {
 FOREIGN = re.compile(r"^(up|ALERTS|DCGM_FI_\w+|process_\w+)$")
 """What Prometheus, the DCGM exporter and prometheus-client bring along."""
 SUFFIXES = {"counter": "_total", "info": "_info"}
-REGISTRIES = (metrics.API, metrics.REPLICA, metrics.WORKER, metrics.RECORDER)
+REGISTRIES = (metrics.API, metrics.REPLICA, metrics.WORKER, metrics.RECORDER, metrics.BACKGROUND)
 
 
 def rules() -> Iterator[dict[str, Any]]:

@@ -25,6 +25,7 @@ from tests.local.stack import RealStack
 from tests.monitoring.prometheus import Prometheus, collector, exporter
 
 PATIENCE = 45.0
+SERVICES = ("api", "recorder", "worker", "replica", "background")
 DCGM = Path(__file__).parent / "exported" / "dcgm.prom"
 """In the format of NVIDIA's exporter; written by hand, since tests have no GPU."""
 RARE = {"Alerts", "Connections cut off", "Credentials verified", "History not written"}
@@ -128,13 +129,13 @@ def test_every_panel_shows_something_under_load(
 def test_every_process_is_scraped(prometheus: Prometheus) -> None:
     found = prometheus.query('count by (service) (up{job="inferstack"} == 1)')
     counts = {sample["metric"]["service"]: sample["value"][1] for sample in found}
-    assert counts == {"api": "1", "recorder": "1", "worker": "1", "replica": "1"}
+    assert counts == dict.fromkeys(SERVICES, "1")
     assert {rule["health"] for rule in prometheus.rules()} == {"ok"}
 
 
 def test_one_scrape_of_the_api_shows_every_process(stack: WatchedStack) -> None:
     text = httpx.get(f"http://127.0.0.1:{stack.port}/metrics").text
-    for service in ("api", "recorder", "worker", "replica"):
+    for service in SERVICES:
         assert f'inferstack_build_info{{process="{service}-' in text
 
 
