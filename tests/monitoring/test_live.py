@@ -3,13 +3,14 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from monitoring.dashboards.promql import WINDOW
 from tests.local.stack import RealStack
 from tests.monitoring.prometheus import Prometheus, collector, exporter
 
+T = TypeVar("T")
 PATIENCE = 45.0
 SERVICES = ("api", "recorder", "worker", "replica", "background")
 DCGM = Path(__file__).parent / "exported" / "dcgm.prom"
@@ -114,6 +116,14 @@ def shows(found: list[dict[str, Any]]) -> bool:
     return any(sample["value"][1] != "NaN" for sample in found)
 
 
+def wait_for(look: Callable[[], T], wanted: T) -> None:
+    """Looks until it sees what is wanted, with a limit."""
+    until = time.monotonic() + PATIENCE
+    while (found := look()) != wanted:
+        assert time.monotonic() < until, found
+        time.sleep(0.1)
+
+
 def test_every_panel_shows_something_under_load(
     stack: WatchedStack, prometheus: Prometheus
 ) -> None:
@@ -127,16 +137,20 @@ def test_every_panel_shows_something_under_load(
 
 
 def test_every_process_is_scraped(prometheus: Prometheus) -> None:
-    found = prometheus.query('count by (service) (up{job="inferstack"} == 1)')
-    counts = {sample["metric"]["service"]: sample["value"][1] for sample in found}
-    assert counts == dict.fromkeys(SERVICES, "1")
-    assert {rule["health"] for rule in prometheus.rules()} == {"ok"}
+    def counts() -> dict[str, str]:
+        found = prometheus.query('count by (service) (up{job="inferstack"} == 1)')
+        return {sample["metric"]["service"]: sample["value"][1] for sample in found}
+
+    wait_for(counts, dict.fromkeys(SERVICES, "1"))
+    wait_for(lambda: {rule["health"] for rule in prometheus.rules()}, {"ok"})
 
 
 def test_one_scrape_of_the_api_shows_every_process(stack: WatchedStack) -> None:
-    text = httpx.get(f"http://127.0.0.1:{stack.port}/metrics").text
-    for service in SERVICES:
-        assert f'inferstack_build_info{{process="{service}-' in text
+    def shown() -> set[str]:
+        text = httpx.get(f"http://127.0.0.1:{stack.port}/metrics").text
+        return set(re.findall(r'inferstack_build_info\{process="(\w+)-', text))
+
+    wait_for(shown, set(SERVICES))
 
 
 def lines(stack: WatchedStack, task_id: str) -> list[dict[str, Any]]:
