@@ -28,7 +28,7 @@ from inferstack.worker import gpu, ray_settings
 log = logging.getLogger(__name__)
 
 DASHBOARD_PORT = 8265
-CLIENT_PORT = 10002
+CLIENT_PORT = 10000
 """Of Ray's server for remote drivers, which nobody needs: RAY_ADDRESS often has its usual port."""
 OBJECT_STORE = 80 * 1024 * 1024
 """Bytes. Work does not pass through Ray's object store."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import re
 import shlex
 import signal
 import subprocess
@@ -215,3 +216,10 @@ async def test_each_worker_takes_a_gpu_that_no_other_has(
         worker.release()
     with (tmp_path / "gpu-0").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_no_port_of_the_head_is_one_that_ray_gives_to_its_workers() -> None:
+    head = node.Node(make_settings(ray_address="ray-head:10001"), node._options(["--head"]))
+    ports = re.findall(r"--\S*port=(\d+)", " ".join(head.ray_command()))
+    assert len(ports) == len(set(ports)) == 3
+    assert not [port for port in ports if 10002 <= int(port) <= 19999]
