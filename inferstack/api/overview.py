@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -59,7 +59,7 @@ class Overview:
         """Whether anything runs."""
         return self._sampling is not None
 
-    async def listen(self) -> AsyncIterator[bytes]:
+    async def listen(self) -> AsyncGenerator[bytes, None]:
         """Server-sent events: `history` once, then `sample` every second.
 
         A listener that reads slowly misses samples; nothing piles up.

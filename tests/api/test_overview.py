@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
@@ -38,7 +38,7 @@ async def world() -> AsyncIterator[World]:
 
 
 async def events(listener: AsyncIterator[bytes], count: int) -> list[tuple[str, Any]]:
-    found = []
+    found: list[tuple[str, Any]] = []
     async with asyncio.timeout(10):
         while len(found) < count:
             name, data = (await anext(listener)).decode().strip().split("\n")
@@ -93,9 +93,9 @@ async def test_all_listeners_share_one_sampler_that_ends_with_the_last(
     await asyncio.gather(*(events(listener, 3) for listener in listeners))
     assert taken < 25
     for listener in listeners[1:]:
-        await listener.aclose()  # type: ignore[attr-defined]
+        await listener.aclose()
     assert watched.sampling
-    await listeners[0].aclose()  # type: ignore[attr-defined]
+    await listeners[0].aclose()
     assert not watched.sampling
     again = watched.listen()
     assert (await events(again, 2))[1][0] == "sample"
