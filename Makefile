@@ -53,7 +53,7 @@ bench: $(VENV)/.installed ## measure, next to other systems (ARGS='--profile qui
 e2e: $(VENV)/.installed-dev try-ui ## test the whole stack from outside, as `make run` starts it
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
-faults: $(VENV)/.installed-dev ## kill everything and count what is lost (ARGS='--seed 7 --seeds 20')
+faults: $(VENV)/.installed-dev ## kill everything and count what is lost (ARGS='--seed 7 --long')
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
 
 has-node:

@@ -27,6 +27,7 @@ from inferstack.api.routes import (
     usage,
 )
 from inferstack.api.services import Lifetime, Services
+from inferstack.api.traced import TracedRoutes
 from inferstack.api.ui import Ui
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
@@ -69,15 +70,16 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
     inner = routes(lifespan)
     inner.state.services = services
     settings = services.settings
-    hot = HotRoutes(services.tasks, services.authenticator, Meter(), settings.max_wait)
+    hot = _hot(services)
     _answer_errors(inner, hot)
     ui = Ui(settings.ui_path)
 
-    def drain(seconds: float) -> None:
-        hot.cut_waits(seconds)
+    def leave(seconds: float) -> None:
+        services.monitor.leaving = True
+        services.tasks.cut_waits(seconds)
         services.overview.close()
 
-    return Edge(inner, hot, ui, settings.max_body_bytes, Hooks(start, drain, stop))
+    return Edge(inner, hot, ui, settings.max_body_bytes, Hooks(start, leave, stop))
 
 
 def routes(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
@@ -94,6 +96,12 @@ def routes(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         inner.include_router(router)
     openapi.install(inner)
     return inner
+
+
+def _hot(services: Services) -> HotRoutes:
+    """The hot routes; those with spans only where they are sent, so that others pay nothing."""
+    parts = (services.tasks, services.authenticator, Meter(), services.settings.max_wait)
+    return HotRoutes(*parts) if services.tracer is None else TracedRoutes(*parts, services.tracer)
 
 
 def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:

@@ -35,7 +35,7 @@ class Hooks(NamedTuple):
 
     start: Hook
     """Awaited before the first request."""
-    drain: Callable[[float], None]
+    leave: Callable[[float], None]
     """Called when the process shall end: nothing may wait longer than so many seconds."""
     stop: Hook
     """Awaited after the last request."""
@@ -61,9 +61,16 @@ class Edge:
         self.inner = inner
         self.hot = hot
         self.max_body = max_body
-        self.start, self.drain, self.stop = hooks
+        self.start, self._leave, self.stop = hooks
+        self.leaving = False
+        """Whether every answer closes its connection."""
         self._ui = ui
         self._meter = hot.meter
+
+    def leave(self, seconds: float) -> None:
+        """This process ends soon: from now on no request waits longer than `seconds` for a task."""
+        self.leaving = True
+        self._leave(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; lifespan and WebSockets go straight to FastAPI."""

@@ -9,12 +9,11 @@ from inferstack.api.histograms import Labels, Series, percentiles, samples
 from inferstack.api.hot import COLLECTION
 from inferstack.api.overview_views import Percentiles
 from inferstack.telemetry import metrics
+from inferstack.telemetry.families import Copied, Times
 
 Group = tuple[str, str]
 """What a number is about, and of which deployment or status."""
 Values = dict[tuple[str, float], float]
-
-UTILISATION, MEMORY = "inferstack_device_utilisation", "inferstack_device_memory_bytes"
 
 
 class Latest:
@@ -39,8 +38,9 @@ class Latest:
                 series = self._series[group] = Series(self._scrapes, seen=self._seen)
             series.add(found.get(group, {}))
         self._seen = True
-        self.utilisation = _devices(text, UTILISATION)
-        self.memory = _devices(text, MEMORY)
+        percents = _devices(text, _name(metrics.GPU_UTILIZATION))
+        self.utilisation = {device: percent / 100 for device, percent in percents.items()}
+        self.memory = _devices(text, _name(metrics.GPU_MEMORY_USED))
 
     def answers(self, status: int) -> Percentiles | None:
         """How long submits took that were answered with this status."""
@@ -64,7 +64,7 @@ class Latest:
 
 def _values(text: str) -> dict[Group, Values]:
     found: dict[Group, Values] = defaultdict(dict)
-    for labels, value in samples(text, f"{_name(metrics.HTTP_SECONDS)}_bucket"):
+    for labels, value in samples(text, f"{_name(metrics.HTTP)}_bucket"):
         if (labels["route"], labels["method"]) == (COLLECTION, "POST"):
             found["answers", labels["status"]][_key(labels)] = value
     for labels, value in samples(text, f"{_name(metrics.BATCH_SECONDS)}_bucket"):
@@ -77,7 +77,7 @@ def _values(text: str) -> dict[Group, Values]:
 
 
 def _devices(text: str, name: str) -> dict[str, float]:
-    return {labels["device"]: value for labels, value in samples(text, name)}
+    return {f"cuda:{labels['gpu']}": value for labels, value in samples(text, name)}
 
 
 def _key(labels: Labels) -> tuple[str, float]:
@@ -88,5 +88,5 @@ def _deployment(labels: Labels) -> str:
     return f"{labels['model']}:{labels['version']}"
 
 
-def _name(family: Histogram) -> str:
+def _name(family: Histogram | Times | Copied) -> str:
     return next(iter(family.describe())).name

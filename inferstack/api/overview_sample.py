@@ -90,14 +90,8 @@ def queue_of(queue: QueueStatistics | None) -> QueueView:
     """One queue; an empty one if nothing is known of it."""
     if queue is None:
         return QueueView(0, 0, 0, 0, 0, 0)
-    return QueueView(
-        high=queue.waiting.get(Priority.HIGH, 0),
-        normal=queue.waiting.get(Priority.NORMAL, 0),
-        low=queue.waiting.get(Priority.LOW, 0),
-        delayed=queue.delayed,
-        running=queue.running,
-        outbox=queue.outbox,
-    )
+    high, normal, low = (queue.waiting.get(priority, 0) for priority in Priority)
+    return QueueView(high, normal, low, queue.delayed, queue.running, queue.outbox)
 
 
 def total_queue(statistics: Statistics) -> QueueView:

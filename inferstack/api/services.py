@@ -22,6 +22,7 @@ from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
 from inferstack.storage.usage import Usage
+from inferstack.telemetry.traces import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class Services(NamedTuple):
     overview: Overview
     dead_letters: DeadLetters
     usage: Usage
+    tracer: Tracer | None = None
+    """None where no spans are sent."""
 
 
 class Lifetime:
@@ -75,7 +78,8 @@ class Lifetime:
             return None if key is None else Caller(key.tenant, key.username, key.role)
 
         tasks = Tasks(self._redis, self._store, History(self._database), settings)
-        monitor, exposition = Monitor(self._checks()), Exposition(tasks, settings)
+        monitor = Monitor(self._checks())
+        exposition = Exposition(tasks, monitor.findings, settings)
         self.services = Services(
             settings=settings,
             tasks=tasks,
@@ -87,6 +91,7 @@ class Lifetime:
             overview=Overview(tasks, monitor, exposition),
             dead_letters=DeadLetters(self._redis, tasks, self._store, self._database, settings),
             usage=Usage(self._database),
+            tracer=Tracer.from_settings(settings),
         )
 
     async def start(self) -> None:
@@ -105,6 +110,8 @@ class Lifetime:
         await self.services.tasks.start()
         await self.services.monitor.start()
         await self.services.exposition.start()
+        if self.services.tracer is not None:
+            self.services.tracer.start()
         if self._settings.admin_password is not None:
             self._admin = asyncio.create_task(self._ensure_admin())
 
@@ -112,6 +119,8 @@ class Lifetime:
         """Lets what is on its way in be committed, then disconnects."""
         await end(self._admin)
         await self.services.overview.stop()
+        if self.services.tracer is not None:
+            await self.services.tracer.stop()
         await self.services.exposition.stop()
         await self.services.monitor.stop()
         await self.services.tasks.stop()

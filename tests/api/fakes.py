@@ -27,6 +27,7 @@ from inferstack.storage.accounts import Accounts, ApiKey, User
 from inferstack.storage.history import HistoryFilter, HistoryPage
 from inferstack.storage.usage import Usage
 from inferstack.task import Execution, Task, TaskError, TaskSpec, TaskState, new_task_id
+from inferstack.telemetry.traces import Tracer
 
 SECRET = "a secret of thirty-two characters"
 NOW = 1_795_449_600.25
@@ -190,7 +191,9 @@ class FakeAccounts:
 class World:
     """The application over pretended services, and handles on those."""
 
-    def __init__(self, checks: Sequence[Check] = (), **settings: Any) -> None:
+    def __init__(
+        self, checks: Sequence[Check] = (), *, tracer: Tracer | None = None, **settings: Any
+    ) -> None:
         given = {"secret_key": SECRET, "redis_url": "redis://127.0.0.1:1"} | settings
         self.settings = Settings(**given)
         self.tasks = FakeTasks()
@@ -201,7 +204,7 @@ class World:
         self.tokens = Tokens(secret.get_secret_value(), 3600) if secret else None
         self.authenticator = Authenticator(self.settings, self.tokens, self.key_owner)
         tasks, monitor = cast("Tasks", self.tasks), Monitor(checks)
-        exposition = Exposition(tasks, self.settings)
+        exposition = Exposition(tasks, monitor.findings, self.settings)
         self.services = Services(
             self.settings,
             tasks,
@@ -213,6 +216,7 @@ class World:
             Overview(tasks, monitor, exposition),
             cast("DeadLetters", None),  # the routes of these two are tested over real ones
             cast("Usage", None),
+            tracer,
         )
         self.edge: Edge = assemble(self.services)
 

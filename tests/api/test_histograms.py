@@ -7,7 +7,7 @@ import pytest
 from inferstack.api.histograms import Series, percentiles, quantile, samples
 from inferstack.api.latest import Latest
 
-NAME = "inferstack_http_request_seconds"
+NAME = "http_request_duration_seconds"
 POST = 'route="/api/inference",method="POST"'
 
 
