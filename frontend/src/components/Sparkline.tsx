@@ -19,7 +19,7 @@ export function Sparkline({ times, values, color, now, seconds }: Props) {
     <svg
       aria-hidden="true"
       viewBox={`0 -2 ${SIZE.width} ${SIZE.height + 4}`}
-      className="h-7 w-24"
+      className="h-7 w-14 sm:w-24"
       preserveAspectRatio="none"
     >
       <path

@@ -4,7 +4,7 @@ import { type Model, useModels } from '@/api/models';
 import { submit, useTaskRequest } from '@/api/tasks';
 import { Empty, Missing } from '@/components/Notice';
 import { PageTitle, Panel } from '@/components/Panel';
-import { type Draft, startingDraft, submissionOf, useDraft } from './draft';
+import { DEFAULT_TIMEOUT, type Draft, startingDraft, submissionOf, useDraft } from './draft';
 import { RequestForm } from './RequestForm';
 import { Run, type Sent } from './Run';
 import { Snippets } from './Snippets';
@@ -47,7 +47,8 @@ function Bench({ models, start }: { models: Model[]; start: Draft }) {
     const began = performance.now();
     try {
       const receipt = await submit(submission);
-      setSent({ receipt, began, acceptedMs: performance.now() - began });
+      const timeout = submission.timeout === undefined ? DEFAULT_TIMEOUT : submission.timeout;
+      setSent({ receipt, timeout, began, acceptedMs: performance.now() - began });
     } catch (failure) {
       setError(failure);
     } finally {

@@ -64,7 +64,7 @@ afterEach(() => vi.unstubAllGlobals());
 describe('Run', () => {
   it('shows the place in the queue as it moves, then the result and its timings', async () => {
     serve([9, 4]);
-    const sent = { receipt, began: performance.now(), acceptedMs: 3 };
+    const sent = { receipt, timeout: 60, began: performance.now(), acceptedMs: 3 };
     render(
       <QueryClientProvider client={createQueryClient()}>
         <MemoryRouter>

@@ -13,6 +13,8 @@ import { Timeline } from '../tasks/Timeline';
 
 export interface Sent {
   receipt: Receipt;
+  /** Seconds until it expires; null for never. */
+  timeout: number | null;
   /** When it was sent, and how long until it was accepted; milliseconds by the browser's clock. */
   began: number;
   acceptedMs: number;
@@ -49,7 +51,7 @@ export function Run({ sent }: { sent: Sent }) {
     >
       <div className="space-y-3">
         {cancel.error && <ProblemNotice error={cancel.error} />}
-        {!finished && <Waiting receipt={sent.receipt} state={task.data?.status} />}
+        {!finished && <Waiting sent={sent} state={task.data?.status} />}
         {task.error && <Missing query={task} what="the task" />}
         {task.data && finished && <Outcome task={task.data} />}
         <Facts>
@@ -72,12 +74,18 @@ function Outcome({ task }: { task: Task }) {
   );
 }
 
+interface WaitingProps {
+  sent: Sent;
+  state: Task['status'] | undefined;
+}
+
 /** The place in the queue as it moves, until the task runs. */
-function Waiting({ receipt, state }: { receipt: Receipt; state: Task['status'] | undefined }) {
+function Waiting({ sent: { receipt, timeout }, state }: WaitingProps) {
   const query = usePosition(receipt.task_id, true);
   const running = state === 'running' || query.data?.status === 'running';
   const position = query.data ? query.data.queue_position : receipt.queue_position;
   const wait = query.data ? query.data.estimated_wait_time : receipt.estimated_wait_time;
+  const late = timeout !== null && wait != null && wait > timeout;
   const first = Math.max(receipt.queue_position, position ?? 0, 1);
   return (
     <div className="rounded border border-line bg-sunken p-3">
@@ -95,12 +103,17 @@ function Waiting({ receipt, state }: { receipt: Receipt; state: Task['status'] |
           </>
         )}
       </p>
-      <progress
-        className="mt-2 h-1.5 w-full accent-accent"
-        aria-label="Way through the queue"
-        max={first}
-        value={running || position == null ? first : first - position}
-      />
+      <div aria-hidden="true" className="mt-2 h-1.5 overflow-hidden rounded-full bg-idle-tint">
+        <div
+          className="h-full bg-accent"
+          style={{ width: `${100 * (running || position == null ? 1 : 1 - position / first)}%` }}
+        />
+      </div>
+      {!running && late && (
+        <p className="mt-2 text-warn">
+          That is longer than its timeout of {seconds(timeout)}: it may expire first.
+        </p>
+      )}
     </div>
   );
 }

@@ -17,8 +17,11 @@ export interface Draft {
   timeout: string;
 }
 
+/** Seconds that the API gives a task that asks for no timeout. */
+export const DEFAULT_TIMEOUT = 60;
+
 const KEY = 'inferstack.draft';
-const FRESH: Draft = { model: '', text: '', priority: 'normal', timeout: '60' };
+const FRESH: Draft = { model: '', text: '', priority: 'normal', timeout: String(DEFAULT_TIMEOUT) };
 const LONGEST_KEPT = 200_000;
 
 /** A draft that outlives the page within its tab. */
@@ -88,7 +91,7 @@ export function submissionOf(draft: Draft): Submission | null {
     model,
     ...(version ? { model_version: Number(version) } : {}),
     ...(draft.priority === 'normal' ? {} : { priority: draft.priority }),
-    ...(limit.timeout === 60 ? {} : { timeout: limit.timeout }),
+    ...(limit.timeout === DEFAULT_TIMEOUT ? {} : { timeout: limit.timeout }),
   };
 }
 
