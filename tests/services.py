@@ -155,6 +155,7 @@ class RedisServer(_Server):
             "appendonly": "yes",
             "appendfsync": "always",
             "maxmemory-policy": "noeviction",
+            "repl-diskless-sync-delay": "0",
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
         return [redis_binary(), *flags]

@@ -15,12 +15,14 @@ from inferstack.api.edge import Edge, Hook
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
-from inferstack.api.routes import auth, health, inference, models
+from inferstack.api.routes import auth, dead_letters, docs, health, inference, models, usage
 from inferstack.api.services import Lifetime, Services
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
 
-ROUTERS = tuple(module.router for module in (inference, auth, models, health))
+ROUTERS = tuple(
+    module.router for module in (inference, dead_letters, usage, auth, models, health, docs)
+)
 
 
 async def _nothing() -> None:
@@ -57,9 +59,9 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
     inner = FastAPI(
         title="inferstack",
         lifespan=lifespan,
-        docs_url="/api/docs",
-        redoc_url="/api/redoc",
-        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=docs.OPENAPI_URL,
         redirect_slashes=False,
     )
     inner.state.services = services

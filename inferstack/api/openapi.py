@@ -6,9 +6,17 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from inferstack.api.dead_letter_views import (
+    DeadLetterDetailView,
+    DeadLetterPageView,
+    PurgeView,
+    RedriveView,
+)
 from inferstack.api.hot import COLLECTION, ITEM
 from inferstack.api.openapi_examples import DESCRIPTION, RECEIPT, SUBMISSIONS, TASK, problem
+from inferstack.api.routes.dead_letters import RedriveMany
 from inferstack.api.views import PageView, ReceiptView, TaskView
+from inferstack.lifecycle.redrive import Changes
 from inferstack.lifecycle.types import Submission
 
 PROBLEMS = {
@@ -37,6 +45,9 @@ SCHEMES = {
     },
 }
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}, {"password": []}]
+
+
+LETTERS = (DeadLetterPageView, DeadLetterDetailView, RedriveView, PurgeView, Changes, RedriveMany)
 
 
 class ProblemView(msgspec.Struct):
@@ -85,10 +96,19 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    types = (Submission, TaskView, ReceiptView, PageView, ProblemView)
+    types = (Submission, TaskView, ReceiptView, PageView, ProblemView, *LETTERS)
     _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    refs = [{"$ref": f"#/components/schemas/{name}"} for name in ("ReceiptView", "ProblemView")]
-    return {**found, "BatchView": {"type": "array", "items": {"anyOf": refs}}}
+    return {
+        **found,
+        "BatchView": _answers_of("ReceiptView"),
+        "RedrivesView": _answers_of("RedriveView"),
+    }
+
+
+def _answers_of(schema: str) -> dict[str, Any]:
+    """An array in which each item may have been refused."""
+    refs = [{"$ref": f"#/components/schemas/{name}"} for name in (schema, "ProblemView")]
+    return {"type": "array", "items": {"anyOf": refs}}
 
 
 def _add_problems(operation: dict[str, Any], *, has_body: bool) -> None:

@@ -51,6 +51,7 @@ TASK: dict[str, Any] = {
     "batch_size": 32,
     "cost": 6.0,
     "metadata": None,
+    "redrive_of": None,
 }
 
 

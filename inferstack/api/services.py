@@ -11,6 +11,7 @@ from inferstack.api.health import Check, Monitor
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InvalidRequestError
+from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Caller
 from inferstack.queue.background import end
@@ -19,6 +20,7 @@ from inferstack.storage.accounts import Accounts, check_account
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
+from inferstack.storage.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class Services(NamedTuple):
     tokens: Tokens | None
     monitor: Monitor
     exposition: Exposition
+    dead_letters: DeadLetters
+    usage: Usage
 
 
 class Lifetime:
@@ -77,6 +81,8 @@ class Lifetime:
             tokens=tokens,
             monitor=Monitor(self._checks()),
             exposition=Exposition(tasks, settings),
+            dead_letters=DeadLetters(self._redis, tasks, self._store, self._database, settings),
+            usage=Usage(self._database),
         )
 
     async def start(self) -> None:

@@ -41,6 +41,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int | None
     cost: float
     metadata: dict[str, Any] | None
+    redrive_of: str | None
+    """The failed task that this one repeats."""
 
 
 class ReceiptView(msgspec.Struct, frozen=True):
@@ -87,6 +89,7 @@ def task_view(task: Task, caller: Caller) -> TaskView:
         batch_size=None if execution is None else execution.batch_size,
         cost=spec.cost,
         metadata=spec.metadata,
+        redrive_of=spec.redrive_of,
     )
 
 

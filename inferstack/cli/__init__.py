@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from inferstack import __version__
-from inferstack.cli import accounts, bench, database, stack, tasks
+from inferstack.cli import accounts, backup, bench, database, dead_letters, stack, tasks
 from inferstack.cli.output import errors
 from inferstack.errors import InferstackError
 
@@ -21,10 +21,13 @@ app.command()(stack.up)
 app.command()(stack.down)
 app.command()(stack.status)
 app.command()(database.migrate)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(tasks.infer)
 app.command()(tasks.tasks)
 app.command()(tasks.models)
 app.command()(bench.bench)
+app.add_typer(dead_letters.letters, name="dead-letters")
 app.add_typer(accounts.users, name="users")
 app.add_typer(accounts.keys, name="keys")
 

@@ -6,8 +6,9 @@ from rich.text import Text
 
 from inferstack.cli.output import table
 from inferstack.config import Settings
-from inferstack.local.overview import Report
+from inferstack.local.overview import DeploymentReport, Report
 from inferstack.local.state import StackState
+from inferstack.queue.statistics import Circuit
 
 STYLES = {"running": "green", "ready": "green", "failed": "red", "waiting": "red", "dead": "red"}
 
@@ -66,7 +67,7 @@ def status(console: Console, report: Report) -> None:
     deployments = table("deployment", *columns)
     for item in report.deployments:
         counts = (item.replicas, item.waiting, item.running, item.outbox)
-        deployments.add_row(item.name, _styled(item.state), *(f"{count:,}" for count in counts))
+        deployments.add_row(item.name, _state(item), *(f"{count:,}" for count in counts))
     console.print(deployments)
     for item in report.deployments:
         if item.reason:
@@ -82,6 +83,12 @@ def _curl(state: StackState, settings: Settings) -> str:
         "  -H 'Content-Type: application/json' -H 'Prefer: wait=30' \\\n"
         '  -d \'{"data": {"text": "Hello, world!"}}\''
     )
+
+
+def _state(item: DeploymentReport) -> Text:
+    if item.circuit == Circuit.CLOSED:
+        return _styled(item.state)
+    return Text(f"{item.state}, circuit {item.circuit}", style="red")
 
 
 def _styled(word: str) -> Text:

@@ -1,12 +1,14 @@
 """How commands speak: answers to stdout, everything else to stderr."""
 
 import logging
+import re
 import sys
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 PIPE_WIDTH = 1000
 """Columns where nobody looks at a terminal: a program that reads lines needs them whole."""
@@ -14,11 +16,22 @@ WIDE = 120
 """Columns from which tables show more than the most needed."""
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class PlainConsole(Console):
+    """Shows what would command a terminal: what models and callers wrote is only text."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text with a mark in place of each control character."""
+        return super().render_str(CONTROL.sub("\ufffd", text), **options)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that prints every text as it is: names and reasons may look like markup."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     width = None if terminal else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    return PlainConsole(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 answers = console()

@@ -42,7 +42,7 @@ def infer(
     """
     options: dict[str, Any] = {"model": model, "model_version": version}
     options |= {"priority": priority, "timeout": timeout}
-    with _client(url) as client:
+    with connect(url) as client:
         # Not `client.infer`: once the task has an id, whatever breaks the wait can name it.
         receipt = client.submit(_input(text, data), **options)
         if submit:
@@ -66,7 +66,7 @@ def tasks(
     """Lists the newest tasks, or shows or cancels one."""
     if cancel and task_id is None:
         raise InvalidRequestError("--cancel needs the id of a task")
-    with _client(url) as client:
+    with connect(url) as client:
         if task_id is not None:
             as_json(client.cancel(task_id) if cancel else client.get(task_id))
             return
@@ -79,7 +79,7 @@ def tasks(
 
 def models(json: Json = False, url: Url = None) -> None:
     """Lists the models and versions that are served."""
-    with _client(url) as client:
+    with connect(url) as client:
         found = client.models()
     if json:
         as_json(found)
@@ -110,7 +110,8 @@ def task_table(page: TaskPage, *, wide: bool) -> Table:
     return shown
 
 
-def _client(url: str | None) -> Client:
+def connect(url: str | None) -> Client:
+    """A client of the API at a URL, or of the stack that runs here."""
     return Client(place.api_url(url))
 
 

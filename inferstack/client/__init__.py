@@ -2,6 +2,13 @@
 
 from inferstack.client.asynchronous import AsyncClient
 from inferstack.client.blocking import Client
+from inferstack.client.dead_letters import (
+    DeadLetter,
+    DeadLetterDetail,
+    DeadLetterPage,
+    Purged,
+    RedriveReceipt,
+)
 from inferstack.client.errors import (
     ClientError,
     InvalidArgumentError,
@@ -18,10 +25,15 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
+    "DeadLetter",
+    "DeadLetterDetail",
+    "DeadLetterPage",
     "InvalidArgumentError",
     "Model",
     "Problem",
+    "Purged",
     "Receipt",
+    "RedriveReceipt",
     "Retries",
     "Submission",
     "Task",

@@ -9,6 +9,13 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 
 from inferstack.client import options, transport
+from inferstack.client.dead_letters import (
+    DeadLetterDetail,
+    DeadLetterPage,
+    Purged,
+    RedriveOptions,
+    RedriveReceipt,
+)
 from inferstack.client.errors import Problem, UnreachableError
 from inferstack.client.flows import Flow, Flows
 from inferstack.client.options import Retries, Timeouts
@@ -97,6 +104,57 @@ class AsyncClient:
         filters = {"status": status, "model": model, "priority": priority}
         rest = {"since": since, "limit": limit, "cursor": cursor}
         return await self._run(self._flows.history(filters | rest))
+
+    async def dead_letters(
+        self,
+        *,
+        model: str | None = None,
+        error: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> DeadLetterPage:
+        """One page of failed tasks, the latest failure first; see `Client.dead_letters`."""
+        filters = {"model": model, "error": error, "since": since}
+        return await self._run(
+            self._flows.dead_letters(filters | {"limit": limit, "cursor": cursor})
+        )
+
+    async def dead_letter(self, task_id: str) -> DeadLetterDetail:
+        """A failed task with its input."""
+        return await self._run(self._flows.dead_letter(task_id))
+
+    async def redrive(self, task_id: str, **changes: Unpack[RedriveOptions]) -> RedriveReceipt:
+        """Submits a failed task again as a new one; however often, there is only one."""
+        return await self._run(self._flows.redrive(task_id, changes))
+
+    async def redrive_many(
+        self,
+        task_ids: Iterable[str] | None = None,
+        *,
+        model: str | None = None,
+        error: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> tuple[RedriveReceipt | Problem, ...]:
+        """Redrives those that are named or found; see `Client.redrive_many`."""
+        named = None if task_ids is None else tuple(task_ids)
+        filters = {"model": model, "error": error, "since": since, "limit": limit}
+        return await self._run(self._flows.redrive_many(named, filters))
+
+    async def purge(
+        self,
+        task_id: str | None = None,
+        *,
+        model: str | None = None,
+        error: str | None = None,
+        before: datetime | None = None,
+        limit: int | None = None,
+        everything: bool = False,
+    ) -> Purged:
+        """Removes failed tasks for good; see `Client.purge`."""
+        filters = {"model": model, "error": error, "before": before}
+        return await self._run(self._flows.purge(task_id, filters, limit, everything))
 
     async def models(self) -> Sequence[Model]:
         """The model versions that the server knows."""

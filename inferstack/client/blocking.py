@@ -9,6 +9,13 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 
 from inferstack.client import options, transport
+from inferstack.client.dead_letters import (
+    DeadLetterDetail,
+    DeadLetterPage,
+    Purged,
+    RedriveOptions,
+    RedriveReceipt,
+)
 from inferstack.client.errors import Problem, UnreachableError
 from inferstack.client.flows import Flow, Flows
 from inferstack.client.options import Retries, Timeouts
@@ -144,6 +151,78 @@ class Client:
         filters = {"status": status, "model": model, "priority": priority}
         rest = {"since": since, "limit": limit, "cursor": cursor}
         return self._run(self._flows.history(filters | rest))
+
+    def dead_letters(
+        self,
+        *,
+        model: str | None = None,
+        error: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> DeadLetterPage:
+        """One page of failed tasks, the latest failure first; None applies no filter.
+
+        Args:
+            model: name of their model.
+            error: type of their error, such as `engine-error`.
+            since: failed then or later.
+            limit: tasks on the page; the server's default if None.
+            cursor: `next_cursor` of the page before.
+        """
+        filters = {"model": model, "error": error, "since": since}
+        return self._run(self._flows.dead_letters(filters | {"limit": limit, "cursor": cursor}))
+
+    def dead_letter(self, task_id: str) -> DeadLetterDetail:
+        """A failed task with its input."""
+        return self._run(self._flows.dead_letter(task_id))
+
+    def redrive(self, task_id: str, **changes: Unpack[RedriveOptions]) -> RedriveReceipt:
+        """Submits a failed task again as a new one; however often, there is only one."""
+        return self._run(self._flows.redrive(task_id, changes))
+
+    def redrive_many(
+        self,
+        task_ids: Iterable[str] | None = None,
+        *,
+        model: str | None = None,
+        error: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> tuple[RedriveReceipt | Problem, ...]:
+        """Redrives those that are named, or those that a filter finds, the oldest first.
+
+        The answer holds one entry for each; each problem names its task in `task_id`.
+        """
+        named = None if task_ids is None else tuple(task_ids)
+        filters = {"model": model, "error": error, "since": since, "limit": limit}
+        return self._run(self._flows.redrive_many(named, filters))
+
+    def purge(
+        self,
+        task_id: str | None = None,
+        *,
+        model: str | None = None,
+        error: str | None = None,
+        before: datetime | None = None,
+        limit: int | None = None,
+        everything: bool = False,
+    ) -> Purged:
+        """Removes one failed task for good, or those that a filter finds, the oldest first.
+
+        Args:
+            task_id: this one; the filters do not count then.
+            model: name of their model.
+            error: type of their error.
+            before: failed earlier.
+            limit: how many at most; the server's default if None.
+            everything: that no id and no filter means all of the caller's.
+
+        Raises:
+            InvalidRequestError: there is no id, no filter and no `everything`.
+        """
+        filters = {"model": model, "error": error, "before": before}
+        return self._run(self._flows.purge(task_id, filters, limit, everything))
 
     def models(self) -> Sequence[Model]:
         """The model versions that the server knows."""

@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from inferstack.client import wire
+from inferstack.client import dead_letters, wire
+from inferstack.client.dead_letters import (
+    DeadLetterDetail,
+    DeadLetterPage,
+    Purged,
+    RedriveOptions,
+    RedriveReceipt,
+)
 from inferstack.client.errors import (
     ClientError,
     Problem,
@@ -23,6 +30,7 @@ from inferstack.client.errors import (
 from inferstack.client.options import Retries, Timeouts
 from inferstack.client.types import Model, Receipt, Submission, Task, TaskPage, Token
 from inferstack.client.wire import Request, Response
+from inferstack.errors import InvalidRequestError
 from inferstack.task import TaskState
 
 T = TypeVar("T")
@@ -100,6 +108,37 @@ class Flows:
     def login(self, username: str, password: str) -> Flow[Token]:
         """Gets an access token."""
         return wire.read_token((yield from self._call(wire.login(username, password))))
+
+    def dead_letters(self, filters: dict[str, Any]) -> Flow[DeadLetterPage]:
+        """Reads a page of dead letters."""
+        answer = yield from self._call(dead_letters.dead_letters(filters))
+        return dead_letters.read_page(answer)
+
+    def dead_letter(self, task_id: str) -> Flow[DeadLetterDetail]:
+        """Reads one dead letter."""
+        answer = yield from self._call(dead_letters.dead_letter(task_id))
+        return dead_letters.read_detail(answer)
+
+    def redrive(self, task_id: str, changes: RedriveOptions) -> Flow[RedriveReceipt]:
+        """Submits a dead letter again as a new task."""
+        answer = yield from self._call(dead_letters.redrive(task_id, changes))
+        return dead_letters.read_redriven(answer)
+
+    def redrive_many(
+        self, task_ids: Sequence[str] | None, filters: dict[str, Any]
+    ) -> Flow[tuple[RedriveReceipt | Problem, ...]]:
+        """Submits many dead letters again."""
+        answer = yield from self._call(dead_letters.redrive_many(task_ids, filters))
+        return dead_letters.read_many(answer)
+
+    def purge(
+        self, task_id: str | None, filters: dict[str, Any], limit: int | None, everything: bool
+    ) -> Flow[Purged]:
+        """Removes dead letters; an id that is None by mistake must not remove all of them."""
+        if task_id is None and not everything and not any(filters.values()):
+            raise InvalidRequestError("purge takes an id, a filter, or everything=True")
+        answer = yield from self._call(dead_letters.purge(task_id, filters | {"limit": limit}))
+        return dead_letters.read_purged(answer)
 
     def _wait(self, task_id: str, until: float) -> Flow[Task]:
         pause = 0.0

@@ -83,6 +83,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """How many tasks ran in the same batch."""
     cost: float | None = None
     metadata: dict[str, Any] | None = None
+    redrive_of: str | None = None
+    """The failed task that this one repeats."""
 
     @property
     def finished(self) -> bool:

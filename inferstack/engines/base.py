@@ -7,6 +7,7 @@ from inferstack.batching import CostFit
 from inferstack.config import Settings
 from inferstack.engines.repository import ModelEntry
 from inferstack.errors import EngineError, InferstackError, ModelFolderError, ModelLoadError
+from inferstack.wording import encodable
 
 ENGINES = {
     "python": ("inferstack.engines.python_engine", "PythonEngine"),
@@ -75,15 +76,15 @@ def create(entry: ModelEntry, settings: Settings, device: str | None = None) -> 
     except (ModelFolderError, ModelLoadError):
         raise
     except (Exception, SystemExit) as error:
-        raise ModelLoadError(f"{entry.name}: {summary(error)}") from error
+        raise ModelLoadError(summary(error)) from error
     return engine
 
 
 def summary(error: BaseException) -> str:
     """One line about an exception: its class and what it says, 500 characters at most."""
-    text = " ".join(str(error).split())
+    text = " ".join(_said(error).split())
     name = type(error).__name__
-    return (f"{name}: {text}" if text else name)[:500]
+    return encodable((f"{name}: {text}" if text else name)[:500])
 
 
 def device_lost(error: BaseException) -> bool:
@@ -95,4 +96,11 @@ def device_lost(error: BaseException) -> bool:
         return True
     if type(error).__name__ == "OutOfMemoryError":
         return False
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in _said(error)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # in the __str__ of a model's own exception
+        return "it cannot be shown"

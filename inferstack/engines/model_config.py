@@ -1,12 +1,26 @@
 """What a model's `config.yaml` may say."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import jsonschema_rs
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from inferstack.wording import shown
 
 MOST_CLAIMED = 1000
 """Tasks that one claim may ask for: a script of the queue handles no more at once."""
+
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
+SOURCE = re.compile(r"package:[A-Za-z0-9_]+(/[A-Za-z0-9_.-]+)*")
 
 TASKS = {
     "python": None,
@@ -43,6 +57,26 @@ class ReplicaRange(_Section):
         return self
 
 
+def _form_of_replicas(value: Any) -> str | None:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "number"
+    return "range" if isinstance(value, dict | ReplicaRange) else None
+
+
+Replicas = Annotated[
+    Annotated[Literal["auto"], Tag("auto")]
+    | Annotated[int, Field(ge=1, le=1024), Tag("number")]
+    | Annotated[ReplicaRange, Tag("range")],
+    Discriminator(
+        _form_of_replicas,
+        custom_error_type="replicas",
+        custom_error_message="takes 'auto', a whole number, or {min: ..., max: ...}",
+    ),
+]
+
+
 class LimitsConfig(_Section):
     """What is refused at the door."""
 
@@ -73,12 +107,13 @@ class ModelConfig(_Section):
     engine: Literal["python", "transformers", "torch"]
     task: str | None = None
     batch: BatchConfig = BatchConfig()
-    replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | ReplicaRange = "auto"
+    replicas: Replicas = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """CPU threads of one replica."""
     num_gpus: Annotated[float, Field(ge=0, le=64)] | None = None
     """GPUs of one replica; a fraction shares one. 1 if None and the device may be a GPU."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:<n>`."""
     timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
     """Seconds that one call of predict may take."""
     fallback: Annotated[int, Field(ge=1)] | None = None
@@ -87,12 +122,24 @@ class ModelConfig(_Section):
     input_schema: dict[str, Any] | None = None
     test_only: tuple[str, ...] = ()
     """Fields of the input that are refused in production."""
-    source: Annotated[str, Field(pattern=r"^package:[A-Za-z0-9_]+(/[A-Za-z0-9_.-]+)*$")] | None = (
-        None
-    )
+    source: str | None = None
     """`package:<name>/<folder>`: files inside an installed package; the folder itself if None."""
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not DEVICE.fullmatch(device):
+            raise ValueError(f"{shown(device)}: takes auto, cpu, cuda or cuda:<number>")
+        return device
+
+    @field_validator("source")
+    @classmethod
+    def _inside_a_package(cls, source: str | None) -> str | None:
+        if source is not None and not SOURCE.fullmatch(source):
+            raise ValueError(f"{shown(source)}: takes package:<name>/<folder>")
+        return source
 
     @field_validator("input_schema")
     @classmethod
@@ -110,7 +157,7 @@ class ModelConfig(_Section):
         if tasks is not None and self.task not in tasks:
             raise ValueError(f"task: engine {self.engine} takes {' or '.join(tasks)}")
         if self.engine == "torch" and not (self.inputs and self.outputs):
-            raise ValueError("engine torch needs inputs and outputs")
+            raise ValueError("engine: torch needs inputs and outputs")
         if self.limits.max_tokens is not None and self.engine != "transformers":
             raise ValueError("limits.max_tokens: only the engine transformers counts tokens")
         return self

@@ -98,7 +98,7 @@ def _import(entry: ModelEntry) -> ModuleType:
     name = f"inferstack_model_{entry.model}_{entry.version}".replace("-", "_").replace(".", "_")
     spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise ModelLoadError(f"{entry.name}: model.py is missing")
+        raise ModelLoadError("model.py is missing")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState
+from inferstack.engines import config_file
 from inferstack.engines.model_config import MOST_CLAIMED, ModelConfig
 from inferstack.engines.text import TEXT_SCHEMA, token_limit
 from inferstack.errors import ModelFolderError
@@ -184,7 +182,7 @@ def find(entries: list[ModelEntry], model: str, version: int) -> ModelEntry:
 
 def _entry(model: str, version: int, path: Path, settings: Settings) -> ModelEntry:
     try:
-        entry = ModelEntry(model, version, path, config=_read(path / "config.yaml"))
+        entry = ModelEntry(model, version, path, config=config_file.read(path / config_file.FILE))
         _ = entry.source, entry.max_tokens
         size, ahead = entry.batch_size(settings), entry.lookahead(settings)
         if size * ahead > MOST_CLAIMED:
@@ -193,25 +191,3 @@ def _entry(model: str, version: int, path: Path, settings: Settings) -> ModelEnt
     except ModelFolderError as error:
         return ModelEntry(model, version, path, error=error.detail)
     return entry
-
-
-def _read(path: Path) -> ModelConfig:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFolderError("config.yaml is missing") from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ModelFolderError(f"config.yaml: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ModelFolderError("config.yaml: it must be a mapping")
-    try:
-        return ModelConfig.model_validate(raw)
-    except ValidationError as error:
-        problems = "; ".join(_problem(item) for item in error.errors()[:5])
-        raise ModelFolderError(f"config.yaml: {problems}") from None
-
-
-def _problem(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else str(message)

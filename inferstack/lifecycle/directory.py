@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-import random
 
 from inferstack import routing
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState
 from inferstack.engines.admission import Admission
 from inferstack.engines.repository import ModelEntry, scan
-from inferstack.errors import InferstackError, ModelFolderError, QueueUnavailableError
+from inferstack.errors import (
+    InferstackError,
+    ModelFolderError,
+    QueueUnavailableError,
+)
 from inferstack.queue.background import end
 from inferstack.queue.committer import GroupCommitter
 from inferstack.queue.connection import Redis
@@ -20,8 +23,6 @@ from inferstack.task import deployment_name, task_id_hint
 
 log = logging.getLogger(__name__)
 
-PROBING = 0.05
-"""Share of requests that still go to a deployment with a fallback, to try it."""
 REFRESH = 1.0
 """Seconds between two looks at the registry and the queues."""
 
@@ -38,6 +39,18 @@ class Target:
         self.committer = GroupCommitter(queue, api, deployment.max_queue)
         self.admission = admission
         self.statistics: QueueStatistics | None = None
+        self.probe = False
+        """Whether the next request is to try it, though another deployment could take over."""
+
+    def sampled(self, statistics: QueueStatistics) -> None:
+        """Takes in how its queue is now.
+
+        Where the circuit is half-open and nothing is under way that could close it, one request
+        of this process shall: with more, the queue would have to turn some away.
+        """
+        self.statistics = statistics
+        idle = not (statistics.depth or statistics.running)
+        self.probe = statistics.circuit is Circuit.HALF_OPEN and idle
 
     @property
     def circuit(self) -> Circuit:
@@ -113,13 +126,18 @@ class Directory:
     def _around(self, target: Target) -> Target:
         """The fallback of a deployment that keeps failing, if it has one that serves.
 
-        Once probes may pass, a few requests go the usual way, or it would never close again.
+        Once probes may pass, one request a second goes the usual way, or it would never close.
         """
-        deployment = target.deployment
-        if target.circuit is Circuit.HALF_OPEN and random.random() < PROBING:
+        if target.probe:
+            target.probe = False
             return target
+        return self.fallback(target) or target
+
+    def fallback(self, target: Target) -> Target | None:
+        """The deployment that takes over for another, if it serves."""
+        deployment = target.deployment
         other = self.named(deployment_name(deployment.model, deployment.fallback or 0))
-        return other if other is not None and other.serves else target
+        return other if other is not None and other.serves else None
 
     def named(self, name: str) -> Target | None:
         """The target of a deployment, None if it is unknown."""
@@ -142,7 +160,7 @@ class Directory:
         self._targets = {d.name: self._targets[d.name] for d in deployments}
         self._resolved.clear()
         for name, statistics in (await sample(self._redis, list(self._targets))).items():
-            self._targets[name].statistics = statistics
+            self._targets[name].sampled(statistics)
 
     def _changed(self, deployment: Deployment) -> bool:
         known = self._targets.get(deployment.name)

@@ -46,6 +46,7 @@ class Intake:
         key: str | None,
         trace: str | None,
         *,
+        target: Target | None = None,
         inputs: int = 1,
         watch: bool = False,
     ) -> tuple[Target, Submit]:
@@ -56,6 +57,7 @@ class Intake:
             submission: what for.
             key: the idempotency key.
             trace: a W3C traceparent.
+            target: what takes over from the deployment that it went to first; None at first.
             inputs: how many are prepared in a row.
             watch: whether to tell this process when the task finishes.
 
@@ -65,9 +67,15 @@ class Intake:
             ModelNotFoundError: no such model or version.
             DeadlineUnreachableError: it would be late, and asks to be refused then.
         """
-        target = self._directory.resolve(submission.model, submission.model_version)
-        if key is not None:
-            target = await self._holder(caller.tenant, key, target)
+        moves = False
+        if target is None:
+            target = self._directory.resolve(submission.model, submission.model_version)
+            if key is not None:
+                target = await self._holder(caller.tenant, key, target)
+            if submission.model_version is None and target.deployment.fallback is not None:
+                moves = self._directory.fallback(target) is not None
+        elif key is not None:
+            await self._keys.move(caller.tenant, key, target.deployment.name)
         admission, data = target.admission, submission.data
         if admission.slow(data, inputs):
             cost = await self._check(admission, data)
@@ -83,7 +91,7 @@ class Intake:
             spec = await payloads.store_input(self._store, spec)
             encoded = encode(spec)
         fingerprint = _fingerprint(submission) if key else ""
-        return target, Submit(spec, encoded, fingerprint, watch=watch)
+        return target, Submit(spec, encoded, fingerprint, watch=watch, moves=moves)
 
     async def _holder(self, tenant: str, key: str, target: Target) -> Target:
         """The deployment that has an idempotency key; by now another version may be the newest."""

@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 5.0
 """Seconds that a replica may wait for the bell at a time."""
-
+LOAD_PATIENCE = 0.2
+"""Seconds that a claim waits for large inputs; those that take longer come with a later claim."""
+MOST_LOADING = 64
+"""Large inputs on their way at which nothing more is claimed: bounds memory."""
 
 ENGINE_FAILURES = frozenset({EngineError.slug, OutputMismatchError.slug})
 """Types of errors that speak against the engine, not against an input."""
@@ -67,6 +70,7 @@ class ReplicaSession:
         self.worker = worker
         self.stale = 0
         """Completions and failures refused because another attempt holds the task."""
+        self.inline_limit = settings.inline_limit
         self._queue = TaskQueue(redis, deployment.name, settings)
         self._bell = Bell(str(settings.redis_url), deployment.name, LONGEST_WAIT)
         self._drops = Drops(str(settings.redis_url), deployment.name)
@@ -76,20 +80,35 @@ class ReplicaSession:
         keep = 2 * (deployment.compute_timeout + settings.lease)
         self._notes = Notes(str(settings.redis_url), deployment.name, worker, keep)
         self._random = random.Random()
+        self._loading: dict[asyncio.Task[Lease | None], Claim] = {}
 
     async def claim(self, limit: int) -> list[Lease]:
-        """Leases up to `limit` waiting tasks, inputs loaded; never blocks."""
+        """Leases up to `limit` waiting tasks, inputs loaded; hardly blocks.
+
+        Those whose large input takes long come with a later claim, beyond its limit: a store
+        that is slow or hangs holds up no task that does not need it.
+        """
+        if len(self._loading) >= MOST_LOADING:
+            return self._loaded()
         failpoint.hit("before-claim")
         claims = await self._queue.claim(self.worker, limit, self._batch_size)
         if claims:
             failpoint.hit("after-claim")
-        if any(claim.spec.data_ref for claim in claims):
-            return await self._load_inputs(claims)
-        return [Lease(c.task_id, c.attempt, c.crashes, c.spec) for c in claims]
+        leases = [_lease(claim) for claim in claims if claim.spec.data_ref is None]
+        if len(leases) < len(claims):
+            large = [claim for claim in claims if claim.spec.data_ref is not None]
+            loads = {asyncio.create_task(self._load_input(claim)): claim for claim in large}
+            self._loading |= loads
+            await asyncio.wait(loads, timeout=LOAD_PATIENCE)
+        return leases + self._loaded() if self._loading else leases
 
     async def wait(self, seconds: float) -> None:
-        """Returns when the bell rings or after `seconds`, at most LONGEST_WAIT."""
-        await self._bell.wait(min(seconds, LONGEST_WAIT))
+        """Returns when the bell rings or after `seconds`, at most LONGEST_WAIT.
+
+        Earlier while inputs are on their way, which `claim` hands out.
+        """
+        longest = LOAD_PATIENCE if self._loading else LONGEST_WAIT
+        await self._bell.wait(min(seconds, longest))
 
     async def listen(self, drop: Callable[[str], object]) -> None:
         """Calls `drop` with the id of each running task that was cancelled or expired; for ever."""
@@ -105,7 +124,7 @@ class ReplicaSession:
         Large results come last. A task whose large result the object store does not take is
         tried again later, at no charge.
         """
-        limit = self._settings.inline_limit
+        limit = self.inline_limit
         await self._complete(
             [
                 Completion(lease.task_id, lease.attempt, body, "", encode(run))
@@ -155,8 +174,17 @@ class ReplicaSession:
             await self._queue.release([(lease.task_id, lease.attempt) for lease in leases])
 
     async def extend(self, leases: Sequence[Lease]) -> set[str]:
-        """Prolongs leases; returns ids that are lost: cancelled, expired or taken back."""
-        return await self._queue.extend([(lease.task_id, lease.attempt) for lease in leases])
+        """Prolongs leases; returns ids that are lost: cancelled, expired or taken back.
+
+        Also those that wait for their input.
+        """
+        held = [(lease.task_id, lease.attempt) for lease in leases]
+        held += [(claim.task_id, claim.attempt) for claim in self._loading.values()]
+        lost = await self._queue.extend(held)
+        for task, claim in list(self._loading.items()):
+            if claim.task_id in lost:
+                del self._loading[task]
+        return lost
 
     async def heartbeat(self, status: ReplicaStatus) -> None:
         """Says that the replica lives, and lets time pass in the queue. Call every second."""
@@ -164,7 +192,11 @@ class ReplicaSession:
         await self._queue.tick()
 
     async def leave(self) -> None:
-        """Takes the replica off the live ones."""
+        """Takes the replica off the live ones; gives back what never got its input."""
+        loading, self._loading = self._loading, {}
+        for task in loading:
+            task.cancel()
+        await self.release([_lease(claim) for claim in loading.values()])
         await self._queue.leave(self.worker)
         await self._bell.close()
         await self._notes.close()
@@ -204,15 +236,23 @@ class ReplicaSession:
         ]
         await payloads.discard(self._store, refs)
 
-    async def _load_inputs(self, claims: Sequence[Claim]) -> list[Lease]:
-        loaded = await asyncio.gather(*(self._load_input(claim) for claim in claims))
-        return [lease for lease in loaded if lease is not None]
+    def _loaded(self) -> list[Lease]:
+        """Leases whose input has come."""
+        done = [task for task in self._loading if task.done()]
+        for task in done:
+            del self._loading[task]
+        return [lease for task in done if (lease := task.result()) is not None]
 
     async def _load_input(self, claim: Claim) -> Lease | None:
         """The lease with its input; None if it had to be given back or failed for want of it."""
-        lease = Lease(claim.task_id, claim.attempt, claim.crashes, claim.spec)
+        lease = _lease(claim)
         try:
-            spec = await payloads.load_input(self._store, claim.spec)
+            # An idle replica prolongs no lease; nor is there a use in waiting longer.
+            async with asyncio.timeout(self._settings.lease):
+                spec = await payloads.load_input(self._store, claim.spec)
+        except TimeoutError:
+            text = f"the object store did not answer within {self._settings.lease:g} s"
+            problem, how = TaskError(StorageUnavailableError.slug, text), Retry.FREE
         except NotFoundError as error:
             problem, how = TaskError("input-missing", str(error)), Retry.FINAL
         except StorageUnavailableError as error:
@@ -233,3 +273,7 @@ class ReplicaSession:
             lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run, engine=False
         )
         await self._queue.fail([failure])
+
+
+def _lease(claim: Claim) -> Lease:
+    return Lease(claim.task_id, claim.attempt, claim.crashes, claim.spec)

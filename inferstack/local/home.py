@@ -42,6 +42,8 @@ class Home:
         self.redis = self.root / "redis"
         self.objects = self.root / "objects"
         self.state_file = self.root / "state.json"
+        self.restoring = self.root / "restoring"
+        """There while a backup is restored: what else is there is then not whole."""
         self._identity_file = self.root / "identity.json"
         self._lock: int | None = None
 
@@ -117,19 +119,32 @@ class Home:
             redis: whether a port for Redis is needed.
             postgres: whether a port for PostgreSQL is needed.
         """
-        chosen = self.identity() or Identity(
-            stack_id=secrets.token_hex(16),
-            redis_password=secrets.token_urlsafe(24),
-            postgres_password=secrets.token_urlsafe(24),
-            secret_key=secrets.token_urlsafe(48),
-            admin_password=secrets.token_urlsafe(12),
-        )
+        chosen = self.identity() or _new_identity()
         if redis:
             chosen.redis_port = free_port(chosen.redis_port)
         if postgres:
             chosen.postgres_port = free_port(chosen.postgres_port)
-        write_private(self._identity_file, msgspec.json.format(msgspec.json.encode(chosen)))
+        self._write(chosen)
         return chosen
+
+    def adopt(self, *, secret_key: str, admin_password: str) -> None:
+        """Goes on with the secrets of another home that users know; the rest stays its own."""
+        chosen = self.identity() or _new_identity()
+        chosen.secret_key, chosen.admin_password = secret_key, admin_password
+        self._write(chosen)
+
+    def _write(self, identity: Identity) -> None:
+        write_private(self._identity_file, msgspec.json.format(msgspec.json.encode(identity)))
+
+
+def _new_identity() -> Identity:
+    return Identity(
+        stack_id=secrets.token_hex(16),
+        redis_password=secrets.token_urlsafe(24),
+        postgres_password=secrets.token_urlsafe(24),
+        secret_key=secrets.token_urlsafe(48),
+        admin_password=secrets.token_urlsafe(12),
+    )
 
 
 def write_private(path: Path, body: bytes) -> None:

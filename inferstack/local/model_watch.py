@@ -1,4 +1,4 @@
-"""Whether the default model is served, as the registry in Redis tells."""
+"""Whether the models are served, as the registry in Redis tells."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,6 @@ from inferstack.queue.registry import Registry
 
 PATIENCE = 180.0
 """Seconds that the default model may take to load before the stack counts as up without it."""
-
-SETTLING = 2.0
-"""Seconds that the other models get to load or fail, once the default model is served."""
 
 
 async def forget_readiness(redis_url: str) -> None:
@@ -65,20 +62,15 @@ async def wait(redis_url: str, model: str, worker: Child) -> str:
     return f"{model} is not served after {PATIENCE:.0f} s: see {worker.log}"
 
 
-async def failures(redis_url: str) -> list[str]:
-    """One line for each deployment that failed; waits `SETTLING` for those that still load."""
+async def others(redis_url: str) -> tuple[list[str], list[str]]:
+    """The deployments that still load, and one line for each that failed."""
     redis = connect(redis_url)
-    until = time.monotonic() + SETTLING
     try:
-        while True:
-            found = await _all(Registry(redis))
-            loading = any(d.state is DeploymentState.STARTING for d in found)
-            if not loading or time.monotonic() > until:
-                break
-            await asyncio.sleep(0.1)
+        found = await _all(Registry(redis))
     finally:
         await redis.aclose()
-    return [_failure(d) for d in found if d.state is DeploymentState.FAILED]
+    loading = [d.name for d in found if d.state is DeploymentState.STARTING]
+    return loading, [_failure(d) for d in found if d.state is DeploymentState.FAILED]
 
 
 def _failure(deployment: Deployment) -> str:

@@ -30,6 +30,8 @@ class DeploymentReport(msgspec.Struct, frozen=True):
     name: str
     state: str
     reason: str | None
+    circuit: str
+    """A `Circuit`: `closed` unless the deployment keeps failing."""
     replicas: int
     waiting: int
     running: int
@@ -95,6 +97,7 @@ async def _deployments(redis_url: str) -> list[DeploymentReport]:
             name=deployment.name,
             state=deployment.state,
             reason=deployment.reason,
+            circuit=queues[deployment.name].circuit,
             replicas=len(queues[deployment.name].replicas),
             waiting=queues[deployment.name].depth,
             running=queues[deployment.name].running,

@@ -36,9 +36,47 @@ def program(binary: Path, folder: Path, port: int, password: str) -> Program:
     )
 
 
-def url(port: int, password: str) -> str:
+def reader(binary: Path, snapshot: Path, folder: Path, port: int, password: str) -> Program:
+    """Says how to run a server that only reads a snapshot.
+
+    Args:
+        binary: the server; it must know the format of the one that made the snapshot.
+        snapshot: a file as `dump.rdb`; nothing is written beside it.
+        folder: for the configuration.
+        port: the port on the loopback address.
+        password: what clients must give.
+    """
+    config = folder / "reader.conf"
+    lines = [
+        "bind 127.0.0.1",
+        f"port {port}",
+        f"requirepass {password}",
+        f'dir "{snapshot.absolute().parent}"',
+        f"dbfilename {snapshot.name}",
+        # The other server may have had more than the usual 16.
+        "databases 1024",
+        "daemonize no",
+        'logfile ""',
+        # With a log of its own it would start empty: that log is all that it would read.
+        "appendonly no",
+        'save ""',
+        "",
+    ]
+    write_private(config, "\n".join(lines).encode())
+    return Program(
+        name="reader",
+        command=(str(binary), str(config)),
+        environment=PLAIN_ENVIRONMENT,
+        ready=lambda: answers(port, password),
+        ready_within=3600.0,
+        stop=((SIGTERM, 20.0),),
+        port=port,
+    )
+
+
+def url(port: int, password: str, database: int = 0) -> str:
     """The REDIS_URL of the server."""
-    return f"redis://:{password}@127.0.0.1:{port}/0"
+    return f"redis://:{password}@127.0.0.1:{port}/{database}"
 
 
 def pid_file(folder: Path) -> Path:
@@ -82,6 +120,10 @@ def _configuration(folder: Path, port: int, password: str) -> str:
             "maxmemory-policy noeviction",
             # Under load the log grows by tens of megabytes a second: rewrite it less often.
             "auto-aof-rewrite-min-size 256mb",
+            # A backup reads a snapshot as a replica would; no second one comes to share it.
+            "repl-diskless-sync yes",
+            "repl-diskless-sync-delay 0",
+            "repl-backlog-ttl 1",
             # A task's hash stays one allocation instead of becoming a table.
             "hash-max-listpack-value 1024",
             # A few dozen tasks in a list would be compared one by one, their scores as text.

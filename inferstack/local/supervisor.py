@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -19,8 +20,10 @@ from inferstack.local.program import Program
 from inferstack.local.stack import Stack
 from inferstack.local.state import ChildPhase, Phase, StackState, Step
 
+log = logging.getLogger(__name__)
+
 LOOK_AFTER = 5.0
-"""Seconds between two looks at the length of the logs."""
+"""Seconds between two looks at the length of the logs and at the models."""
 
 
 class Supervisor:
@@ -120,13 +123,17 @@ class Supervisor:
             step.text = "the tables are up to date"
         await self._serve("recorder", stack.python_program(plan, "recorder", "inferstack.recorder"))
         await asyncio.gather(*(self._serve(p.name, p) for p in self._api_programs(plan)))
+        background = stack.python_program(plan, "background", "inferstack.background")
+        await self._serve("background", background)
         async with self._step("model") as step:
             step.text = f"loading {plan.settings.default_model}"
             await worker_child.ready()
             step.text = await model_watch.wait(
                 self.state.redis_url, plan.settings.default_model, worker_child
             )
-            self.state.problems = await model_watch.failures(self.state.redis_url)
+            loading, self.state.problems = await model_watch.others(self.state.redis_url)
+            if loading:
+                step.text += f"; still loading: {', '.join(loading)}"
 
     def _api_programs(self, plan: Stack) -> list[Program]:
         count = plan.settings.api_processes
@@ -168,10 +175,19 @@ class Supervisor:
 
     async def _look_after(self) -> None:
         while not self._stop.is_set():
-            for log in self._home.logs.glob("*.log"):
-                await asyncio.to_thread(logs.bound, log)
+            for path in self._home.logs.glob("*.log"):
+                await asyncio.to_thread(logs.bound, path)
+            await self._tell_problems()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_AFTER)
+
+    async def _tell_problems(self) -> None:
+        """Tells of models that failed meanwhile; those that load last do so when all is up."""
+        _, problems = await model_watch.others(self.state.redis_url)
+        for problem in problems:
+            if problem not in self.state.problems:
+                log.warning(problem)
+                self.state.problems.append(problem)
 
     async def _shut_down(self) -> None:
         """Stops the children: the API first, then the worker, the recorder and the servers."""
@@ -219,5 +235,5 @@ class Supervisor:
 
 
 def _stop_order(child: Child) -> int:
-    order = ("api", "worker", "recorder", "postgres", "redis")
+    order = ("api", "background", "worker", "recorder", "postgres", "redis")
     return order.index(child.program.name.split("-")[0])

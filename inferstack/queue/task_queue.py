@@ -55,6 +55,8 @@ class Submit(NamedTuple):
     """The tenant's share relative to others."""
     watch: bool = False
     """Whether this API process wants to be told when it finishes."""
+    moves: bool = False
+    """Whether another deployment takes it if the answer is OPEN; this one never takes its key."""
 
 
 class Accepted(NamedTuple):
@@ -145,6 +147,7 @@ class TaskQueue:
         submits: Sequence[Submit],
         api: str = "",
         max_queue: int | None = None,
+        version: int = 1,
     ) -> list[Accepted]:
         """Accepts tasks durably: when this returns, Redis has fsynced them. Safe to repeat.
 
@@ -152,11 +155,12 @@ class TaskQueue:
             submits: at most a few hundred.
             api: the completion channel of the calling process.
             max_queue: the deployment's own limit; the setting if None.
+            version: of the new tasks; more than 1 if history knows them already.
         """
         config = self._settings
-        texts = LongTexts(after=6)
+        texts = LongTexts(after=7)
         tasks: list[str | int] = []
-        for spec, encoded, fingerprint, weight, watch in submits:
+        for spec, encoded, fingerprint, weight, watch, moves in submits:
             tasks += (
                 spec.task_id,
                 spec.priority,
@@ -166,7 +170,7 @@ class TaskQueue:
                 spec.idempotency_key or "",
                 fingerprint,
                 texts.place(encoded),
-                int(watch),
+                watch + 2 * moves,
             )
         now, *rows = await self._run(
             "enqueue",
@@ -175,6 +179,7 @@ class TaskQueue:
             config.max_tenant_queue,
             config.max_outbox,
             int(config.idempotency_ttl * 1000),
+            version,
             pack(tasks),
             *texts,
         )

@@ -15,19 +15,15 @@ from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.recorder.deployments import Deployments, Outboxes
 from inferstack.recorder.recorder import Recorder
-from inferstack.recorder.retention import remove_old_tasks
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.models import Models
-from inferstack.storage.objects import ObjectStore
 from inferstack.telemetry import pulse
 
 log = logging.getLogger(__name__)
 
 REFRESH = 1.0
 """Seconds between two looks at the registry, and between two ticks."""
-RETENTION = 3600.0
-"""Seconds between two sweeps of old tasks."""
 RETRY = 30.0
 """The longest wait, in seconds, after a job of the upkeep failed."""
 
@@ -47,13 +43,11 @@ class RecorderProcess:
         self._settings = settings
         self._redis = connect(settings.redis_url)
         self._database = Database.from_settings(settings)
-        self._history = History(self._database)
-        self._objects = ObjectStore.from_settings(settings)
         self._deployments = Deployments(Registry(self._redis), Models(self._database))
         outboxes = Outboxes(
             self._deployments, lambda names: Outbox(self._redis, names, self._settings)
         )
-        self._recorder = Recorder(outboxes, self._history)
+        self._recorder = Recorder(outboxes, History(self._database))
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -65,7 +59,6 @@ class RecorderProcess:
             asyncio.create_task(self._recorder.run()),
             asyncio.create_task(self._every(REFRESH, self._deployments.refresh)),
             asyncio.create_task(self._every(REFRESH, self._tick)),
-            asyncio.create_task(self._every(RETENTION, self._sweep)),
         ]
         # What is imported stays. A batch makes thousands of objects, and without this every
         # full collection walks all modules again: a sixth of the recorder's time.
@@ -110,9 +103,3 @@ class RecorderProcess:
         """Moves deadlines, retries and leases on. Replicas do it too, while any is alive."""
         for name in self._deployments.names:
             await TaskQueue(self._redis, name, self._settings).tick()
-
-    async def _sweep(self) -> None:
-        days = self._settings.result_retention_days
-        removed = await remove_old_tasks(self._history, self._objects, days)
-        if removed:
-            log.info("removed %d tasks older than %g days", removed, days)

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from psycopg import Error as DriverError
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferstack.errors import StorageUnavailableError
@@ -50,6 +52,11 @@ def _upsert() -> str:
 
 UPSERT = _upsert()
 
+SETTLE = text(
+    "UPDATE tasks SET redriven_at = now() "
+    "WHERE id = :old AND redriven_as = :new AND redriven_at IS NULL"
+)
+
 
 class Archive:
     """The writing half of the history."""
@@ -59,7 +66,7 @@ class Archive:
         self._database = database
 
     async def write(self, tasks: Sequence[Task]) -> None:
-        """Stores tasks in one transaction; see `History.upsert`."""
+        """Stores tasks; see `History.upsert`."""
         latest: dict[str, Task] = {}
         for task in tasks:
             known = latest.get(task.spec.task_id)
@@ -70,11 +77,16 @@ class Archive:
         # By id: neighbours share index pages, and two recorders lock rows in the same order.
         rows = [latest[task_id] for task_id in sorted(latest)]
         async with self._database.transaction() as connection:
+            await _settle(connection, rows)
             await _write(connection, rows)
 
 
 async def _write(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
-    """Stores tasks, halving a refused batch until the row to blame is alone."""
+    """Stores tasks, halving a refused batch until the row to blame is alone.
+
+    Halves are stored one by one: the version in each row makes a repetition harmless, so one
+    transaction around them would only cost round trips.
+    """
     try:
         await _insert(connection, tasks)
     except _RefusedError as refusal:
@@ -84,6 +96,20 @@ async def _write(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
         half = len(tasks) // 2
         await _write(connection, tasks[:half])
         await _write(connection, tasks[half:])
+
+
+async def _settle(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
+    """Notes with the dead letters that these tasks repeat that they were redriven.
+
+    In the transaction that archives the new task, so that none is ever archived while its
+    dead letter looks as if nobody had redriven it; see `storage/dead_letters.py`. It comes
+    first: after a statement of this transaction `_insert` makes savepoints in it, and else
+    transactions of its own.
+    """
+    pairs = [(t.spec.redrive_of, t.spec.task_id) for t in tasks if t.spec.redrive_of]
+    if pairs:
+        rows = [{"old": UUID(old), "new": UUID(new)} for old, new in sorted(pairs)]
+        await connection.execute(SETTLE, rows)
 
 
 async def _write_without_bodies(connection: AsyncConnection, task: Task, reason: str) -> None:
@@ -108,7 +134,7 @@ async def _write_without_bodies(connection: AsyncConnection, task: Task, reason:
 
 
 async def _insert(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
-    """One statement in a savepoint of its own.
+    """One statement: a transaction of its own, or a savepoint of that which `_settle` began.
 
     Raises:
         _RefusedError: a row has no place in the table; the cause says why.

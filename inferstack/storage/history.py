@@ -59,7 +59,7 @@ class History:
         self._archive = Archive(database)
 
     async def upsert(self, tasks: Sequence[Task]) -> None:
-        """Stores tasks, all or none; a row that holds the same or a later version stays.
+        """Stores tasks; a row that holds the same or a later version stays. Safe to repeat.
 
         A task whose row PostgreSQL refuses is stored without its input, result and metadata
         and with an error that says so.
@@ -68,7 +68,7 @@ class History:
             tasks: any number; a few hundred is cheapest.
 
         Raises:
-            StorageUnavailableError: PostgreSQL does not answer; nothing is known to be stored.
+            StorageUnavailableError: PostgreSQL does not answer; all, some or none may be stored.
         """
         await self._archive.write(tasks)
 
@@ -78,11 +78,11 @@ class History:
         Raises:
             StorageUnavailableError: PostgreSQL does not answer.
         """
-        key = _uuid(task_id)
+        key = as_uuid(task_id)
         if key is None:
             return None
         async with self._database.transaction() as connection:
-            found = await connection.execute(select(*_columns()).where(table.c.id == key))
+            found = await connection.execute(select(*columns()).where(table.c.id == key))
             row = found.one_or_none()
         return None if row is None else decode_row(row)
 
@@ -130,7 +130,7 @@ class History:
             StorageUnavailableError: PostgreSQL does not answer.
         """
         query = (
-            select(*_columns(without=BODIES))
+            select(*columns(without=BODIES))
             .where(*_conditions(tenant, filter))
             .order_by(table.c.id.desc())
             .limit(filter.limit + 1)
@@ -142,7 +142,7 @@ class History:
         return HistoryPage(page, page[-1].spec.task_id if more else None)
 
 
-def _columns(without: Sequence[str] = ()) -> list[ColumnElement[Any]]:
+def columns(without: Sequence[str] = ()) -> list[ColumnElement[Any]]:
     """The columns for `decode_row`: documents as text, since they are handed on unparsed."""
     return [
         cast(column, Text).label(column.name) if column.name in DOCUMENTS else column
@@ -167,7 +167,7 @@ def _conditions(tenant: str | None, filter: HistoryFilter) -> list[ColumnElement
     if filter.since is not None:
         found += _since(filter.since)
     if filter.cursor is not None:
-        key = _uuid(filter.cursor)
+        key = as_uuid(filter.cursor)
         if key is None:
             raise InvalidRequestError(
                 "cursor is not a cursor of this list",
@@ -194,7 +194,8 @@ def _first_id(seconds: float) -> UUID:
     return UUID(int=millis << 80)
 
 
-def _uuid(text: str) -> UUID | None:
+def as_uuid(text: str) -> UUID | None:
+    """A task id as the database holds it; None if it is none."""
     try:
         return UUID(text) if len(text) == 36 else None
     except ValueError:

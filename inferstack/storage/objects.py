@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +33,7 @@ class ObjectStore:
         Raises:
             StorageUnavailableError: the local folder cannot be made.
         """
-        if settings.s3_endpoint or settings.s3_access_key or settings.s3_bucket != DEFAULT_BUCKET:
+        if is_remote(settings):
             return cls(_s3(settings))
         folder = settings.inferstack_home.absolute() / FOLDER
         with _translated(FOLDER):
@@ -66,6 +66,16 @@ class ObjectStore:
             found = await self._store.get_async(key)
             return bytes(await found.bytes_async())
 
+    async def size(self, key: str) -> int:
+        """The bytes of a body, without reading it.
+
+        Raises:
+            NotFoundError: there is none.
+            StorageUnavailableError: the store does not answer.
+        """
+        with _translated(key):
+            return int((await self._store.head_async(key))["size"])
+
     async def delete(self, keys: Sequence[str]) -> None:
         """Removes bodies and folders left empty; keys that are gone already do no harm.
 
@@ -79,6 +89,17 @@ class ObjectStore:
             except NotFoundError:
                 continue
 
+    async def all_keys(self) -> AsyncIterator[str]:
+        """Every key there is, in no order; those written or removed meanwhile may be among them.
+
+        Raises:
+            StorageUnavailableError: the store does not answer.
+        """
+        with _translated(FOLDER):
+            async for found in self._store.list(chunk_size=1000):
+                for entry in found:
+                    yield entry["path"]
+
     async def check(self) -> None:
         """Asks the store for an answer, for health checks.
 
@@ -90,6 +111,12 @@ class ObjectStore:
                 await self._store.head_async("health")
         except NotFoundError:
             return
+
+
+def is_remote(settings: Settings) -> bool:
+    """Whether the settings name an object store, and not a folder of this machine."""
+    own_bucket = settings.s3_bucket != DEFAULT_BUCKET
+    return bool(settings.s3_endpoint or settings.s3_access_key or own_bucket)
 
 
 def _s3(settings: Settings) -> S3Store:

@@ -63,6 +63,7 @@ COLUMNS: dict[str, str] = {
     "webhook": "text",
     "idempotency_key": "text",
     "trace": "text",
+    "redrive_of": "uuid",
 }
 """Column of `tasks` -> its PostgreSQL type, in the order of `encode_row`."""
 
@@ -87,7 +88,7 @@ def encode_row(task: Task) -> tuple[bytes, ...]:
     """
     spec = task.spec
     return (
-        _size(16) + bytes.fromhex(spec.task_id.replace("-", "")),
+        _id(spec.task_id),
         _word(spec.tenant),
         _word(spec.user),
         _word(spec.model),
@@ -115,6 +116,7 @@ def encode_row(task: Task) -> tuple[bytes, ...]:
         _text(spec.webhook),
         _text(spec.idempotency_key),
         _text(spec.trace),
+        NULL if spec.redrive_of is None else _id(spec.redrive_of),
     )
 
 
@@ -140,6 +142,10 @@ def _execution(execution: Execution | None) -> tuple[bytes, bytes, bytes, bytes]
         _int4(4, execution.batch_size),
         _word(execution.worker),
     )
+
+
+def _id(task_id: str) -> bytes:
+    return _size(16) + bytes.fromhex(task_id.replace("-", ""))
 
 
 def _time(seconds: float | None) -> bytes:
@@ -197,6 +203,7 @@ def decode_row(row: Any) -> Task:
         metadata=json.loads(values["metadata"]) if values["metadata"] else None,
         idempotency_key=values["idempotency_key"],
         trace=values["trace"],
+        redrive_of=None if values["redrive_of"] is None else str(values["redrive_of"]),
     )
     return Task(
         spec=spec,

@@ -93,6 +93,13 @@ tasks = Table(
     Column("webhook", Text),
     Column("idempotency_key", Text),
     Column("trace", Text),
+    # The failed task that this one repeats.
+    Column("redrive_of", Uuid),
+    # The task that repeats this one, and its model version; written before that task exists.
+    Column("redriven_as", Uuid),
+    Column("redriven_version", BigInteger),
+    # When that task was known to exist: from then on this one is no dead letter.
+    Column("redriven_at", DateTime(timezone=True)),
     Index("tasks_tenant_id", "tenant", "id"),
     # Nearly every task completes, so this stays small, and it makes the rare states quick to
     # list: what waits, what runs, what failed.
@@ -103,4 +110,31 @@ tasks = Table(
         "id",
         postgresql_where=text("state <> 'completed'"),
     ),
+    Index(
+        "tasks_dead_letters",
+        "tenant",
+        "completed_at",
+        "id",
+        postgresql_where=text("state = 'failed' AND redriven_at IS NULL"),
+    ),
+    # Few tasks are unfinished at a time, whatever the table holds.
+    Index("tasks_unfinished", "id", postgresql_where=text("state IN ('queued', 'running')")),
+    # Tasks end about in the order of their rows: a range of times is found in a few kilobytes.
+    Index("tasks_completed_at", "completed_at", postgresql_using="brin"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("hour", DateTime(timezone=True), primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("model_version", BigInteger, primary_key=True),
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("cancelled", BigInteger, nullable=False),
+    Column("expired", BigInteger, nullable=False),
+    Column("compute_seconds", Double, nullable=False),
+    Column("queue_seconds", Double, nullable=False),
+    Column("cost", Double, nullable=False),
 )

@@ -58,6 +58,13 @@ COMMIT_TASKS = Histogram(
     "inferstack_commit_tasks", "Tasks in one group commit.", buckets=SIZE_BUCKETS
 )
 
+DEAD_LETTERS_REDRIVEN = Counter(
+    "inferstack_dead_letters_redriven", "Failed tasks submitted again as new ones.", DEPLOYMENT
+)
+DEAD_LETTERS_PURGED = Counter(
+    "inferstack_dead_letters_purged", "Failed tasks removed by their owners.", DEPLOYMENT
+)
+
 # The queue, as sampled by each API process at most a second ago.
 QUEUE_WAITING = Gauge(
     "inferstack_queue_waiting", "Tasks that wait for a replica.", (*DEPLOYMENT, "priority")

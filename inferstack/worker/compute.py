@@ -15,6 +15,7 @@ from inferstack.engines.base import Engine, device_lost, summary
 from inferstack.errors import EngineError, InferstackError, OutputMismatchError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import TaskError
+from inferstack.wording import encodable
 from inferstack.worker.held import Held
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def as_task_error(error: BaseException) -> TaskError:
     trace = "".join(traceback.format_exception(error))
     return TaskError(
         type=kind.slug,
-        message=text,
+        message=encodable(text),
         retryable=kind.retryable,
-        traceback=trace[-MAX_TRACEBACK:],
+        traceback=encodable(trace[-MAX_TRACEBACK:]),
     )

@@ -62,8 +62,6 @@ class Feed:
     ) -> None:
         """Args: held: what is claimed goes there. fit: predicts how long batches take."""
         self.draining = False
-        self.progress = asyncio.Event()
-        """Set whenever a batch has finished."""
         self._session = session
         self._engine = engine
         self._compute = compute
@@ -95,8 +93,7 @@ class Feed:
         of a claim: until then, tasks of a higher priority still come first and the window gets
         fuller. It is claimed at once while nothing can be predicted.
         """
-        most = WINDOWS_HELD * self._appetite.window
-        while (len(self._held) > most or len(self._compute.ahead()) > 1) and not self.draining:
+        while (self._full() or len(self._compute.ahead()) > 1) and not self.draining:
             await self._progressed(IDLE_WAIT)
         while not self.draining:
             remaining = self._compute.remaining(time.monotonic())
@@ -105,11 +102,16 @@ class Feed:
                 return
             await self._progressed(min(spare, IDLE_WAIT))
 
+    def _full(self) -> bool:
+        """Whether too much is held; results being stored may be of tasks that no longer are."""
+        return max(len(self._held), self._report.storing) > WINDOWS_HELD * self._appetite.window
+
     async def _progressed(self, seconds: float) -> None:
-        self.progress.clear()
+        progress = self._report.progress
+        progress.clear()
         try:
             async with asyncio.timeout(seconds):
-                await self.progress.wait()
+                await progress.wait()
         except TimeoutError:
             return
 

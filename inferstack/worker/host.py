@@ -45,7 +45,7 @@ class LoadedModel:
         try:
             self.engine.warm_up(self.fit)
         except (Exception, SystemExit) as error:
-            raise ModelLoadError(f"{entry.name}: warm-up: {summary(error)}") from error
+            raise ModelLoadError(f"warm-up: {summary(error)}") from error
 
     async def serve(self, made: Callable[[Worker], object]) -> None:
         """Works until the worker is drained.
@@ -110,17 +110,8 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-async def report_failure(
-    entry: ModelEntry, settings: Settings, reason: str, *, keep: bool = False
-) -> None:
-    """Puts into the registry that a model cannot be loaded, unless other replicas serve it.
-
-    Args:
-        entry: the model.
-        settings: where the registry is.
-        reason: one line.
-        keep: leaves a failure as it is that was reported before.
-    """
+async def report_failure(entry: ModelEntry, settings: Settings, reason: str) -> None:
+    """Puts into the registry that a model cannot be loaded, unless other replicas serve it."""
     redis = connect(redis_url(settings))
     failed = msgspec.structs.replace(
         entry.deployment(settings), state=DeploymentState.FAILED, reason=reason
@@ -129,9 +120,6 @@ async def report_failure(
     try:
         if any(replica.state == "ready" for replica in await registry.replicas(entry.name)):
             log.warning("%s is still served by other replicas", entry.name)
-            return
-        known = {deployment.name: deployment.state for deployment in await registry.all()}
-        if keep and known.get(entry.name) is DeploymentState.FAILED:
             return
         await registry.put(failed)
     except InferstackError as error:

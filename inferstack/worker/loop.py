@@ -142,7 +142,7 @@ class Worker:
 
     def _wake(self) -> None:
         self._wake_pending = False
-        self._feed.progress.set()
+        self._report.progress.set()
         self._report.wake.set()
 
     def _drop(self, task_id: str) -> None:

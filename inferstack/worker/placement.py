@@ -1,8 +1,11 @@
-"""How many replicas a model gets, and on what. Pure."""
+"""How many replicas a model gets, on what, and which come first. Pure."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from inferstack.config import Settings
 from inferstack.engines.model_config import ModelConfig, ReplicaRange
+from inferstack.engines.repository import ModelEntry
 
 MOST_ON_CPU = 8
 """Replicas that `auto` makes on CPUs at most: each holds a copy of the weights."""
@@ -40,6 +43,18 @@ def place(config: ModelConfig, gpus: int, cores: int) -> Placement:
     if replicas == "auto":
         replicas = _automatic(config, num_gpus, gpus, cores)
     return Placement(replicas, replicas, num_gpus, device)
+
+
+def default_first(
+    entries: Sequence[ModelEntry], settings: Settings
+) -> tuple[list[ModelEntry], list[ModelEntry]]:
+    """The versions of the default model, and the other models.
+
+    The others start once it is ready or has failed: while all load at once, on few cores, each
+    takes as long as all of them.
+    """
+    first = [entry for entry in entries if entry.model == settings.default_model]
+    return first, [entry for entry in entries if entry.model != settings.default_model]
 
 
 def _device(config: ModelConfig, gpus: int) -> tuple[str, float]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -17,8 +18,9 @@ from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.telemetry import logs
 from inferstack.worker import gpu, measures
-from inferstack.worker.host import redis_url, report_failure
-from inferstack.worker.placement import place
+from inferstack.worker.early import EarlyOutput
+from inferstack.worker.host import redis_url
+from inferstack.worker.placement import default_first, place
 from inferstack.worker.registrar import Registrar
 
 log = logging.getLogger(__name__)
@@ -27,10 +29,10 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 """Replicas download nothing."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a replica that ended is started again; doubles while it keeps ending."""
-GIVEN_UP = 3
-"""Ends in a row, each soon after the start, from which on its deployment counts as failed."""
 SETTLED = 30.0
 """Seconds after which a replica counts as having started well."""
+MOST_EARLY_DEATHS = 3
+"""Times that a replica may end before it is ready until its deployment counts as failed."""
 DRAIN_GRACE = 50.0
 """Seconds that replicas get to drain before they are killed."""
 
@@ -47,6 +49,23 @@ class ReplicaPlan(NamedTuple):
         module = [sys.executable, "-P", "-m", "inferstack.worker.process", "--with-parent"]
         model = ["--model", self.entry.model, "--version", str(self.entry.version)]
         return [*module, *model, "--device", self.device]
+
+
+class Ended(NamedTuple):
+    """How a replica process ended."""
+
+    code: int
+    ready: bool
+    """Whether it had become ready before."""
+    last_line: str
+    """Of its stderr, from the time before it was ready."""
+
+    @property
+    def how(self) -> str:
+        """For people."""
+        if self.code < 0:
+            return f"was killed by {signal.Signals(-self.code).name}"
+        return f"ended with status {self.code}"
 
 
 def plans(entries: Sequence[ModelEntry], gpus: int, cores: int) -> list[ReplicaPlan]:
@@ -71,27 +90,44 @@ class Pool:
         self,
         replicas: Sequence[ReplicaPlan],
         environment: Mapping[str, str],
-        report: Callable[[ModelEntry, str], Awaitable[None]],
+        report: Callable[[str, str], object],
     ) -> None:
-        """Starts nothing yet.
+        """Starts nothing.
 
         Args:
-            replicas: the processes to keep running.
+            replicas: those that start at once.
             environment: of the children.
-            report: called with a model and the reason when its replicas do not stay alive.
+            report: told the name of a deployment whose replicas keep ending before they are
+                ready, and how they end.
         """
         self._replicas = replicas
-        self._report = report
         self._environment = {**environment, **OFFLINE}
+        self._report = report
         self._stopping = asyncio.Event()
         self._children: set[asyncio.subprocess.Process] = set()
 
-    async def run(self) -> None:
-        """Runs until `stop`; returns once every replica has ended."""
+    async def run(
+        self, later: Sequence[ReplicaPlan] = (), when: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Runs until `stop`; returns once every replica has ended.
+
+        Args:
+            later: replicas that start when `when` returns.
+            when: awaited before that.
+        """
         async with asyncio.TaskGroup() as group:
+
+            async def start_later() -> None:
+                if when is not None:
+                    await when()
+                for replica in later:
+                    group.create_task(self._keep(replica))
+
             for replica in self._replicas:
                 group.create_task(self._keep(replica))
+            starting = group.create_task(start_later())
             await self._stopping.wait()
+            starting.cancel()
             await self._end()
 
     def stop(self) -> None:
@@ -99,28 +135,44 @@ class Pool:
         self._stopping.set()
 
     async def _keep(self, replica: ReplicaPlan) -> None:
-        pause, ends = FIRST_PAUSE, 0
+        pause, deaths = FIRST_PAUSE, 0
         while not self._stopping.is_set():
             started = time.monotonic()
-            child = await asyncio.create_subprocess_exec(*replica.command, env=self._environment)
-            self._children.add(child)
-            if self._stopping.is_set():
-                child.terminate()
-            code = await child.wait()
-            self._children.discard(child)
+            ended = await self._run(replica)
             if self._stopping.is_set():
                 return
-            if time.monotonic() - started > SETTLED:
-                pause, ends = FIRST_PAUSE, 0
-            ends += 1
-            log.warning("%s ended with %s, again in %s s", replica.entry.name, code, pause)
+            if ended.ready and time.monotonic() - started > SETTLED:
+                pause = FIRST_PAUSE
+            deaths = 0 if ended.ready else deaths + 1
+            name = replica.entry.name
+            log.warning("a replica of %s %s, again in %g s", name, ended.how, pause)
+            if deaths >= MOST_EARLY_DEATHS:
+                self._report(name, _reason(ended))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-            # Each time: while the last heartbeat of the dead one still stands, nothing is noted.
-            if ends >= GIVEN_UP and not self._stopping.is_set():
-                reason = f"its replica ended {ends} times right after its start, with {code} last"
-                await self._report(replica.entry, f"{reason}; the worker's log says why")
+
+    async def _run(self, replica: ReplicaPlan) -> Ended:
+        """Runs a replica once, to its end."""
+        early, stderr = EarlyOutput(), os.dup(sys.stderr.fileno())
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *replica.command,
+                f"--stderr={stderr}",
+                env=self._environment,
+                stderr=early.write_end,
+                pass_fds=(stderr,),
+            )
+        finally:
+            early.close_write_end()
+            os.close(stderr)
+        self._children.add(child)
+        if self._stopping.is_set():
+            child.terminate()
+        code = await child.wait()
+        self._children.discard(child)
+        early.finish()
+        return Ended(code, early.ready, early.last_line)
 
     async def _end(self) -> None:
         children = list(self._children)
@@ -136,6 +188,12 @@ class Pool:
                 child.kill()
 
 
+def _reason(ended: Ended) -> str:
+    said = f": {ended.last_line}" if ended.last_line else ""
+    again = f"it is tried again every {LONGEST_PAUSE:g} s"
+    return f"its replica {ended.how} before it was ready{said} ({again})"
+
+
 async def serve(settings: Settings) -> None:
     """Keeps every deployment running and registered until SIGTERM or SIGINT.
 
@@ -144,19 +202,17 @@ async def serve(settings: Settings) -> None:
     """
     entries = scan(settings.model_path, settings)
     redis = connect(redis_url(settings))
-    found = plans(entries, len(gpu.gpus()), gpu.cores())
-    pool = Pool(
-        found,
-        config.as_environment(settings),
-        lambda entry, reason: report_failure(entry, settings, reason, keep=True),
-    )
+    gpus, cores = len(gpu.gpus()), gpu.cores()
+    first, rest = (plans(part, gpus, cores) for part in default_first(entries, settings))
+    registrar = Registrar(redis, entries, settings)
+    pool = Pool(first, config.as_environment(settings), registrar.failed)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pool.stop)
-    registering = asyncio.create_task(Registrar(redis, entries, settings).run())
+    registering = asyncio.create_task(registrar.run())
     try:
         async with measures.shown("worker", measures.of_devices, settings):
-            await pool.run()
+            await pool.run(rest, registrar.default_settled)
     finally:
         await end(registering)
         await redis.aclose()

@@ -11,6 +11,7 @@ from inferstack import config
 from inferstack.errors import InferstackError
 from inferstack.telemetry import logs
 from inferstack.worker import host
+from inferstack.worker.early import end_early_output
 from inferstack.worker.loop import Worker
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,10 @@ def main() -> int:
         logs.setup("replica", level=settings.log_level, style=settings.log_format)
         loaded = host.load(options.model, options.version, settings, options.device)
     except InferstackError as error:
-        print(error.detail, file=sys.stderr)
+        print(f"{options.model}:{options.version}: {error.detail}", file=sys.stderr)
         return EXIT_LOAD
+    if options.stderr is not None:
+        end_early_output(options.stderr)
     asyncio.run(_serve(loaded, os.getppid() if options.with_parent else None))
     return 0
 
@@ -65,6 +68,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", help="cpu or cuda[:n]; what config.yaml says if left out")
     parser.add_argument(
         "--with-parent", action="store_true", help="drain when the parent process ends"
+    )
+    parser.add_argument(
+        "--stderr", type=int, help="file descriptor that takes over from stderr when it is ready"
     )
     return parser.parse_args()
 

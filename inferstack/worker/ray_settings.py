@@ -1,14 +1,21 @@
-"""What Ray is told through its environment and arguments. Imports no Ray."""
+"""What Ray is told through its environment and arguments, and where it runs. Imports no Ray."""
 
 import contextlib
+import logging
 import os
+import re
 import secrets
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
+from inferstack.telemetry import logs
+from inferstack.worker import gpu
 
 FALLBACK = Path("/tmp")
 """Where Ray's folder goes if the home's path is too long."""
@@ -18,6 +25,9 @@ OPEN = "s"
 """Ray lets everybody write into its folder, so it lies in one that only we may enter."""
 INSIDE = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1234567")
 """What Ray adds to its folder for its longest socket."""
+NO_FAILURE = r"ServeController\.graceful_shutdown failed"
+SESSION = re.compile(r"session_[0-9_-]+_([0-9]+)")
+"""How Ray calls the folder of one run; the number is the process that started it."""
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -36,6 +46,11 @@ def environment(settings: Settings) -> dict[str, str]:
         # Ray would have replicas yield to every other process of the machine (nice 15), also to
         # our own; then the batch that all are waiting for comes last.
         "RAY_worker_niceness": "0",
+        # Its lines end up in worker.log, which is for reading and searching.
+        "RAY_COLOR_PREFIX": "0",
+        # Every line as it is, but for one of Ray's own at each stop that is no failure.
+        "RAY_DEDUP_LOGS_ALLOW_REGEX": f"^(?!.*{NO_FAILURE})",
+        "RAY_DEDUP_LOGS_SKIP_REGEX": NO_FAILURE,
     }
     if settings.ray_address is not None:
         token = settings.ray_auth_token
@@ -55,6 +70,17 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def options(settings: Settings) -> dict[str, Any]:
+    """The arguments of `ray.init` for a local Ray."""
+    return {
+        "_temp_dir": str(folder(settings)),
+        "num_cpus": max(4, gpu.cores()),
+        # Work does not pass through Ray's object store.
+        "object_store_memory": 80 * 1024 * 1024,
+        "configure_logging": False,
+    }
+
+
 def folder(settings: Settings) -> Path:
     """Where a local Ray keeps its sockets and logs; /tmp if the home's path is too long."""
     home = settings.inferstack_home.absolute() / "ray" / OPEN
@@ -64,7 +90,7 @@ def folder(settings: Settings) -> Path:
 
 
 def make_folder(settings: Settings) -> Path:
-    """Makes `folder` inside one for this user only, without what earlier runs left there.
+    """Makes `folder` inside one for this user only, without what runs left there that are over.
 
     Raises:
         ConfigurationError: it is somebody else's.
@@ -82,10 +108,53 @@ def make_folder(settings: Settings) -> Path:
         )
     path.chmod(0o700)
     inner.mkdir(exist_ok=True)
-    if path.parent != FALLBACK:  # there, another home's Ray may run
-        for old in inner.glob("session_*"):
-            shutil.rmtree(old, ignore_errors=True)
+    for session in inner.glob("session_*"):
+        if not _runs(session):
+            shutil.rmtree(session, ignore_errors=True)
     return inner
+
+
+def leave_working_directory(settings: Settings) -> Settings:
+    """Leaves the working directory for Ray's folder; returns settings that do not care.
+
+    Ray puts the working directory first into the search path of its processes, where a file
+    named like a module of the standard library would win.
+
+    Raises:
+        ConfigurationError: as `make_folder` does.
+    """
+    paths = {name: path.absolute() for name, path in settings if isinstance(path, Path)}
+    os.chdir(make_folder(settings).parent)
+    return settings.model_copy(update=paths)
+
+
+def set_up_logs(service: str, settings: Settings) -> None:
+    """As everywhere, without what Ray adds to it."""
+    logs.setup(service, level=settings.log_level, style=settings.log_format)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_without_ray_fields)
+    # It is true and no news: the worker sets handlers of its own.
+    logging.getLogger("ray._private.worker").addFilter(
+        lambda record: "SIGTERM handler is not set" not in str(record.msg)
+    )
+
+
+def _without_ray_fields(record: logging.LogRecord) -> bool:
+    vars(record).pop("_ray_timestamp_ns", None)
+    return True
+
+
+def _runs(session: Path) -> bool:
+    """Whether the Ray of a session may still run: another home's, or one that nobody ended."""
+    named = SESSION.fullmatch(session.name)
+    if named is None:
+        return True  # such as `session_latest`, a link that Ray renews
+    pid = int(named[1])
+    if pid == os.getpid():
+        return False  # this process has not started Ray yet: its id was somebody else's before
+    with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+        return psutil.Process(pid).create_time() <= session.stat().st_ctime
+    return False
 
 
 def _token(home: Path) -> Path:

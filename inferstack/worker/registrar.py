@@ -1,6 +1,7 @@
 """Keeps the registry true: which deployments there are, and whether they can answer."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -20,6 +21,8 @@ PERIOD = 1.0
 """Seconds between two looks."""
 EAGER_PERIOD = 0.2
 """The same while a deployment is starting."""
+PATIENCE = 180.0
+"""Seconds that other models wait for the default one."""
 GONE = "its folder is gone"
 """Why a deployment has failed that is not in the repository any more."""
 
@@ -27,12 +30,34 @@ GONE = "its folder is gone"
 class Registrar:
     """Starting until a replica lives, then ready; failed when a replica said why it cannot load."""
 
-    def __init__(self, redis: "Redis", entries: Sequence[ModelEntry], settings: Settings) -> None:
-        """Args: entries: every folder of the repository, broken ones too."""
+    def __init__(
+        self,
+        redis: "Redis",
+        entries: Sequence[ModelEntry],
+        settings: Settings,
+        *,
+        tells_losses: bool = False,
+    ) -> None:
+        """Knows nothing before the first `refresh`.
+
+        Args:
+            redis: a client from `connection.connect`.
+            entries: every folder of the repository, broken ones too.
+            settings: the default model has a say in what starts when.
+            tells_losses: whether to log replicas that are gone, where nobody else does.
+        """
         self._redis = redis
         self._registry = Registry(redis)
         self._deployments = [entry.deployment(settings) for entry in entries]
+        self._reasons: dict[str, str] = {}
+        """Why a deployment has failed that could not say so itself."""
+        self._default = settings.default_model
+        self._default_settled = asyncio.Event()
+        self.starting = {d.name for d in self._deployments}
+        """Deployments that were starting at the last look."""
         self._started = False
+        self._workers: dict[str, set[str]] | None = {} if tells_losses else None
+        """The replicas of each deployment at the last look."""
         self._gone: set[str] = set()
         """Deployments of an earlier run whose folder is gone."""
 
@@ -40,47 +65,72 @@ class Registrar:
         """Looks again and again."""
         while True:
             try:
-                busy = await self.refresh()
+                await self.refresh()
+                period = EAGER_PERIOD if self.starting else PERIOD
             except InferstackError as error:
                 log.warning("cannot refresh the registry: %s", error)
-                busy = False
-            await asyncio.sleep(EAGER_PERIOD if busy else PERIOD)
+                period = PERIOD
+            await asyncio.sleep(period)
 
-    async def refresh(self) -> bool:
-        """Puts what has changed; returns whether a deployment is still starting.
+    async def default_settled(self) -> None:
+        """Returns once no version of the default model is starting, or after PATIENCE seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._default_settled.wait(), PATIENCE)
+
+    def failed(self, name: str, reason: str) -> None:
+        """Takes in that the replicas of a deployment end before they are ready.
+
+        What they say themselves counts more, and so does a replica that lives.
+        """
+        self._reasons[name] = reason
+
+    async def refresh(self) -> None:
+        """Puts what has changed.
 
         The first time it forgets failures of an earlier run, and finds deployments whose folder
         is gone. Those that nobody serves, on another machine perhaps, are removed once their
         queue holds no unfinished task; until then they are failed, so that nothing is stranded.
         """
         known = {deployment.name: deployment for deployment in await self._registry.all()}
-        starting = False
+        starting = []
         for deployment in self._deployments:
             current = await self._state(deployment, known.get(deployment.name))
-            starting = starting or current.state is DeploymentState.STARTING
+            if current.state is DeploymentState.STARTING:
+                starting.append(current)
             if current != known.get(deployment.name):
                 await self._registry.put(current)
-                log.info("%s is %s %s", current.name, current.state, current.reason or "")
+                why = f": {current.reason}" if current.reason else ""
+                log.info("%s is %s%s", current.name, current.state, why)
         if not self._started:
             self._gone = known.keys() - {d.name for d in self._deployments}
         for name in list(self._gone):
             await self._forget(name, known.get(name))
         self._started = True
-        return starting
+        self.starting = {deployment.name for deployment in starting}
+        if not any(deployment.model == self._default for deployment in starting):
+            self._default_settled.set()
 
     async def _state(self, deployment: Deployment, known: Deployment | None) -> Deployment:
         if deployment.state is DeploymentState.FAILED:
             return deployment
         if await self._live(deployment.name):
+            self._reasons.pop(deployment.name, None)
             return msgspec.structs.replace(deployment, state=DeploymentState.READY)
+        reason = self._reasons.get(deployment.name)
         if self._started and known is not None and _failed(known):
-            return msgspec.structs.replace(
-                deployment, state=DeploymentState.FAILED, reason=known.reason
-            )
-        return deployment
+            reason = known.reason
+        if reason is None:
+            return deployment
+        return msgspec.structs.replace(deployment, state=DeploymentState.FAILED, reason=reason)
 
     async def _live(self, name: str) -> bool:
-        return any(replica.state == "ready" for replica in await self._registry.replicas(name))
+        replicas = await self._registry.replicas(name)
+        if self._workers is not None:
+            workers = {replica.worker for replica in replicas}
+            for worker in self._workers.get(name, set()) - workers:
+                log.warning("replica %s of %s is gone, %d left", worker, name, len(workers))
+            self._workers[name] = workers
+        return any(replica.state == "ready" for replica in replicas)
 
     async def _forget(self, name: str, known: Deployment | None) -> None:
         """Removes a deployment, or says that its folder is gone while tasks are left."""

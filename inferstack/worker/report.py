@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from typing import Any
 
 import orjson
@@ -15,16 +16,24 @@ from inferstack.worker.held import Held, insist
 from inferstack.worker.measures import Measures
 from inferstack.worker.session import Session
 
+log = logging.getLogger(__name__)
+
 Done = tuple[Lease, bytes, Execution]
 Failed = tuple[Lease, TaskError, Execution]
 
+STORE_GRACE = 5.0
+"""Seconds that a draining replica waits for the object store; then it gives those tasks back."""
 MEASURABLE = 0.02
 """Seconds from which a batch tells the capacity even if it is not full."""
 DECAY = 0.2
 
 
 class Report:
-    """One call completes everything that finished while the call before was under way."""
+    """One call completes everything that finished while the call before was under way.
+
+    Large results go to the object store first, and beside the others: a store that is slow or
+    hangs holds up nobody else.
+    """
 
     def __init__(
         self,
@@ -37,7 +46,11 @@ class Report:
         """Args: held: what is reported leaves it. compute: where finished jobs come from."""
         self.batches = 0
         self.completed = 0
+        self.storing = 0
+        """Large results that are on their way to the object store."""
         self.wake = asyncio.Event()
+        self.progress = asyncio.Event()
+        """Set whenever a batch has finished, or large results are stored."""
         self.closing = False
         """Set when no more jobs will come; `run` ends once nothing is left."""
         self._session = session
@@ -47,6 +60,7 @@ class Report:
         self._batch_size = batch_size
         self._measures = measures
         self._refused: list[Failed] = []
+        self._stores: dict[asyncio.Task[None], list[Done]] = {}
         self._last_finished = 0.0
         self._seconds_per_task = 0.0
 
@@ -67,20 +81,56 @@ class Report:
             self.wake.clear()
             await self._send()
             if self.closing and not (self._compute.ahead() or self._finished or self._refused):
-                return
+                break
+        await self._end_stores()
 
     async def _send(self) -> None:
         done: list[Done] = []
         failed, self._refused = self._refused, []
         while self._finished:
             self._sort(self._finished.popleft(), done, failed)
-        if done:
-            await insist("complete", lambda: self._session.complete(done))
-            self._held.forget(lease for lease, _, _ in done)
-            self.completed += len(done)
+        limit = self._session.inline_limit
+        if large := [item for item in done if len(item[1]) > limit]:
+            self._store(large)
+        self._take_stored()
+        if small := [item for item in done if len(item[1]) <= limit]:
+            await self._complete(small)
         if failed:
             await insist("fail", lambda: self._session.fail(failed))
             self._held.forget(lease for lease, _, _ in failed)
+
+    async def _complete(self, done: list[Done]) -> None:
+        await insist("complete", lambda: self._session.complete(done))
+        self._held.forget(lease for lease, _, _ in done)
+        self.completed += len(done)
+
+    def _store(self, large: list[Done]) -> None:
+        """Completes large results beside everything else."""
+        storing = asyncio.create_task(self._complete(large))
+        storing.add_done_callback(lambda _: self.wake.set())
+        self._stores[storing] = large
+        self.storing += len(large)
+
+    def _take_stored(self) -> None:
+        """Lets go of what is stored; raises what was not foreseen."""
+        for storing in [each for each in self._stores if each.done()]:
+            self.storing -= len(self._stores.pop(storing))
+            self.progress.set()
+            storing.result()
+
+    async def _end_stores(self) -> None:
+        """Waits a little for what is being stored; gives back what is not, at no charge.
+
+        What still arrives then is refused, as from any attempt that lost its lease.
+        """
+        if self._stores:
+            await asyncio.wait(self._stores, timeout=STORE_GRACE)
+            self._take_stored()
+        late = [lease for done in self._stores.values() for lease, _, _ in done]
+        if late:
+            log.warning("the object store hangs: %d tasks are given back", len(late))
+            await insist("release", lambda: self._session.release(late))
+            self._held.forget(late)
 
     def _sort(self, job: Job, done: list[Done], failed: list[Failed]) -> None:
         """Turns outputs into JSON; drops those of tasks that are no longer held."""
@@ -129,6 +179,9 @@ def _as_json(output: Any) -> bytes | TaskError:
         return orjson.dumps(output, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
         if "64-bit" in str(error):
-            with contextlib.suppress(TypeError, ValueError):
-                return json.dumps(output, allow_nan=False, separators=(",", ":")).encode()
+            # Not with the escapes of ASCII, which would let lone surrogates through.
+            with contextlib.suppress(TypeError, ValueError, RecursionError):
+                marks = (",", ":")
+                text = json.dumps(output, allow_nan=False, ensure_ascii=False, separators=marks)
+                return text.encode()
         return TaskError("engine-error", f"the output is not JSON: {summary(error)}")

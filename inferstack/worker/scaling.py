@@ -3,10 +3,14 @@
 import math
 from typing import Any, Protocol
 
+from inferstack.worker.placement import Placement
+
 WINDOWS = "windows"
 """Name of the metric: claims' worth of tasks that wait in the queue."""
 BUSY = "busy"
 """Name of the metric: share of the time in which the replica computed, 0 to 1."""
+LOOK_BACK = 10.0
+"""Seconds over which Serve averages what replicas report."""
 TARGET_BUSY = 0.8
 """Share of the time that replicas should compute."""
 
@@ -47,3 +51,20 @@ class QueuePolicy:
         # Every replica reports the same queue; the latest report is the largest lie at worst.
         share = sum(busy.values()) / len(busy)
         return wanted(ctx.current_num_replicas, max(windows.values()), share), {}
+
+
+def options(placement: Placement) -> dict[str, Any]:
+    """The arguments of `serve.deployment` for a number or a range of replicas."""
+    if placement.minimum == placement.maximum:
+        return {"num_replicas": placement.minimum}
+    policy = {"policy_function": f"{__name__}:{QueuePolicy.__name__}"}
+    return {
+        "autoscaling_config": {
+            "min_replicas": placement.minimum,
+            "max_replicas": placement.maximum,
+            "upscale_delay_s": 3.0,
+            "downscale_delay_s": 60.0,
+            "look_back_period_s": LOOK_BACK,
+            "policy": policy,
+        }
+    }

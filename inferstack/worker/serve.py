@@ -18,16 +18,17 @@ from typing import Any
 
 from inferstack import config
 from inferstack.config import Settings
+from inferstack.engines.base import summary
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import EngineError, InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.statistics import sample
-from inferstack.telemetry import logs, pulse
+from inferstack.telemetry import pulse
 from inferstack.worker import gpu, measures, ray_settings, scaling
 from inferstack.worker.host import LoadedModel, load, redis_url
 from inferstack.worker.loop import Worker
-from inferstack.worker.placement import Placement, place
+from inferstack.worker.placement import Placement, default_first, place
 from inferstack.worker.registrar import Registrar
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,14 @@ SILENCE = 15.0
 """Seconds without a sign of the worker's event loop after which a replica is unhealthy."""
 GRACE = 10.0
 """Seconds beyond the longest batch that a replica gets to drain."""
-LOOK_BACK = 10.0
-"""Seconds over which auto-scaling averages."""
+MOST_EARLY_DEATHS = 3
+"""Times that a replica may end before it is ready until Serve gives its deployment up."""
+GIVEN_UP = (
+    f"its replica ended before it was ready, {MOST_EARLY_DEATHS} times in a row: see the worker's "
+    "log (it is not tried again until a restart)"
+)
+FAILURE_CHECK = 1.0
+"""Seconds between two looks at what Serve has given up."""
 LOOK = 2.0
 """Seconds between two looks at the machines of a cluster."""
 
@@ -54,7 +61,7 @@ class Replica:
         self._ready = threading.Event()
         self._windows = 0.0
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
-        logs.setup("replica", level=settings.log_level, style=settings.log_format)
+        ray_settings.set_up_logs("replica", settings)
         if settings.ray_address is None:
             _keep_to_loopback()
         # Serve calls this inside its event loop, and __del__ also if it raises.
@@ -109,7 +116,7 @@ class Replica:
         while True:
             with contextlib.suppress(InferstackError):
                 self._windows = (await sample(redis, [name]))[name].depth / window
-            await asyncio.sleep(LOOK_BACK / 10)
+            await asyncio.sleep(scaling.LOOK_BACK / 10)
 
 
 def _keep_to_loopback() -> None:
@@ -130,39 +137,46 @@ def _keep_to_loopback() -> None:
 
 
 class Fleet:
-    """One application for each usable folder, with as many replicas as the devices call for."""
+    """One application for each model, with as many replicas as the devices call for."""
 
-    def __init__(self, entries: Sequence[ModelEntry], settings: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Places nothing yet."""
-        self._entries = [entry for entry in entries if entry.config is not None]
         self._settings = settings
+        self._entries: list[ModelEntry] = []
         self._placed: dict[str, Placement] = {}
         self._version = uuid.uuid4().hex
         self._waiting = False
+        self._placing = threading.Lock()
+
+    def add(self, entries: Sequence[ModelEntry]) -> None:
+        """Takes models on; those whose folder is wrong are left out."""
+        self._entries += [entry for entry in entries if entry.config is not None]
 
     def place(self) -> None:
         """Starts what is missing and rescales what has other devices now; waits for nothing."""
         from ray import serve
 
-        changed = {
-            name: placement
-            for name, placement in self._placements().items()
-            if placement != self._placed.get(name)
-        }
-        if not changed:
-            return
-        for name, placement in changed.items():
-            log.info("%s: %s", name, placement)
-        serve.run_many(
-            [
+        with self._placing:
+            changed = {
+                name: placement
+                for name, placement in self._placements().items()
+                if placement != self._placed.get(name)
+            }
+            if not changed:
+                return
+            for name, placement in changed.items():
+                log.info("%s gets %s", name, placement)
+            targets = [
                 self._target(entry, changed[entry.name])
                 for entry in self._entries
                 if entry.name in changed
-            ],
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
-        self._placed |= changed
+            ]
+            serve.run_many(
+                targets,
+                wait_for_ingress_deployment_creation=False,
+                wait_for_applications_running=False,
+            )
+            self._placed |= changed
 
     def _placements(self) -> dict[str, Placement]:
         """Where each model belongs on the devices that there are now, by its name."""
@@ -204,8 +218,8 @@ class Fleet:
             health_check_timeout_s=SILENCE,
             graceful_shutdown_timeout_s=entry.ready_config.timeout + GRACE,
             graceful_shutdown_wait_loop_s=0.1,
-            max_constructor_retry_count=3,
-            **_scale(placement),
+            max_constructor_retry_count=MOST_EARLY_DEATHS,
+            **scaling.options(placement),
         )
         # Else Serve makes one up each time, and restarts all replicas when only their number has
         # changed. There is no public way to say it (2.60, `api.py`).
@@ -214,24 +228,8 @@ class Fleet:
         return serve.RunTarget(bound, name=entry.name, route_prefix=None)
 
 
-def _scale(placement: Placement) -> dict[str, Any]:
-    if placement.minimum == placement.maximum:
-        return {"num_replicas": placement.minimum}
-    policy = {"policy_function": f"{scaling.__name__}:{scaling.QueuePolicy.__name__}"}
-    return {
-        "autoscaling_config": {
-            "min_replicas": placement.minimum,
-            "max_replicas": placement.maximum,
-            "upscale_delay_s": 3.0,
-            "downscale_delay_s": 60.0,
-            "look_back_period_s": LOOK_BACK,
-            "policy": policy,
-        }
-    }
-
-
 def start(settings: Settings) -> None:
-    """Joins or starts a Ray cluster, and Serve on it."""
+    """Joins or starts a Ray cluster."""
     import ray
     from ray import serve
 
@@ -242,19 +240,34 @@ def start(settings: Settings) -> None:
         include_dashboard=False if local else None,
         log_to_driver=True,
         logging_level=logging.WARNING,
-        **_local_options(settings) if local else {},
+        **ray_settings.options(settings) if local else {},
     )
-    serve.start(proxy_location="Disabled")
+    # At any other level, Serve tells each failure in a hundred lines; its replicas tell it in one.
+    level = "DEBUG" if settings.log_level == "DEBUG" else "CRITICAL"
+    # What Serve says in this process, in a format of its own, is that it was called.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(proxy_location="Disabled", logging_config={"log_level": level})
 
 
-def _local_options(settings: Settings) -> dict[str, Any]:
-    return {
-        "_temp_dir": str(ray_settings.folder(settings)),
-        "num_cpus": max(4, gpu.cores()),
-        # Work does not pass through Ray's object store.
-        "object_store_memory": 80 * 1024 * 1024,
-        "configure_logging": False,
-    }
+def _given_up() -> list[str]:
+    """Deployments that Serve does not try to start any more."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    applications = serve.status().applications
+    failed = ApplicationStatus.DEPLOY_FAILED
+    return [name for name, found in applications.items() if found.status == failed]
+
+
+async def _report_given_up(registrar: Registrar) -> None:
+    try:
+        names = await asyncio.to_thread(_given_up)
+    except Exception as error:
+        # Ray's errors have no common root. Its controller may be starting again: look later.
+        log.warning("cannot ask Serve for its applications: %s", summary(error))
+        return
+    for name in names:
+        registrar.failed(name, GIVEN_UP)
 
 
 def stop() -> None:
@@ -273,7 +286,30 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
     redis = connect(redis_url(settings))
-    registering = asyncio.create_task(Registrar(redis, entries, settings).run())
+    registrar = Registrar(redis, entries, settings, tells_losses=True)
+    registering = asyncio.create_task(registrar.run())
+    fleet = Fleet(settings)
+    first, rest = default_first(entries, settings)
+
+    async def deploy_all() -> None:
+        fleet.add(first)
+        await asyncio.to_thread(fleet.place)
+        await registrar.default_settled()
+        fleet.add(rest)
+        await asyncio.to_thread(fleet.place)
+
+    async def follow() -> None:
+        """The machines of a cluster come and go; the devices of this one do not."""
+        while settings.ray_address is not None:
+            await asyncio.sleep(LOOK)
+            await asyncio.to_thread(fleet.place)
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(FAILURE_CHECK)
+            if registrar.starting:
+                await _report_given_up(registrar)
+
     try:
         await asyncio.to_thread(start, settings)
         # Ray has installed handlers of its own meanwhile.
@@ -281,22 +317,16 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
         async with (
             pulse.beating("worker", settings.inferstack_home),
             measures.shown("worker", measures.of_devices, settings),
+            asyncio.TaskGroup() as group,
         ):
-            await _follow(Fleet(entries, settings), stopping, settings)
+            parts = [group.create_task(part) for part in (deploy_all(), follow(), watch())]
+            await stopping.wait()
+            for part in parts:
+                part.cancel()
     finally:
         await end(registering)
         await redis.aclose()
         await asyncio.to_thread(stop)
-
-
-async def _follow(fleet: Fleet, stopping: asyncio.Event, settings: Settings) -> None:
-    """Places the replicas, and again whenever a machine joins or leaves the cluster."""
-    while not stopping.is_set():
-        await asyncio.to_thread(fleet.place)
-        # The devices of this one machine do not change.
-        wait = None if settings.ray_address is None else LOOK
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), wait)
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:
@@ -315,10 +345,11 @@ def main() -> int:
             # Not by changing the environment of this process: only config.py touches that.
             command = [sys.executable, "-P", "-m", "inferstack.worker.serve"]
             os.execve(sys.executable, command, {**environment, **wanted})
+        ray_settings.set_up_logs("worker", settings)
+        entries = scan(settings.model_path.absolute(), settings)
         if settings.ray_address is None:
-            ray_settings.make_folder(settings)
-        logs.setup("worker", level=settings.log_level, style=settings.log_format)
-        asyncio.run(register(scan(settings.model_path, settings), settings))
+            settings = ray_settings.leave_working_directory(settings)
+        asyncio.run(register(entries, settings))
     except InferstackError as error:
         print(error.detail, file=sys.stderr)
         return 1

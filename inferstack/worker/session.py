@@ -14,6 +14,8 @@ class Session(Protocol):
     worker: str
     stale: int
     """Results refused so far because another attempt holds the task."""
+    inline_limit: int
+    """Bytes of a result beyond which it goes through the object store, which takes longer."""
 
     async def claim(self, limit: int) -> list[Lease]:
         """Leases up to `limit` tasks; never blocks."""
@@ -28,7 +30,7 @@ class Session(Protocol):
         """Notes which tasks compute from now on."""
 
     async def complete(self, done: Sequence[tuple[Lease, bytes, Execution]]) -> None:
-        """Stores results, each JSON."""
+        """Stores results, each JSON. May be called again while large ones are under way."""
 
     async def fail(self, failed: Sequence[tuple[Lease, TaskError, Execution]]) -> None:
         """Ends failed attempts."""

@@ -17,12 +17,14 @@ from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState, ReplicaStatus
 from inferstack.errors import InferstackError, ModelNotFoundError, TaskNotFoundError
+from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Receipt, Submission
 from inferstack.lifecycle.waits import Departure
 from inferstack.queue.statistics import QueueStatistics
 from inferstack.storage.accounts import Accounts, ApiKey, User
 from inferstack.storage.history import HistoryFilter, HistoryPage
+from inferstack.storage.usage import Usage
 from inferstack.task import Execution, Task, TaskError, TaskSpec, TaskState, new_task_id
 
 SECRET = "a secret of thirty-two characters"
@@ -205,6 +207,8 @@ class World:
             self.tokens,
             Monitor(checks),
             Exposition(cast("Tasks", self.tasks), self.settings),
+            cast("DeadLetters", None),  # the routes of these two are tested over real ones
+            cast("Usage", None),
         )
         self.edge: Edge = assemble(self.services)
 

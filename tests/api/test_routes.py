@@ -190,7 +190,7 @@ async def test_an_unforeseen_error_is_a_problem_without_its_text_and_one_line_of
     assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", f"{URL}/", "/api/inference/a/b", "/api/%2e"])
+@pytest.mark.parametrize("path", ["/nope", f"{URL}/", "/api/inference/a/b", "/api/%2e"])
 async def test_an_unknown_path_is_a_problem(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(path)
     assert answer.status_code == 404
@@ -263,8 +263,37 @@ async def test_openapi_documents_the_hot_routes(client: httpx.AsyncClient) -> No
     assert document["paths"][f"{URL}/{{task_id}}"]["get"]
     assert {"bearer", "apiKey"} <= set(document["components"]["securitySchemes"])
     assert list(_missing(document, document)) == []
-    for page in ("/api/docs", "/api/redoc"):
-        assert (await client.get(page)).status_code == 200
+
+
+@pytest.mark.parametrize("page", ["/api/docs", "/api/redoc"])
+async def test_the_documentation_needs_no_other_host(client: httpx.AsyncClient, page: str) -> None:
+    answer = await client.get(page)
+    assert answer.status_code == 200
+    # Also what its scripts would ask for: the browser does not let them.
+    policy = answer.headers["content-security-policy"]
+    sources = {word for rule in policy.split("; ") for word in rule.split(" ")[1:]}
+    assert sources == {"'self'", "'unsafe-inline'", "data:", "blob:"}
+    wanted = re.findall(r"""(?:src|href|url|spec-url)(?:=|: )["']([^"']+)""", answer.text)
+    assert {"openapi.json", "data:,"} < set(wanted)
+    for url in wanted:
+        assert not re.match(r"https?:|//", url)
+        if url != "data:,":
+            found = await client.get(str(answer.url.join(url)))
+            assert found.status_code == 200
+            assert len(found.content) > 10_000
+
+
+async def test_an_asset_that_is_none_is_404(client: httpx.AsyncClient) -> None:
+    for name in ("favicon.png", "..%2fcore.py", "%2e%2e/core.py"):
+        assert (await client.get(f"/api/docs/assets/{name}")).status_code == 404
+
+
+async def test_a_browser_that_was_given_the_address_only_is_led_to_the_documentation(
+    client: httpx.AsyncClient,
+) -> None:
+    answer = await client.get("/")
+    assert answer.status_code == 307
+    assert (await client.get(str(answer.url.join(answer.headers["location"])))).status_code == 200
 
 
 def _missing(node: Any, document: dict[str, Any]) -> Any:

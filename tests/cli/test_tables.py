@@ -75,8 +75,12 @@ def test_the_status_shows_reasons_as_they_are() -> None:
         health="takes requests",
         healthy=True,
         processes=[ProcessReport("api", "running", 1, 8000, 0)],
-        deployments=[DeploymentReport("bad:1", "failed", "[/x] KeyError: 'a[b]'", 0, 0, 0, 0)],
+        deployments=[
+            DeploymentReport("bad:1", "failed", "[/x] KeyError: 'a[b]'", "closed", 0, 0, 0, 0),
+            DeploymentReport("ill:2", "ready", None, "half-open", 1, 0, 0, 0),
+        ],
     )
     file = io.StringIO()
     banner.status(Console(file=file, width=80, markup=False), report)
     assert "bad:1: [/x] KeyError: 'a[b]'" in file.getvalue()
+    assert "ready, circuit half-open" in file.getvalue()

@@ -55,11 +55,11 @@ def test_load_cost_predict_warm_up_and_close_are_called(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (None, "m:1: model.py is missing"),
+        (None, "model.py is missing"),
         ("x = 1\n", "model.py needs a class Model with predict"),
-        ("def broken(:\n", "m:1: SyntaxError: "),
-        ("import no_such_module\n", "m:1: ModuleNotFoundError: "),
-        ("raise SystemExit(1)\n", "m:1: SystemExit: 1"),
+        ("def broken(:\n", "SyntaxError: "),
+        ("import no_such_module\n", "ModuleNotFoundError: "),
+        ("raise SystemExit(1)\n", "SystemExit: 1"),
         ("class Model:\n  def __init__(self): 1/0\n  def predict(self, i): pass\n", "ZeroDivision"),
     ],
 )

@@ -24,7 +24,7 @@ from tests.local.stack import RealStack
 NAME = "echo:1"
 LOAD = 300
 SLEEP_MS = 5.0
-VICTIMS = ("replica", "api", "redis", "recorder", "postgres", "worker")
+VICTIMS = ("replica", "api", "redis", "recorder", "postgres", "worker", "background")
 PAIRS = 4
 """Random pairs in one run."""
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from typing import Any
 
 import msgspec
@@ -10,8 +9,12 @@ import pytest
 
 from inferstack.errors import CircuitOpenError, InvalidInputError, QueueFullError
 from inferstack.lifecycle import directory
+from inferstack.lifecycle.types import Receipt
+from inferstack.queue.codec import encode
 from inferstack.queue.registry import Registry
-from inferstack.queue.statistics import sample
+from inferstack.queue.statistics import Circuit, sample
+from inferstack.queue.task_queue import Enqueued, Submit
+from inferstack.task import new_task_id
 from tests.lifecycle.conftest import ECHO, House
 from tests.lifecycle.test_tasks import ANN, hello
 
@@ -118,14 +121,68 @@ async def test_a_fallback_takes_over_while_the_circuit_is_open(house: House) -> 
     assert (await house.tasks.submit(ANN, hello())).spec.model_version == 2
 
 
-async def test_a_few_requests_try_a_deployment_that_may_have_recovered(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def _versions(house: House, count: int) -> list[int]:
+    receipts = [await house.tasks.submit(ANN, hello()) for _ in range(count)]
+    return [receipt.spec.model_version for receipt in receipts]
+
+
+async def test_one_request_tries_a_deployment_that_may_have_recovered(house: House) -> None:
     await _serve_two_versions(house, 1)
-    chosen = iter([directory.PROBING / 2, directory.PROBING * 2])
-    monkeypatch.setattr(random, "random", lambda: next(chosen))
-    receipts = [await house.tasks.submit(ANN, hello()) for _ in range(2)]
-    assert [receipt.spec.model_version for receipt in receipts] == [2, 1]
+    assert await _versions(house, 3) == [2, 1, 1]
+    await house.tasks.refresh()
+    assert await _versions(house, 1) == [1]
+    tried = house.tasks._directory.named("echo:2")
+    assert tried is not None
+    assert len(await tried.queue.claim("host:2:b", 5)) == 1
+
+
+async def test_a_process_that_does_not_know_of_an_open_circuit_yet_takes_the_fallback(
+    house: House,
+) -> None:
+    await _serve_two_versions(house, await _far(house))
+    for target in house.tasks._directory.targets():
+        target.statistics = None
+    assert await _versions(house, 1) == [1]
+    answer = await house.tasks.run(ANN, hello(), 0.01)
+    assert isinstance(answer, Receipt)
+    assert answer.spec.model_version == 1
+    (receipt,) = await house.tasks.submit_many(ANN, [hello()])
+    assert isinstance(receipt, Receipt)
+    assert receipt.spec.model_version == 1
+    with pytest.raises(CircuitOpenError):
+        await house.tasks.submit(ANN, hello(model_version=2))
+
+
+async def test_a_key_that_moved_to_the_fallback_makes_one_task(house: House) -> None:
+    await _serve_two_versions(house, await _far(house))
+    for target in house.tasks._directory.targets():
+        target.statistics = None
+    receipts = await asyncio.gather(
+        *(house.tasks.submit(ANN, hello(), idempotency_key="k") for _ in range(5))
+    )
+    assert {receipt.spec.model_version for receipt in receipts} == {1}
+    assert len({receipt.spec.task_id for receipt in receipts}) == 1
+    # One that was on its way to the first deployment all the time, which is fine again by now.
+    await house.redis.delete("is:{echo:2}:breaker")
+    first = house.tasks._directory.named("echo:2")
+    assert first is not None
+    spec = msgspec.structs.replace(receipts[0].spec, task_id=new_task_id("echo:2"), model_version=2)
+    (late,) = await first.queue.enqueue([Submit(spec, encode(spec), moves=True)])
+    assert late.status is Enqueued.OPEN
+    again = await house.tasks.run(ANN, hello(), 0.01, idempotency_key="k")
+    assert isinstance(again, Receipt)
+    assert again.spec.task_id == receipts[0].spec.task_id
+
+
+async def test_more_processes_than_probes_pass_take_the_fallback(house: House) -> None:
+    await _serve_two_versions(house, 1)
+    versions = []
+    for _ in range(6):
+        await house.tasks.refresh()
+        for target in house.tasks._directory.targets():
+            target.probe = target.circuit is Circuit.HALF_OPEN  # as in another process
+        versions += await _versions(house, 1)
+    assert versions == [2, 2, 2, 2, 1, 1]
 
 
 async def test_without_a_fallback_an_open_circuit_refuses(house: House) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -17,11 +17,13 @@ from inferstack.errors import (
     TaskNotFoundError,
     TenantQueueFullError,
 )
+from inferstack.lifecycle.replica import ReplicaSession
 from inferstack.lifecycle.types import MAX_METADATA, Caller, Receipt, Submission
 from inferstack.lifecycle.waits import Departure
 from inferstack.queue.codec import decode_record
 from inferstack.queue.registry import Registry
 from inferstack.storage.history import HistoryFilter
+from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
 from tests.lifecycle.conftest import ECHO, House
 
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.asyncio
 ANN = Caller("ann", "ann")
 BOB = Caller("bob", "bob")
 ROOT = Caller("root", "root", "admin")
+LARGE = {"text": "x" * 5000}
 
 
 def hello(**fields: Any) -> Submission:
@@ -215,6 +218,67 @@ async def test_large_inputs_and_results_go_through_the_object_store(house: House
     task = await house.tasks.get(ANN, receipt.task_id)
     assert bytes(task.result or b"") == body
     assert (task.spec.data, task.spec.data_ref is None) == (None, False)
+
+
+class HangingStore:
+    """An object store that takes requests and does not answer until told."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.answers = asyncio.Event()
+
+    async def get(self, key: str) -> bytes:
+        await self.answers.wait()
+        return await self._store.get(key)
+
+
+@pytest.fixture
+def hanging(house: House) -> HangingStore:
+    made = HangingStore(house.store)
+    house.replica._store = cast(ObjectStore, made)
+    return made
+
+
+async def test_a_store_that_hangs_holds_up_no_small_input(
+    house: House, hanging: HangingStore
+) -> None:
+    large = await house.tasks.submit(ANN, hello(data=LARGE))
+    small = await house.tasks.submit(ANN, hello())
+    assert [lease.task_id for lease in await house.replica.claim(5)] == [small.task_id]
+    assert await house.replica.claim(5) == []
+    hanging.answers.set()
+    async with asyncio.timeout(5):
+        while not (late := await house.replica.claim(5)):
+            await house.replica.wait(1.0)
+    assert [(lease.task_id, lease.spec.data) for lease in late] == [(large.task_id, LARGE)]
+
+
+async def test_a_store_that_hangs_costs_a_task_no_attempt(
+    house: House, hanging: HangingStore
+) -> None:
+    settings = house.settings.model_copy(update={"lease": 1.0})
+    replica = ReplicaSession(house.redis, ECHO, cast(ObjectStore, hanging), "host:2:b", settings)
+    receipt = await house.tasks.submit(ANN, hello(data=LARGE))
+    assert await replica.claim(5) == []
+    (load,) = replica._loading
+    assert await asyncio.wait_for(load, 5) is None
+    hanging.answers.set()
+    async with asyncio.timeout(5):
+        while not await replica.claim(5):
+            await replica._queue.tick()
+            await asyncio.sleep(0.01)
+    assert (await house.tasks.get(ANN, receipt.task_id)).attempts == 1
+    await replica.leave()
+
+
+async def test_a_replica_that_leaves_gives_back_what_waits_for_its_input(
+    house: House, hanging: HangingStore
+) -> None:
+    receipt = await house.tasks.submit(ANN, hello(data=LARGE))
+    assert await house.replica.claim(5) == []
+    await house.replica.leave()
+    (again,) = await house.tasks._directory.targets()[0].queue.claim("host:2:b", 5)
+    assert again.task_id == receipt.task_id
 
 
 async def test_a_waiting_submit_gets_a_large_result(house: House) -> None:
@@ -421,9 +485,6 @@ def objects(house: House) -> list[str]:
     """Every file and folder in the object store."""
     folder = Path(house.settings.inferstack_home) / "objects"
     return [str(path.relative_to(folder)) for path in folder.rglob("*")]
-
-
-LARGE = {"text": "x" * 5000}
 
 
 async def test_the_input_of_a_refused_task_is_removed(house: House) -> None:

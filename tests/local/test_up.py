@@ -38,6 +38,7 @@ def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> 
         "worker",
         "recorder",
         "api",
+        "background",
     }
     answer = stack.command("infer", "--data", json.dumps(INPUT))
     assert json.loads(answer.stdout) == INPUT, answer.stderr
@@ -124,7 +125,7 @@ def test_down_ends_what_a_killed_supervisor_left(stack: RealStack) -> None:
 
 def test_every_child_that_is_killed_comes_back_and_the_others_live_on(stack: RealStack) -> None:
     stack.up()
-    for name in ("redis", "postgres", "recorder", "worker", "api"):
+    for name in ("redis", "postgres", "recorder", "worker", "api", "background"):
         others = {n: stack.child(n).process for n in ("redis", "postgres", "api") if n != name}
         before = stack.child(name).process
         assert before is not None
@@ -201,7 +202,9 @@ def test_a_password_of_ones_own_is_not_printed(stack: RealStack) -> None:
     assert secret not in started.stdout + started.stderr
 
 
-def test_a_model_that_failed_is_told_when_the_stack_is_up(stack: RealStack, folder: Path) -> None:
+def test_a_model_that_failed_is_told_when_the_stack_is_up_or_as_soon_as_it_fails(
+    stack: RealStack, folder: Path
+) -> None:
     models = folder / "models"
     shutil.copytree(ROOT / "models" / "echo", models / "echo")
     (models / "bad" / "1").mkdir(parents=True)
@@ -212,10 +215,18 @@ def test_a_model_that_failed_is_told_when_the_stack_is_up(stack: RealStack, fold
     started = stack.command(*arguments, MODEL_PATH=str(models), MODEL_LIST="echo,bad,late")
     assert "inferstack is up" in started.stdout, started.stderr
     lines = started.stdout.splitlines()
-    assert any(line.startswith("bad:1 failed: config.yaml: engine") for line in lines)
-    assert "late:1 failed: RuntimeError: no such weights" in lines
+    assert any(line.startswith("bad:1 failed: config.yaml line 1: engine") for line in lines)
+    assert any("echo is served" in line for line in lines)
+    until = time.monotonic() + 30.0
+    while "late:1 failed: RuntimeError: no such weights" not in _told(stack, started.stdout):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     listed = stack.command("models")
-    assert "config.yaml: engine" in listed.stdout
+    assert "config.yaml line 1: engine" in listed.stdout
+
+
+def _told(stack: RealStack, banner: str) -> str:
+    return banner + (stack.home.logs / "supervisor.log").read_text()
 
 
 def test_nobody_else_may_read_what_the_stack_keeps(stack: RealStack) -> None:

@@ -178,6 +178,16 @@ async def test_results_of_what_ran_when_it_opened_change_nothing(bench: Bench) -
     assert await bench.circuit() is Circuit.OPEN
 
 
+async def test_a_clock_that_steps_back_does_not_keep_it_open(bench: Bench) -> None:
+    await bench.open()
+    seconds, _ = await bench.redis.time()
+    # As if the clock had been an hour ahead when it opened.
+    await bench.redis.hset(f"is:{{{NAME}}}:breaker", "until", (seconds + 3600) * 1000)
+    await bench.queue.tick()
+    await bench.until_half_open()
+    assert len(await bench.submit(1)) == 1
+
+
 async def test_replicas_lost_in_a_row_open_it(clean_redis_url: str) -> None:
     bench = Bench(clean_redis_url, max_crashes=10)
     await bench.submit(1)

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from inferstack.errors import InvalidRequestError, StorageUnavailableError
+from inferstack.storage import archive
 from inferstack.storage.database import Database
 from inferstack.storage.history import History, HistoryFilter
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
@@ -181,6 +182,29 @@ async def test_a_task_without_a_place_in_the_table_blocks_nobody(
     await history.upsert([completed(queued(task_id="not-a-uuid")), good, completed(attempts=2**40)])
     assert await history.get(good.spec.task_id) is not None
     assert caplog.text.count("cannot be archived") == 2
+
+
+async def test_a_batch_that_breaks_off_between_its_halves_is_completed_by_its_repetition(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By id, which is the order they are stored in: the second half holds the row to blame.
+    tasks = sorted([completed() for _ in range(4)], key=lambda task: task.spec.task_id)
+    tasks[-1] = msgspec.structs.replace(tasks[-1], result=msgspec.Raw(b"{"))
+    insert = archive._insert
+
+    async def breaks(connection: Any, part: Any) -> None:
+        if part == tasks[2:]:
+            raise StorageUnavailableError
+        await insert(connection, part)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(archive, "_insert", breaks)
+        with pytest.raises(StorageUnavailableError):
+            await history.upsert(tasks)
+    kept = [await history.get(task.spec.task_id) is not None for task in tasks]
+    assert kept == [True, True, False, False]
+    await history.upsert(tasks)
+    assert all([await history.get(task.spec.task_id) is not None for task in tasks])
 
 
 async def test_a_database_that_is_down_refuses_the_whole_batch() -> None:

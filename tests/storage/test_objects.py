@@ -1,50 +1,24 @@
 import json
 import stat
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
 
 from inferstack.config import load
 from inferstack.errors import NotFoundError, StorageUnavailableError
 from inferstack.storage.objects import ObjectStore
-from tests.programs import program
+from tests.s3 import ACCESS, SECRET, serve
 from tests.services import free_port
-
-ACCESS, SECRET = "access", "a-long-enough-secret"
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server in front of a folder with one bucket."""
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / "inferstack").mkdir()
-    endpoint = f"http://127.0.0.1:{(port := free_port())}"
-    command = [program("rclone"), "serve", "s3", "--auth-key", f"{ACCESS},{SECRET}"]
-    command += ["--addr", f"127.0.0.1:{port}", "--config", str(folder / "none"), str(folder)]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    deadline = time.monotonic() + 20
-    while not _answers(endpoint):
-        assert server.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.05)
-    yield endpoint
-    server.terminate()
-    server.wait(10)
-
-
-def _answers(endpoint: str) -> bool:
-    try:
-        httpx.get(endpoint, timeout=1)
-    except httpx.TransportError:
-        return False
-    return True
+    with serve(tmp_path_factory.mktemp("s3"), "inferstack") as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -13,15 +13,24 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("BATCH_SIZE", "zero"), ("PORT", "99999"), ("LEASE", "-1"), ("LOG_LEVEL", "LOUD")],
+    ("name", "value", "takes"),
+    [
+        ("BATCH_SIZE", "zero", "a whole number"),
+        ("PORT", "99999", "65535 or less"),
+        ("LEASE", "-1", "1 or more"),
+        ("MAX_WAIT", "0", "more than 0"),
+        ("MAX_WAIT", "nan", "3600 or less"),
+        ("AUTH_REQUIRED", "maybe", "true or false"),
+        ("LOG_FORMAT", "LOUD", "'json' or 'text'"),
+    ],
 )
 def test_nonsense_is_named_with_what_it_takes(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, takes: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigurationError, match=f"{name}='{value}': Input should be"):
+    with pytest.raises(ConfigurationError) as caught:
         config.load()
+    assert caught.value.detail == f"{name}='{value}': takes {takes}"
 
 
 def test_everything_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ class MemorySession:
     def __init__(self, leases: Sequence[Lease] = ()) -> None:
         self.worker = "host:1:abc"
         self.stale = 0
+        self.inline_limit = 1000
         self.waiting = list(leases)
         self.expected = len(self.waiting)
         self.done: dict[str, tuple[bytes, Execution]] = {}
@@ -118,6 +119,23 @@ class MemorySession:
 
     async def leave(self) -> None:
         self.left = True
+
+
+class HangingStore(MemorySession):
+    """Takes large results and does not answer until told."""
+
+    def __init__(self, leases: Sequence[Lease] = ()) -> None:
+        super().__init__(leases)
+        self.answers = asyncio.Event()
+        self.storing: set[str] = set()
+
+    async def complete(self, done: Sequence[tuple[Lease, bytes, Execution]]) -> None:
+        large = {held.task_id for held, body, _ in done if len(body) > self.inline_limit}
+        self.storing |= large
+        if large:
+            await self.answers.wait()
+        self.storing -= large
+        await super().complete(done)
 
 
 class FakeEngine:

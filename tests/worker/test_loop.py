@@ -15,11 +15,24 @@ from inferstack.deployment import Deployment
 from inferstack.engines.base import DeviceLostError
 from inferstack.errors import InvalidInputError
 from inferstack.task import Priority
-from inferstack.worker import measures
+from inferstack.worker import measures, report
 from inferstack.worker.feed import Appetite
 from inferstack.worker.loop import EXIT_STUCK, Worker
 
-from .fakes import FakeEngine, MemorySession, deployment, lease, settings, slowly, work_off
+from .fakes import (
+    FakeEngine,
+    HangingStore,
+    MemorySession,
+    deployment,
+    lease,
+    settings,
+    slowly,
+    work_off,
+)
+
+DEEP: list[Any] = []
+for _ in range(5000):
+    DEEP = [DEEP]
 
 
 async def test_every_task_is_completed_once_with_its_own_output() -> None:
@@ -117,6 +130,39 @@ async def test_an_output_that_is_not_json_fails_its_task_only() -> None:
     assert set(session.failed) == {"task-1"}
     assert not session.failed["task-1"].retryable
     assert len(session.done) == 2
+
+
+class SaysNothingError(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("no file caf\udce9"), "ValueError: no file caf\\udce9"),
+        (InvalidInputError("no file caf\udce9"), "no file caf\\udce9"),
+        (SaysNothingError(), "SaysNothingError: it cannot be shown"),
+    ],
+)
+async def test_an_error_that_cannot_be_encoded_is_readable(error: Exception, message: str) -> None:
+    def fails(values: list[Any]) -> list[Any]:
+        raise error
+
+    session = MemorySession([lease(1)])
+    await work_off(session, FakeEngine(fails))
+    assert session.failed["task-1"].message == message
+    assert msgspec.json.encode(session.failed["task-1"])
+
+
+@pytest.mark.parametrize("output", ["\udce9", {"\udce9": 1}, [2**70, "\udce9"], [2**70, DEEP]])
+async def test_an_output_that_cannot_be_encoded_fails_its_task_only(output: Any) -> None:
+    session = MemorySession([lease(0), lease(1)])
+    await work_off(session, FakeEngine(lambda values: [output, *values[1:]]))
+    error = session.failed["task-0"]
+    assert error.type == "engine-error"
+    assert error.message.startswith("the output is not JSON: ")
+    assert set(session.done) == {"task-1"}
 
 
 async def test_an_input_that_the_model_refuses_fails_without_a_retry() -> None:
@@ -432,3 +478,39 @@ async def test_a_task_that_is_cancelled_before_its_batch_starts_is_not_computed(
     await work_off(session, engine, deployment=deployment(batch_size=4), appetite=appetite)
     assert set(session.done) == {f"task-{n}" for n in range(7)}
     assert [len(batch) for batch in engine.batches] == [4, 3]
+
+
+async def test_a_store_that_hangs_holds_up_no_small_result_and_no_drain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(report, "STORE_GRACE", 0.1)
+    session = HangingStore([lease(n) for n in range(40)])
+    large = "x" * session.inline_limit
+    session.expected = 39
+    engine = FakeEngine(lambda values: [large if value["n"] == 0 else value for value in values])
+    worker = await work_off(session, engine, deployment=deployment(batch_size=4))
+    assert set(session.done) == {f"task-{n}" for n in range(1, 40)}
+    assert session.released == ["task-0"]
+    assert worker.status().completed == 39
+
+
+async def test_a_store_that_hangs_bounds_what_is_claimed_until_it_answers() -> None:
+    session = HangingStore([lease(n) for n in range(500)])
+    large = "x" * session.inline_limit
+    engine = FakeEngine(lambda values: [large for _ in values])
+    working = asyncio.create_task(
+        work_off(session, engine, deployment=deployment(batch_size=4), appetite=Appetite(4))
+    )
+    async with asyncio.timeout(20):
+        # Also of tasks that somebody cancelled the large results are in memory.
+        while len(session.storing) < 20:
+            for task_id in session.storing:
+                session.drop(task_id)
+            await asyncio.sleep(0.01)
+        beats = len(session.statuses)
+        while len(session.statuses) < beats + 2:
+            await asyncio.sleep(0.01)
+    assert len(session.storing) <= 24
+    session.answers.set()
+    await working
+    assert len(session.done) == 500

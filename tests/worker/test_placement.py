@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from inferstack.config import load
 from inferstack.engines.model_config import ModelConfig
 from inferstack.engines.repository import ModelEntry
-from inferstack.worker.placement import Placement, place
+from inferstack.worker.placement import Placement, default_first, place
 from inferstack.worker.pool import plans
 
 
@@ -51,3 +52,10 @@ def test_plain_processes_share_out_the_gpus() -> None:
 
 def test_broken_folders_get_no_process() -> None:
     assert plans([ModelEntry("m", 1, Path("m/1"), error="broken")], 0, 2) == []
+
+
+def test_the_default_model_comes_first_in_all_its_versions() -> None:
+    entries = [ModelEntry(name, v, Path("x")) for name, v in (("a", 1), ("b", 1), ("b", 2))]
+    first, rest = default_first(entries, load(default_model="b"))
+    assert [entry.name for entry in first] == ["b:1", "b:2"]
+    assert [entry.name for entry in rest] == ["a:1"]

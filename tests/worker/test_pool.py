@@ -3,45 +3,80 @@
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from inferstack.engines.repository import ModelEntry, find, scan
+from inferstack.engines.repository import find, scan
 from inferstack.worker import pool
-from inferstack.worker.pool import GIVEN_UP, Pool, ReplicaPlan
+from inferstack.worker.pool import MOST_EARLY_DEATHS, Pool, ReplicaPlan
 from tests.worker.fakes import settings
 
 
-class Dying(ReplicaPlan):
-    """A replica that ends at once."""
+class Scripted(ReplicaPlan):
+    """A replica that is another program; the script gets `--stderr=<fd>`."""
+
+    script = ""
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-c", "raise SystemExit(7)"]
+        return [sys.executable, "-c", self.script]
 
 
-async def test_a_replica_that_never_gets_ready_fails_its_deployment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pool, "FIRST_PAUSE", 0.01)
+class Dying(Scripted):
+    """Ends before any of its own code runs."""
+
+    script = "import no_such_module"
+
+
+class Flapping(Scripted):
+    """Ends right after it got ready."""
+
+    script = """if True:
+        import sys
+        from inferstack.worker.early import end_early_output
+        end_early_output(int(sys.argv[-1].partition("=")[2]))
+        raise SystemExit(7)
+    """
+
+
+async def reports_of(plan: type[Scripted], until: Callable[[list[str]], bool]) -> list[str]:
+    """What a pool says of a replica until a condition on its log, or on what it said, holds."""
     chosen = settings()
     entry = find(scan(chosen.model_path, chosen), "echo", 1)
-    reports: list[tuple[str, str]] = []
-    again = asyncio.Event()
-
-    async def report(failed: ModelEntry, reason: str) -> None:
-        reports.append((failed.name, reason))
-        again.set()
-
-    replicas = Pool([Dying(entry, "cpu")], dict(os.environ), report)
+    reports: list[str] = []
+    replicas = Pool(
+        [plan(entry, "cpu")], dict(os.environ), lambda *said: reports.append(": ".join(said))
+    )
     running = asyncio.create_task(replicas.run())
-    await asyncio.wait_for(again.wait(), 20)
+    async with asyncio.timeout(30):
+        while not until(reports):
+            await asyncio.sleep(0.01)
     replicas.stop()
     await asyncio.wait_for(running, 20)
-    name, reason = reports[0]
-    assert name == "echo:1"
-    assert f"{GIVEN_UP} times" in reason
-    assert "with 7 last" in reason
+    return reports
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pool, "LONGEST_PAUSE", 0.01)
+
+
+async def test_a_replica_that_never_gets_ready_fails_its_deployment_and_says_why() -> None:
+    reports = await reports_of(Dying, bool)
+    assert reports[0].startswith("echo:1: its replica ended with status 1 before it was ready: ")
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in reports[0]
+
+
+async def test_a_replica_that_ends_after_it_was_ready_does_not_fail_its_deployment(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends = 2 * MOST_EARLY_DEATHS
+    reports = await reports_of(
+        Flapping, lambda _: caplog.text.count("echo:1 ended with status 7") >= ends
+    )
+    assert reports == []
 
 
 def test_a_replica_does_not_import_from_the_working_directory() -> None:

@@ -1,5 +1,6 @@
 """What the registry says of deployments, on a real Redis without any replica process."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -120,3 +121,62 @@ async def test_one_replica_that_cannot_load_does_not_fail_a_model_that_others_se
     await host.report_failure(entry, settings, "no weights")
     failed = await row(redis, entry.name)
     assert (failed.state, failed.reason) == (DeploymentState.FAILED, "no weights")
+
+
+async def test_a_deployment_whose_replicas_end_early_is_failed_until_one_lives(
+    registrar: Registrar, redis: Redis, settings: Settings
+) -> None:
+    await registrar.refresh()
+    assert registrar.starting == {"new:1"}
+    registrar.failed("new:1", "no such device")
+    await registrar.refresh()
+    failed = await row(redis, "new:1")
+    assert (failed.state, failed.reason) == (DeploymentState.FAILED, "no such device")
+    assert registrar.starting == set()
+    queue = TaskQueue(redis, "new:1", settings)
+    await queue.heartbeat(ReplicaStatus(worker="host:1:a"))
+    await registrar.refresh()
+    assert (await row(redis, "new:1")).state is DeploymentState.READY
+    await queue.leave("host:1:a")
+    await registrar.refresh()
+    assert (await row(redis, "new:1")).state is DeploymentState.STARTING
+
+
+@pytest.mark.parametrize("ends", ["ready", "failed"])
+async def test_other_models_wait_until_the_default_one_is_ready_or_has_failed(
+    redis: Redis, settings: Settings, ends: str
+) -> None:
+    settings = settings.model_copy(update={"default_model": "new"})
+    registrar = Registrar(redis, scan(settings.model_path, settings), settings)
+    await registrar.refresh()
+    waiting = asyncio.create_task(registrar.default_settled())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    if ends == "ready":
+        await TaskQueue(redis, "new:1", settings).heartbeat(ReplicaStatus(worker="host:1:a"))
+    else:
+        registrar.failed("new:1", "no such device")
+    await registrar.refresh()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_other_models_do_not_wait_for_a_default_one_that_is_not_there(
+    registrar: Registrar,
+) -> None:
+    await registrar.refresh()
+    await asyncio.wait_for(registrar.default_settled(), 5)
+
+
+async def test_the_loss_of_a_replica_is_logged_once(
+    redis: Redis, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    registrar = Registrar(redis, scan(settings.model_path, settings), settings, tells_losses=True)
+    queue = TaskQueue(redis, "new:1", settings)
+    for worker in ("host:1:a", "host:2:b"):
+        await queue.heartbeat(ReplicaStatus(worker=worker))
+    await registrar.refresh()
+    await queue.leave("host:1:a")
+    for _ in range(2):
+        await registrar.refresh()
+    lost = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert lost == ["replica host:1:a of new:1 is gone, 1 left"]

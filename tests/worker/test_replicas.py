@@ -1,10 +1,12 @@
 """Real replica processes on a real Redis: as a pool of plain processes, and on Ray Serve."""
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -23,30 +25,58 @@ from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import Submit, TaskQueue
 from inferstack.task import Task, TaskSpec, TaskState, new_task_id
+from inferstack.worker import ray_settings
 
 from .fakes import settings as make_settings
 
 MODELS = Path(__file__).parents[2] / "models"
 BROKEN = "class Model:\n    def load(self, path, device):\n        raise ValueError('no weights')\n"
 BROKEN += "    def predict(self, inputs):\n        return inputs\n"
+NOISE = (
+    "\x1b",
+    "_ray_timestamp_ns",
+    "SIGTERM handler",
+    "repeated",
+    "is starting ",
+    "Connecting to existing Serve",
+    "graceful_shutdown failed",
+)
+"""What makes the worker's log hard to read."""
+DIES = "import os, sys\nprint('no such device', file=sys.stderr)\nos._exit(9)\n"
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A repository with echo, a folder that is wrong and a model that does not load."""
+    """A repository with echo and with models that are wrong, do not load, or end their process."""
     root = tmp_path / "models"
     shutil.copytree(MODELS / "echo", root / "echo", ignore=shutil.ignore_patterns("__pycache__"))
-    for name, config in (("wrong", "engine: magic\n"), ("raises", "engine: python\nreplicas: 1\n")):
+    for name, config, code in (
+        ("wrong", "engine: magic\n", ""),
+        ("raises", "engine: python\nreplicas: 1\n", BROKEN),
+        ("dies", "engine: python\nreplicas: 1\n", DIES),
+    ):
         folder = root / name / "1"
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(config)
-    (root / "raises" / "1" / "model.py").write_text(BROKEN)
+        (folder / "model.py").write_text(code)
     return root
 
 
 @pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    """A working directory with files that are named like modules of the standard library."""
+    folder = tmp_path / "trap"
+    folder.mkdir()
+    for name in ("uuid", "statistics", "fractions", "colorsys", "wave"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('imported from here')\n")
+    return folder
+
+
+@pytest.fixture
 def settings(models: Path, tmp_path: Path, clean_redis_url: str) -> Settings:
-    base = make_settings(model_path=models, inferstack_home=tmp_path / "home", lease=2.0)
+    base = make_settings(
+        model_path=models, inferstack_home=tmp_path / "home", lease=2.0, default_model="echo"
+    )
     return base.model_copy(update={"redis_url": clean_redis_url, "retry_delay": 0.0})
 
 
@@ -60,11 +90,14 @@ async def redis(settings: Settings) -> AsyncIterator[Redis]:
 class Running:
     """A worker program under test."""
 
-    def __init__(self, module: tuple[str, ...], settings: Settings, log: Path) -> None:
+    def __init__(
+        self, module: tuple[str, ...], settings: Settings, log: Path, folder: Path | None = None
+    ) -> None:
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *module],
+                [sys.executable, "-P", "-m", *module],
+                cwd=folder,
                 env=as_environment(settings),
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -77,9 +110,9 @@ class Running:
 
 @pytest.fixture(params=["inferstack.worker.pool", "inferstack.worker.serve"])
 def running(
-    request: pytest.FixtureRequest, settings: Settings, tmp_path: Path
+    request: pytest.FixtureRequest, settings: Settings, tmp_path: Path, trap: Path
 ) -> Iterator[Running]:
-    program = Running((request.param,), settings, tmp_path / "log")
+    program = Running((request.param,), settings, tmp_path / "log", trap)
     yield program
     if program.process.poll() is None:
         program.stop()
@@ -121,9 +154,14 @@ async def test_replicas_serve_fail_crash_and_drain(
     await until(redis, "echo:1", DeploymentState.READY)
     wrong = await until(redis, "wrong:1", DeploymentState.FAILED)
     assert wrong.reason is not None
-    assert wrong.reason.startswith("config.yaml: engine:")
+    assert wrong.reason.startswith("config.yaml line 1: engine:")
     raises = await until(redis, "raises:1", DeploymentState.FAILED)
-    assert raises.reason == "raises:1: ValueError: no weights"
+    assert raises.reason == "ValueError: no weights"
+    dies = await until(redis, "dies:1", DeploymentState.FAILED)
+    assert dies.reason is not None
+    assert "before it was ready" in dies.reason
+    log = running.log.read_text()
+    assert log.index("echo:1 is ready") < log.index("cannot load raises:1")
 
     task = await finished(redis, settings, await submit(redis, settings, {"n": 1}))
     assert task.state is TaskState.COMPLETED
@@ -143,8 +181,11 @@ async def test_replicas_serve_fail_crash_and_drain(
     assert task.state is TaskState.COMPLETED
     assert task.execution is not None
     assert task.execution.worker != before.worker
+    await _told_once(running.log)
 
     _only_on_loopback(running.process.pid)
+    if (ray := ray_settings.folder(settings)).exists():
+        assert stat.S_IMODE(ray.parent.stat().st_mode) == 0o700
     began = await submit(redis, settings, {"sleep_ms": 1500, "n": 3})
     await asyncio.sleep(0.5)
     children = psutil.Process(running.process.pid).children(recursive=True)
@@ -156,6 +197,9 @@ async def test_replicas_serve_fail_crash_and_drain(
     assert left <= {before.worker}
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+    text = running.log.read_text()
+    for noise in NOISE:
+        assert noise not in text
 
 
 @pytest.mark.parametrize("idle", [0.0, 0.4, 1.1])
@@ -177,10 +221,21 @@ async def test_an_idle_replica_ends_within_seconds_of_sigterm(
 def _only_on_loopback(root: int) -> None:
     processes = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
     for process in processes:
-        for connection in process.net_connections(kind="inet"):
-            if connection.status == psutil.CONN_LISTEN:
-                address = connection.laddr.ip.removeprefix("::ffff:")
-                assert address in ("127.0.0.1", "::1"), (process.cmdline()[:3], connection.laddr)
+        # A replica that keeps ending may do so just now.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections(kind="inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    address = connection.laddr.ip.removeprefix("::ffff:")
+                    assert address in ("127.0.0.1", "::1"), (process.cmdline()[:3], address)
+
+
+async def _told_once(log: Path) -> None:
+    """Waits until a log tells of the loss of a replica."""
+    loss = re.compile(r"replica (?:\S+ )?of echo:1 (?:is gone|was killed)")
+    async with asyncio.timeout(30):
+        while not loss.search(log.read_text()):
+            await asyncio.sleep(0.1)
+    assert len(loss.findall(log.read_text())) == 1
 
 
 async def test_a_pool_without_a_queue_says_what_is_missing() -> None:

@@ -1,7 +1,5 @@
 """The cooler half of `/api/inference`: list, batch and cancel. The rest is in `hot`."""
 
-import re
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -9,15 +7,13 @@ from fastapi import APIRouter, Query, Request, Response
 
 from inferstack.api import preferences, views
 from inferstack.api.bodies import read_batch, require_json
-from inferstack.api.problems import wrong_field
+from inferstack.api.queries import refuse_nul, seconds
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
 from inferstack.errors import TaskNotFoundError
 from inferstack.storage.history import HistoryFilter
 from inferstack.task import Priority, TaskState, task_id_hint
 
 router = APIRouter(prefix="/api/inference", tags=["inference"])
-
-_UNIX = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -50,14 +46,12 @@ async def list_tasks(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """The caller's tasks, newest first, without their results; an admin reads everybody's."""
-    for name, value in (("model", model), ("cursor", cursor)):
-        if value is not None and "\0" in value:
-            raise wrong_field(name, "takes no NUL")
+    refuse_nul(model=model, cursor=cursor)
     wanted = HistoryFilter(
         status=status,
         model=model,
         priority=priority,
-        since=None if since is None else _seconds(since),
+        since=None if since is None else seconds(since, "since"),
         limit=limit,
         cursor=cursor,
     )
@@ -97,18 +91,6 @@ async def cancel(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     if task_id_hint(task_id) is None:
         raise TaskNotFoundError("there is no such task", task_id=task_id)
     return _json(views.task_view(await services.tasks.cancel(who, task_id), who))
-
-
-def _seconds(since: str) -> float:
-    """Unix seconds of an ISO 8601 time; one without a zone is UTC."""
-    if _UNIX.fullmatch(since):
-        return float(since)
-    try:
-        # A plus sign that was not escaped in the query arrives as a space.
-        when = datetime.fromisoformat(since.replace(" ", "+") if "T" in since else since)
-    except ValueError:
-        raise wrong_field("since", "takes an ISO 8601 time or Unix seconds") from None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def _json(value: Any) -> Response:

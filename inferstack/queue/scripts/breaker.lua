@@ -4,6 +4,7 @@
 --   at         when they faded last
 --   crashes    replicas lost in a row without a result in between
 --   until      while it is open: when probes may pass; missing while it is closed
+--   for        how long it was opened for: bounds `until` after the clock of Redis stepped back
 --   opens      how often it opened in a row
 -- Closed: everything passes. Open: new work is refused and nothing is claimed, so what waits
 -- keeps its attempts. From `until` on a few probes pass: the first outcome closes it, or opens it
@@ -13,14 +14,21 @@ local LONGEST = 32 -- times as long as the first time
 
 -- Milliseconds until probes may pass, 0 if they may now; nil while it is closed.
 local function opened(now)
-  local until_ms = redis.call('HGET', P .. 'breaker', 'until')
-  return until_ms and math.max(0, until_ms - now) or nil
+  local until_ms, longest = unpack(redis.call('HMGET', P .. 'breaker', 'until', 'for'))
+  if not until_ms then return nil end
+  local left = until_ms - now
+  if longest and left > tonumber(longest) then
+    left = tonumber(longest)
+    redis.call('HSET', P .. 'breaker', 'until', digits(now + left))
+  end
+  return math.max(0, left)
 end
 
 local function open(now, opens, pause)
-  local longer = math.min(2 ^ opens, LONGEST)
+  local longest = pause * math.min(2 ^ opens, LONGEST)
   redis.call('DEL', P .. 'breaker')
-  redis.call('HSET', P .. 'breaker', 'until', digits(now + pause * longer), 'opens', opens + 1)
+  redis.call('HSET', P .. 'breaker', 'until', digits(now + longest), 'for', digits(longest),
+    'opens', opens + 1)
   redis.call('HINCRBY', P .. 'meta', 'opened', 1)
 end
 

@@ -2,15 +2,20 @@
 -- Accepts tasks. Replay-safe: a task id that exists is answered as a duplicate. A first call can
 -- meet one too: its sender gave it up, and the repeat overtook it on the way.
 -- Refused by Redis itself when it is out of memory.
--- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, tasks; each:
+-- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, first version, tasks; each:
 --       id, lane, tenant, cost / weight in thousandths, timeout_ms ('' never expires),
 --       idempotency key ('' for none), fingerprint, spec as `text`, watch (1: tell api when done)
+--       plus moves (2: another deployment takes it if this one's circuit is open)
 -- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full,
 -- outbox-full or open; ahead: how many tasks are served before it, or for how many ms the breaker
 -- stays open; id: the task that holds the key.
 local now = clock()
 local WIDTH = 9
+-- In place of the holder of a key whose tasks another deployment takes from now on: a repeat that
+-- is still on its way here must not be taken as well.
+local MOVED = 'moved'
 local api, max_queue, max_tenant, max_outbox = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local version = tonumber(ARGV[6])
 local depth = {}
 for _, lane in ipairs(LANES) do depth[lane] = redis.call('ZCARD', P .. 'w:' .. lane) end
 local total = depth.high + depth.normal + depth.low
@@ -30,7 +35,7 @@ local function holder_of(tenant, key)
 end
 
 -- One look for all: hardly ever is there one.
-local tasks, ids = cmsgpack.unpack(ARGV[6]), {}
+local tasks, ids = cmsgpack.unpack(ARGV[7]), {}
 for first = 1, #tasks, WIDTH do ids[#ids + 1] = task(tasks[first]) end
 local met = #ids > 0 and redis.call('EXISTS', unpack(ids)) > 0
 
@@ -38,6 +43,7 @@ local function refuse(id, lane, tenant, key, fingerprint)
   if met and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
   if key ~= '' then
     local held = redis.call('GET', holder_of(tenant, key))
+    if held == MOVED then return 'open', id end
     if held then
       local space = string.find(held, ' ', 1, true)
       local first = string.sub(held, 1, space - 1)
@@ -77,14 +83,17 @@ for first = 1, #tasks, WIDTH do
     unpack(tasks, first, first + WIDTH - 1)
   local status, holder = refuse(id, lane, tenant, key, fingerprint)
   local ahead = status == 'open' and shut or 0
+  if status == 'open' and key ~= '' and watched >= 2 then
+    redis.call('SET', holder_of(tenant, key), MOVED, 'PX', ARGV[5])
+  end
   if not status then
     status, holder = 'ok', id
     if key ~= '' then
       redis.call('SET', holder_of(tenant, key), id .. ' ' .. fingerprint, 'PX', ARGV[5])
     end
     local tag = stamp(lane, tenant, cost)
-    local watch = watched == 1 and api or ''
-    local row = {1, 0, 0, 0, 0, tag, now, 0, 0, 'queued', lane, tenant, '', watch}
+    local watch = watched % 2 == 1 and api or ''
+    local row = {version, 0, 0, 0, 0, tag, now, 0, 0, 'queued', lane, tenant, '', watch}
     redis.call('HSET', task(id), 's', packed(row), 'spec', text(spec))
     if timeout ~= '' then
       deadlines[#deadlines + 1] = expiry(timeout)
@@ -98,7 +107,7 @@ for first = 1, #tasks, WIDTH do
     list[#list + 1] = digits(tag)
     list[#list + 1] = id
     changed[#changed + 1] = id
-    changed[#changed + 1] = '1'
+    changed[#changed + 1] = ARGV[6]
     added[tenant] = added[tenant] + 1
     ahead = depth.high
     if lane ~= 'high' then ahead = ahead + depth.normal end

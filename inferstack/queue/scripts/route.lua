@@ -1,14 +1,14 @@
 #!lua
 -- Remembers which deployment an idempotency key went to: a repeat goes there too, whatever
 -- version is the newest by then. These keys belong to no deployment: P is is:{keys}:
--- ARGV: keep_ms, keys; each: tenant, key, deployment
--- Returns the deployment of each key: the one given, if the key is new.
+-- ARGV: keep_ms, keys; each: tenant, key, deployment, 1 to move the key there whatever was known
+-- Returns the deployment of each key: the one given, if the key is new or moves.
 local found = {}
 for i, asked in ipairs(cmsgpack.unpack(ARGV[2])) do
-  local tenant, key, deployment = unpack(asked)
+  local tenant, key, deployment, moves = unpack(asked)
   local name = P .. #tenant .. ':' .. tenant .. ':' .. key
   found[i] = redis.call('GET', name)
-  if not found[i] then
+  if not found[i] or moves == 1 then
     redis.call('SET', name, deployment, 'PX', ARGV[1])
     found[i] = deployment
   end

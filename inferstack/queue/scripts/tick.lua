@@ -72,8 +72,9 @@ if expired > 0 then redis.call('HINCRBY', P .. 'meta', 'expired', expired) end
 finish:flush()
 if ARGV[5] == '' then
   redis.call('DEL', P .. 'breaker') -- the breaker was turned off while it was open
-elseif losses > 0 then
-  judge(ARGV[5], now, 0, 0, losses)
+else
+  opened(now) -- also where nobody submits or claims, the clock may have stepped back
+  if losses > 0 then judge(ARGV[5], now, 0, 0, losses) end
 end
 
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'live', '-inf', now - LIVE_MS, 'LIMIT', 0, limit)) do

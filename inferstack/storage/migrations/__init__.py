@@ -4,12 +4,19 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from inferstack.storage.database import sync_engine, translated
 
 LOCK = 0x696E6665
 """Key of the advisory lock: of several processes that migrate at once, one works, others wait."""
+
+
+def knows(revision: str) -> bool:
+    """Whether this version of inferstack can go on from tables of that version."""
+    scripts = ScriptDirectory.from_config(_config())
+    return revision in {script.revision for script in scripts.walk_revisions()}
 
 
 def migrate(database_url: str) -> None:
@@ -22,10 +29,7 @@ def migrate(database_url: str) -> None:
         ConfigurationError: the URL is not one of PostgreSQL.
         StorageUnavailableError: PostgreSQL does not answer.
     """
-    config = Config()
-    # Config reads `%` as the start of an interpolation.
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
+    config = _config()
     engine = sync_engine(database_url)
     try:
         with translated(), engine.begin() as connection:
@@ -34,3 +38,11 @@ def migrate(database_url: str) -> None:
             command.upgrade(config, "head")
     finally:
         engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    # Config reads `%` as the start of an interpolation.
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config

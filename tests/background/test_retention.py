@@ -5,8 +5,8 @@ import pytest
 
 from inferstack.config import load
 from inferstack.errors import NotFoundError
-from inferstack.recorder import retention
-from inferstack.recorder.retention import remove_old_tasks
+from inferstack.lifecycle import retention
+from inferstack.lifecycle.retention import remove_old_tasks
 from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskState

@@ -1,0 +1,73 @@
+"""`/api/usage`: who used what."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from inferstack.api.problems import wrong_field
+from inferstack.api.queries import seconds
+from inferstack.api.routes.dependencies import CallerOf, ServicesOf
+from inferstack.storage.usage import Period
+
+router = APIRouter(tags=["usage"])
+
+USUAL = {"hour": timedelta(days=1), "day": timedelta(days=30), "month": timedelta(days=366)}
+MOST = {"hour": timedelta(days=31), "day": timedelta(days=366), "month": timedelta(days=3660)}
+
+TIME = "ISO 8601 time or Unix seconds"
+
+
+class UsageLine(BaseModel):
+    """What one tenant had of one model version in one period."""
+
+    start: datetime
+    tenant: str
+    model: str
+    model_version: int
+    completed: int
+    failed: int
+    cancelled: int
+    expired: int
+    compute_seconds: float
+    """Of the device; a batch's time is shared by the tasks in it."""
+    queue_seconds: float
+    """That tasks waited for a replica."""
+    cost: float
+    """In the model's unit, such as tokens."""
+
+
+class UsageReport(BaseModel):
+    """Sums, oldest first; they are brought up to date every five minutes."""
+
+    since: datetime
+    until: datetime
+    usage: list[UsageLine]
+
+
+@router.get("/api/usage")
+async def usage(
+    services: ServicesOf,
+    who: CallerOf,
+    period: Annotated[Period, Query(description="What one line sums up.")] = "day",
+    since: Annotated[str | None, Query(max_length=64, description=f"{TIME}: the first.")] = None,
+    until: Annotated[str | None, Query(max_length=64, description=f"{TIME}: the end.")] = None,
+) -> UsageReport:
+    """The caller's usage by period, model and version; an admin reads everybody's."""
+    end = datetime.now(UTC) if until is None else _time(until, "until")
+    start = end - USUAL[period] if since is None else _time(since, "since")
+    if not timedelta(0) < end - start <= MOST[period]:
+        raise wrong_field("since", f"lies 1 second to {MOST[period].days} days before until")
+    tenant = None if who.role == "admin" else who.tenant
+    lines = await services.usage.read(tenant, start, end, period)
+    return UsageReport(
+        since=start, until=end, usage=[UsageLine(**line._asdict()) for line in lines]
+    )
+
+
+def _time(text: str, field: str) -> datetime:
+    unix = seconds(text, field)
+    if unix < 0:
+        raise wrong_field(field, "takes a time from 1970 on")
+    return datetime.fromtimestamp(unix, UTC)

@@ -1,0 +1,97 @@
+"""The Celery application: what is due when."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from celery import Celery
+
+from inferstack.background import duties
+from inferstack.config import Settings
+from inferstack.errors import ConfigurationError, InferstackError
+
+log = logging.getLogger(__name__)
+
+QUEUE = "background"
+Duty = Callable[[Settings], Awaitable[int]]
+
+DUTIES: dict[str, tuple[Duty, float]] = {
+    "resend": (duties.resend, 60.0),
+    "usage": (duties.roll_up, 300.0),
+    "digest": (duties.digest, duties.DIGEST_PERIOD),
+    "retention": (duties.remove_old, 3600.0),
+}
+"""Name, duty, and the seconds between two turns."""
+
+
+def create_app(settings: Settings) -> Celery:
+    """The application of one worker.
+
+    Raises:
+        ConfigurationError: there is neither CELERY_BROKER_URL nor REDIS_URL.
+    """
+    app = Celery("inferstack", broker=broker_url(settings), set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        # At once: a lost message costs a turn, and kombu ends a worker whose broker went away while
+        # it held one.
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "global_keyprefix": "is:celery:",
+            "socket_keepalive": True,
+            "health_check_interval": 30,
+        },
+        # In memory, so that no file has to be kept; what would come too late is sent at the start.
+        beat_scheduler="celery.beat:Scheduler",
+        beat_schedule={
+            name: {"task": name, "schedule": every, "options": {"expires": every}}
+            for name, (_, every) in DUTIES.items()
+        },
+        enable_utc=True,
+    )
+    for name, (duty, _) in DUTIES.items():
+        app.task(_runner(name, duty, settings), name=name, shared=False)
+    return app
+
+
+def send_all(app: Celery) -> None:
+    """Has every duty done now: the clock knows nothing of turns before its start."""
+    for name in DUTIES:
+        app.send_task(name)
+
+
+def broker_url(settings: Settings) -> str:
+    """Where messages go: CELERY_BROKER_URL, or the queue's Redis.
+
+    Raises:
+        ConfigurationError: neither is set.
+    """
+    url = settings.celery_broker_url or settings.redis_url
+    if url is None:
+        raise ConfigurationError("neither CELERY_BROKER_URL nor REDIS_URL is set")
+    return url
+
+
+def _runner(name: str, duty: Duty, settings: Settings) -> Callable[[], Any]:
+    def run() -> int:
+        try:
+            return asyncio.run(_run(duty, settings))
+        except InferstackError as error:
+            # Nothing is lost: the next turn does what this one did not.
+            log.warning("%s waits for its next turn: %s", name, error)
+            return 0
+
+    return run
+
+
+async def _run(duty: Duty, settings: Settings) -> int:
+    return await duty(settings)

@@ -1,0 +1,1 @@
+"""Backup and restore of Redis, PostgreSQL and the object store, as one folder."""

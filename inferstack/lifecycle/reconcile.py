@@ -1,0 +1,35 @@
+"""Makes a restored Redis and a restored history agree.
+
+A backup asks Redis first, PostgreSQL then, and the object store last. So nothing is missing: what
+Redis had forgotten by then is in history, and what either refers to is in the object store. But
+history is a little younger than Redis, which this mends. What history knows as unfinished and Redis
+does not know was accepted in between: `recovery.py` submits it again, as whatever Redis loses.
+"""
+
+from inferstack.queue.connection import Redis
+from inferstack.queue.registry import Registry
+from inferstack.queue.settle import settle, unfinished
+from inferstack.storage.database import Database
+from inferstack.storage.unfinished import Unfinished
+
+
+async def reconcile(redis: "Redis", database: Database) -> int:
+    """Run once, after everything is copied and before anything is served; safe to repeat.
+
+    Returns:
+        How many tasks have not finished and go on.
+
+    Raises:
+        QueueUnavailableError, StorageUnavailableError: run it again.
+    """
+    history = Unfinished(database)
+    going_on = 0
+    for deployment in await Registry(redis).all():
+        waiting = await unfinished(redis, deployment.name)
+        # A result that history holds stands: it may have been read. The task must not run again.
+        over = await history.ended(sorted(waiting))
+        await settle(redis, deployment.name, over)
+        going_on += len(waiting) - len(over)
+    # Redis counts on from its own version, which history may have been ahead of.
+    await history.rewind()
+    return going_on

@@ -1,0 +1,94 @@
+"""Finds tasks that history knows as unfinished and Redis does not know, and submits them again.
+
+It happens when Redis lost its disk, when a failover lost what was not replicated, or when only
+PostgreSQL was restored from a backup. Redis forgets a task only after PostgreSQL has its end, so
+one that is unfinished there and unknown here can come to an end in no other way.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from inferstack.config import Settings
+from inferstack.errors import InferstackError
+from inferstack.queue.codec import encode
+from inferstack.queue.connection import Redis
+from inferstack.queue.task_queue import Enqueued, Submit, TaskQueue
+from inferstack.storage.database import Database
+from inferstack.storage.unfinished import Unfinished, UnfinishedTask
+from inferstack.task import Task
+
+log = logging.getLogger(__name__)
+
+PAGE = 500
+"""Tasks that are looked up at once."""
+AGE = 60.0
+"""Seconds since its creation before a task is looked for."""
+SHORTEST = 0.001
+"""Seconds that are left to a task whose deadline has passed: it expires as any other does."""
+
+
+class Recovery:
+    """One sweep over what is unfinished."""
+
+    def __init__(self, redis: "Redis", database: Database, settings: Settings) -> None:
+        """Args: redis: of the queue. database: of the history."""
+        self._redis = redis
+        self._unfinished = Unfinished(database)
+        self._settings = settings
+
+    async def run(self) -> int:
+        """Submits again what is lost, under its own id; returns how many tasks.
+
+        Raises:
+            QueueUnavailableError, StorageUnavailableError: the rest waits for the next sweep.
+        """
+        sent, after = 0, None
+        while page := await self._unfinished.page(time.time() - AGE, after, PAGE):
+            for lost in await self._lost(page):
+                sent += await self._submit(lost)
+            after = page[-1].task_id
+        if sent:
+            log.warning("%d tasks were lost from Redis and are queued again", sent)
+        return sent
+
+    async def _lost(self, page: Sequence[UnfinishedTask]) -> list[UnfinishedTask]:
+        found: list[UnfinishedTask] = []
+        for name in dict.fromkeys(item.deployment for item in page):
+            mine = [item for item in page if item.deployment == name]
+            live = await self._queue(name).load([item.task_id for item in mine])
+            found += [item for item, task in zip(mine, live, strict=True) if task is None]
+        return found
+
+    async def _submit(self, lost: UnfinishedTask) -> int:
+        """Under the lock of its row: of two sweeps one does it, and its end is not yet archived.
+
+        Its version goes on where history stands, which takes nothing older.
+        """
+        queue = self._queue(lost.deployment)
+        async with self._unfinished.held(lost.task_id) as task:
+            if task is None or await queue.get(lost.task_id) is not None:
+                return 0
+            try:
+                (answer,) = await queue.enqueue([_submit_of(task)], version=task.version + 1)
+            except InferstackError as error:
+                log.warning("task %s stays lost for now: %s", lost.task_id, error.detail)
+                return 0
+        if answer.status is not Enqueued.OK:
+            log.warning("task %s stays lost for now: %s", lost.task_id, answer.status)
+            return 0
+        return 1
+
+    def _queue(self, deployment: str) -> TaskQueue:
+        return TaskQueue(self._redis, deployment, self._settings)
+
+
+def _submit_of(task: Task) -> Submit:
+    spec = task.spec
+    left = spec.timeout
+    if left is not None:
+        left = max(SHORTEST, left - (time.time() - task.created_at))
+    # Its key may have been used again since Redis forgot it.
+    return Submit(msgspec.structs.replace(spec, timeout=left, idempotency_key=None), encode(spec))

@@ -1,0 +1,204 @@
+"""Submits a dead letter again as a new task, once, whatever dies in between."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from inferstack.config import Settings
+from inferstack.errors import (
+    ConflictError,
+    InferstackError,
+    NotADeadLetterError,
+    NotFoundError,
+    StorageUnavailableError,
+)
+from inferstack.lifecycle import payloads
+from inferstack.lifecycle.directory import Target
+from inferstack.lifecycle.refusals import raise_refusal
+from inferstack.lifecycle.tasks import Tasks
+from inferstack.lifecycle.types import MAX_TIMEOUT, Receipt
+from inferstack.queue.codec import encode
+from inferstack.queue.connection import Redis
+from inferstack.queue.task_queue import Enqueued, Submit, TaskQueue
+from inferstack.storage.dead_letters import HOLD, DeadLetter, DeadLetters, Held
+from inferstack.storage.objects import ObjectStore
+from inferstack.task import Priority, Task, TaskSpec, TaskState, new_task_id
+from inferstack.telemetry.metrics import DEAD_LETTERS_REDRIVEN
+
+TRIES = 3
+"""Reservations of others, for another version, that one redrive replaces."""
+
+KEY = "\x1fredrive\x1f"
+"""Starts idempotency keys that no caller can send: theirs are printable."""
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What shall be other than in the dead letter; the body of a redrive."""
+
+    model_version: Annotated[int, Meta(ge=1)] | None = None
+    priority: Priority | None = None
+    timeout: Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | UnsetType | None = UNSET
+    """Seconds; null never expires."""
+
+
+class Redriver:
+    """Makes new tasks of dead letters; `storage/dead_letters.py` says how that stays single."""
+
+    def __init__(
+        self,
+        redis: "Redis",
+        tasks: Tasks,
+        store: ObjectStore,
+        letters: DeadLetters,
+        settings: Settings,
+    ) -> None:
+        """Args: tasks: for the deployments that this process knows."""
+        self._redis = redis
+        self._directory = tasks.directory
+        self._store = store
+        self._letters = letters
+        self._settings = settings
+
+    async def redrive(self, letter: DeadLetter, changes: Changes) -> Receipt:
+        """The receipt of the task that repeats a dead letter, also if there is one already.
+
+        Raises:
+            NotADeadLetterError: it has been purged, or redriven and the new task is gone.
+            ConflictError: its input is gone, or others redrive it to another version now.
+            InvalidInputError, ModelNotFoundError, TenantQueueFullError, QueueFullError: as for
+                a submit; the dead letter stays.
+        """
+        if letter.settled:
+            return await self._existing(letter)
+        spec = letter.task.spec
+        version = changes.model_version or spec.model_version
+        target = self._directory.resolve(spec.model, version)
+        planned = await self._plan(letter, target, changes)
+        for _ in range(TRIES):
+            new_id = new_task_id(target.deployment.name)
+            await self._letters.reserve(spec.task_id, new_id, version)
+            async with self._letters.held(spec.task_id) as held:
+                if held is None:
+                    raise NotADeadLetterError("it was purged", task_id=spec.task_id)
+                if held.letter.settled:
+                    break
+                receipt = await self._settle(held, target, planned)
+            if receipt is not None:
+                return receipt
+        else:
+            raise ConflictError(
+                "others redrive it to another version", task_id=spec.task_id, retry_after=1.0
+            )
+        return await self._existing(held.letter)
+
+    async def _settle(self, held: Held, target: Target, planned: TaskSpec) -> Receipt | None:
+        """Puts the reserved task into the queue unless it is there.
+
+        Returns None if the reservation was for another version and came to nothing.
+        """
+        until = time.monotonic() + HOLD / 2
+        letter, new_id = held.letter, held.letter.redriven_as
+        if new_id is None:
+            return None
+        known = await self._live(letter)
+        if known is None and letter.redriven_version != planned.model_version:
+            await held.forget()
+            return None
+        if known is not None:
+            await held.settle(new_id)
+            return _receipt_of(known)
+        spec = msgspec.structs.replace(planned, task_id=new_id)
+        receipt = await self._enqueue(target, spec, until)
+        await held.settle(receipt.task_id)
+        if not receipt.existing:
+            DEAD_LETTERS_REDRIVEN.labels(spec.model, str(spec.model_version)).inc()
+        return receipt
+
+    async def _enqueue(self, target: Target, spec: TaskSpec, until: float) -> Receipt:
+        """Accepts the new task; nothing else can be using its id while the row is locked."""
+        submit = Submit(spec, encode(spec))
+        if len(submit.encoded) > self._settings.inline_limit:
+            spec = await payloads.store_input(self._store, spec)
+            submit = Submit(spec, encode(spec))
+        if time.monotonic() > until:
+            # PostgreSQL may soon let somebody else have the row.
+            raise StorageUnavailableError("it took too long to get here", task_id=spec.redrive_of)
+        queue = self._queue(target.deployment.name)
+        limit = target.deployment.max_queue
+        try:
+            (answer,) = await queue.enqueue([submit], max_queue=limit)
+        except InferstackError as error:
+            raise type(error)(
+                error.detail, task_id=spec.redrive_of, retry_after=error.retry_after
+            ) from error
+        if answer.status is Enqueued.DUPLICATE:
+            spec = msgspec.structs.replace(spec, task_id=answer.task_id)
+            return Receipt(spec, TaskState.QUEUED, 0, 0.0, answer.created_at, existing=True)
+        if answer.status is not Enqueued.OK and spec.data_ref is not None:
+            await payloads.discard(self._store, [spec.data_ref])
+        raise_refusal(target, answer)
+        wait = target.wait_for(answer.ahead)
+        return Receipt(spec, TaskState.QUEUED, answer.ahead + 1, wait, answer.created_at)
+
+    async def _plan(self, letter: DeadLetter, target: Target, changes: Changes) -> TaskSpec:
+        """The new task but for its id; its input is checked as that of any other is."""
+        old = letter.task.spec
+        data = await self._input(old)
+        cost = await asyncio.to_thread(target.admission.check, data)
+        return TaskSpec(
+            task_id="",
+            model=target.deployment.model,
+            model_version=target.deployment.version,
+            tenant=old.tenant,
+            data=data,
+            priority=changes.priority or old.priority,
+            timeout=old.timeout if changes.timeout is UNSET else changes.timeout,
+            cost=cost,
+            user=old.user,
+            webhook=old.webhook,
+            metadata=old.metadata,
+            idempotency_key=KEY + old.task_id,
+            redrive_of=old.task_id,
+        )
+
+    async def _input(self, old: TaskSpec) -> dict[str, Any]:
+        try:
+            raw = old.data if old.data_ref is None else await self._store.get(old.data_ref)
+        except NotFoundError:
+            raw = None
+        if raw is None:
+            raise ConflictError("its input was not kept, so it can only be purged")
+        return msgspec.json.decode(raw, type=dict[str, Any])
+
+    async def _live(self, letter: DeadLetter) -> Task | None:
+        """The task that repeats a dead letter, as Redis has it.
+
+        Asked of its own queue, since its deployment may have been taken off the directory.
+        """
+        name = letter.redriven_on
+        if letter.redriven_as is None or name is None:
+            return None
+        (task,) = await self._queue(name).load([letter.redriven_as])
+        return task
+
+    async def _existing(self, letter: DeadLetter) -> Receipt:
+        found = await self._live(letter)
+        if found is None and letter.redriven_as is not None:
+            archived = await self._letters.get(letter.redriven_as)
+            found = None if archived is None else archived.task
+        if found is None:
+            raise NotADeadLetterError(
+                f"it was redriven as {letter.redriven_as}, which has been removed since",
+                task_id=letter.task.spec.task_id,
+            )
+        return _receipt_of(found)
+
+    def _queue(self, deployment: str) -> TaskQueue:
+        return TaskQueue(self._redis, deployment, self._settings)
+
+
+def _receipt_of(task: Task) -> Receipt:
+    return Receipt(task.spec, task.state, 0, 0.0, task.created_at, existing=True)

@@ -1,0 +1,135 @@
+"""Tasks that only history knows come back, once, and end as any other does."""
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+
+from inferstack.background import duties
+from inferstack.config import Settings
+from inferstack.queue.connection import Redis
+from inferstack.queue.outbox import Outbox
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.recorder.recorder import Recorder
+from inferstack.storage.history import History
+from inferstack.task import Task, TaskState
+from tests.recorder.work import NAME, Work
+from tests.storage.samples import completed, queued
+
+
+@pytest.fixture
+def work(redis: Redis, settings: Settings) -> Work:
+    return Work(redis, settings)
+
+
+@pytest.fixture
+def recorder(redis: Redis, settings: Settings, history: History) -> Recorder:
+    return Recorder(Outbox(redis, [NAME], settings), history)
+
+
+def lost(**values: object) -> Task:
+    """A task in history whose Redis is gone, in the middle of its second attempt."""
+    values = {"version": 4, "state": TaskState.RUNNING, "attempts": 2} | values
+    return msgspec.structs.replace(queued(), **values)
+
+
+async def archive(recorder: Recorder) -> None:
+    while await recorder.step(block_ms=1):
+        pass
+
+
+async def test_what_redis_lost_is_served_after_all_under_its_own_id(
+    settings: Settings, history: History, work: Work, recorder: Recorder
+) -> None:
+    tasks = [lost() for _ in range(3)]
+    await history.upsert(tasks)
+    assert await duties.resend(settings) == 3
+    await archive(recorder)
+    assert sorted(await work.finish()) == sorted(task.spec.task_id for task in tasks)
+    await archive(recorder)
+    for task in tasks:
+        found = await history.get(task.spec.task_id)
+        assert found is not None
+        assert found.state is TaskState.COMPLETED
+        assert found.spec.data is not None
+    assert await duties.resend(settings) == 0
+
+
+async def test_many_pages_of_two_deployments(
+    settings: Settings, history: History, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferstack.lifecycle.recovery.PAGE", 2)
+    await history.upsert([*(queued() for _ in range(5)), *(queued(version=2) for _ in range(4))])
+    assert await duties.resend(settings) == 9
+    for name, count in (("echo:1", 5), ("echo:2", 4)):
+        assert len(await TaskQueue(redis, name, settings).claim("w", 100)) == count
+
+
+async def test_what_redis_has_or_what_has_ended_stays(
+    settings: Settings, history: History, work: Work, recorder: Recorder
+) -> None:
+    ids = await work.submit(2)
+    await archive(recorder)
+    finished = completed()
+    await history.upsert([finished])
+    assert await duties.resend(settings) == 0
+    assert {claim.task_id for claim in await work.queue.claim("w", 10)} == set(ids)
+
+
+async def test_a_task_that_was_made_just_now_is_left_to_the_recorder(
+    settings: Settings, history: History
+) -> None:
+    await history.upsert([msgspec.structs.replace(queued(), created_at=time.time())])
+    assert await duties.resend(settings) == 0
+
+
+async def test_two_sweeps_at_once_submit_it_once(
+    settings: Settings, history: History, work: Work
+) -> None:
+    await history.upsert([queued() for _ in range(20)])
+    counts = await asyncio.gather(*(duties.resend(settings) for _ in range(4)))
+    assert sum(counts) == 20
+    assert len(await work.finish()) == 20
+
+
+async def test_one_whose_deadline_has_passed_expires(
+    settings: Settings, history: History, work: Work, recorder: Recorder
+) -> None:
+    task = queued(timeout=30.0)
+    await history.upsert([task])
+    assert await duties.resend(settings) == 1
+    deadline = time.monotonic() + 10
+    while (found := await work.queue.get(task.spec.task_id)) and not found.state.terminal:
+        assert time.monotonic() < deadline
+        await work.queue.tick()
+    await archive(recorder)
+    archived = await history.get(task.spec.task_id)
+    assert archived is not None
+    assert archived.state is TaskState.EXPIRED
+    assert archived.spec.timeout == 30.0
+
+
+async def test_a_key_that_was_used_again_since_does_not_keep_it_lost(
+    settings: Settings, history: History, work: Work
+) -> None:
+    (other,) = await work.submit(1, idempotency_key="k")
+    task = queued(idempotency_key="k")
+    await history.upsert([task])
+    assert await duties.resend(settings) == 1
+    assert {claim.task_id for claim in await work.queue.claim("w", 10)} == {
+        other,
+        task.spec.task_id,
+    }
+
+
+async def test_a_full_queue_leaves_it_for_the_next_sweep(
+    settings: Settings, history: History, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = queued()
+    await history.upsert([task])
+    await work.submit(1)
+    full = settings.model_copy(update={"max_queue": 1})
+    assert await duties.resend(full) == 0
+    assert "stays lost for now: full" in caplog.text
+    assert await duties.resend(settings) == 1

@@ -1,0 +1,105 @@
+"""The digest of dead letters and the sums of usage."""
+
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from inferstack.background import duties
+from inferstack.config import Settings
+from inferstack.storage.database import Database
+from inferstack.storage.history import History
+from inferstack.storage.usage import Usage, UsageLine
+from inferstack.task import Execution, Task, TaskError, TaskState
+from tests.storage.samples import completed, queued
+
+HOUR = datetime(2026, 11, 3, 10, tzinfo=UTC)
+DAYS = (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
+
+
+def failed(kind: str, model: str = "echo", ago: float = 60.0) -> Task:
+    when = time.time() - ago
+    return completed(
+        queued(model=model),
+        result=None,
+        state=TaskState.FAILED,
+        error=TaskError(kind, 'with "quotes" and \x00'),
+        completed_at=when,
+    )
+
+
+def done(at: datetime, tenant: str = "acme", **values: object) -> Task:
+    """A task of a batch of four that took 2 s, 0.5 s after it came."""
+    ended = at.timestamp()
+    task = queued(tenant=tenant, cost=7.0)
+    return msgspec.structs.replace(
+        completed(task, created_at=ended - 1, started_at=ended - 0.5, completed_at=ended),
+        execution=Execution("host:1:a", 1.0, 2000.0, 4),
+        **values,
+    )
+
+
+async def test_the_digest_counts_by_model_and_error(
+    settings: Settings, history: History, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    await history.upsert(
+        [
+            *(failed("engine-error") for _ in range(3)),
+            failed("replica-crashed", "other"),
+            failed("engine-error", ago=7200.0),
+            completed(completed_at=time.time()),
+        ]
+    )
+    assert await duties.digest(settings) == 4
+    assert "4 dead letters in the last hour" in caplog.text
+    assert "3 of echo:1: engine-error, 1 of other:1: replica-crashed" in caplog.text
+
+
+async def test_no_dead_letters_no_line(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await duties.digest(settings) == 0
+    assert not caplog.records
+
+
+async def test_usage_is_summed_by_hour_tenant_and_model(
+    settings: Settings, history: History, database: Database
+) -> None:
+    await history.upsert(
+        [
+            *(done(HOUR + timedelta(minutes=n)) for n in range(3)),
+            done(HOUR + timedelta(hours=1)),
+            done(HOUR, tenant="other", state=TaskState.FAILED),
+            queued(),
+        ]
+    )
+    assert await duties.roll_up(settings) == 3
+    usage = Usage(database)
+    assert await usage.read("acme", *DAYS, "hour") == [
+        UsageLine(HOUR, "acme", "echo", 1, 3, 0, 0, 0, 1.5, 1.5, 21.0),
+        UsageLine(HOUR + timedelta(hours=1), "acme", "echo", 1, 1, 0, 0, 0, 0.5, 0.5, 7.0),
+    ]
+    everybody = await usage.read(None, *DAYS, "month")
+    assert [(line.tenant, line.completed, line.failed) for line in everybody] == [
+        ("acme", 4, 0),
+        ("other", 0, 1),
+    ]
+    assert everybody[0].start == DAYS[0]
+    assert await usage.read(None, DAYS[1], DAYS[1] + timedelta(days=30), "day") == []
+
+
+async def test_sums_take_in_what_is_late_and_do_not_forget_what_was_removed(
+    settings: Settings, history: History, database: Database
+) -> None:
+    tasks = [done(HOUR), done(HOUR)]
+    await history.upsert(tasks)
+    await duties.roll_up(settings)
+    await history.upsert([done(HOUR + timedelta(hours=1)), done(HOUR + timedelta(minutes=59))])
+    await duties.roll_up(settings)
+    await history.delete([task.spec.task_id for task in tasks])
+    await duties.roll_up(settings)
+    counts = [line.completed for line in await Usage(database).read(None, *DAYS, "hour")]
+    assert counts == [3, 1]

@@ -1,0 +1,51 @@
+"""What the pool sees of a replica's stderr until it is ready."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from inferstack.worker.early import LONGEST_LINE, EarlyOutput
+
+
+async def test_lines_are_passed_on_and_the_last_one_is_kept(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    early = EarlyOutput()
+    os.write(early.write_end, b"first\nno such ")
+    await asyncio.sleep(0)
+    os.write(early.write_end, b"device\n  \n" + b"x" * 2 * LONGEST_LINE)
+    early.close_write_end()
+    early.finish()
+    assert capfd.readouterr().err == "first\nno such device\n  \n" + "x" * 2 * LONGEST_LINE + "\n"
+    assert early.last_line == "x" * LONGEST_LINE
+    assert not early.ready
+
+
+async def test_a_replica_that_is_ready_writes_to_the_stderr_of_the_pool(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    early, stderr = EarlyOutput(), os.dup(2)
+    code = (
+        "import os, sys; from inferstack.worker.early import end_early_output;"
+        f"print('loading', end='', file=sys.stderr); end_early_output({stderr}); os.write(2, b'!')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=early.write_end, pass_fds=(stderr,)
+    )
+    early.close_write_end()
+    os.close(stderr)
+    assert await asyncio.to_thread(process.wait) == 0
+    early.finish()
+    assert early.ready
+    assert early.last_line == "loading"
+    assert sorted(capfd.readouterr().err) == sorted("loading!")
+
+
+async def test_a_process_that_holds_the_pipe_open_is_not_waited_for() -> None:
+    early = EarlyOutput()
+    early.finish()
+    early.close_write_end()
+    assert early.last_line == ""
