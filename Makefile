@@ -16,15 +16,27 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python 
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 QUIET := 2> >(grep --line-buffered -v 'WARNING: Location' >&2)
 
-.PHONY: help run test check manifests images bench e2e faults clean
+# Node.js is needed where the web UI is built or tested, and nowhere else.
+UI := frontend
+UI_SOURCES = $(shell find $(UI)/src $(UI)/public -type f ! -name '*.test.*' ! -name schema.d.ts) \
+	$(addprefix $(UI)/,index.html openapi.json tsconfig.json vite.config.ts)
+HAS_NODE := node -e 'const [a, b] = process.versions.node.split(".").map(Number); \
+	process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)' 2>/dev/null \
+	&& command -v npm >/dev/null
+# $(call with_node,what is skipped without,command): on a user's machine only; CI must have it.
+with_node = if $(HAS_NODE); then $(2); else \
+	echo "SKIPPED $(1): it needs Node.js 20.19, 22.12 or newer, with npm" >&2; test "$${CI:-}" != true; fi
+
+.PHONY: help run test check manifests images bench e2e faults ui try-ui has-node openapi clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ":.*## " '{ printf "  make %-9s %s\n", $$1, $$2 }'
 
-run: $(VENV)/.installed ## start everything here (ARGS='--no-ray --port 8080')
+run: $(VENV)/.installed try-ui ## start everything here (ARGS='--no-ray --port 8080')
 	@exec $(BIN)/inferstack up $(ARGS)
 
-test: $(VENV)/.installed-dev ## run every test (ARGS='-k queue')
+test: $(VENV)/.installed-dev try-ui ## run every test (ARGS='-k queue')
+	@$(if $(ARGS),true,$(call with_node,the tests of the web UI,npm --prefix $(UI) test --silent))
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, format, types, layers and Kubernetes manifests
@@ -33,6 +45,8 @@ check: $(VENV)/.installed-dev ## lint, format, types, layers and Kubernetes mani
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/check_manifests.py
+	@$(call with_node,the checks of the web UI,$(MAKE) --no-print-directory $(UI)/node_modules/.installed \
+	&& npm --prefix $(UI) run --silent check)
 
 manifests: $(VENV)/.installed-dev ## render kubernetes/deployment.yaml anew (takes kubectl)
 	@$(BIN)/python scripts/check_manifests.py --write
@@ -43,13 +57,29 @@ images: $(VENV)/.installed-dev ## build and smoke-run every image with buildah (
 bench: $(VENV)/.installed ## measure, next to other systems (ARGS='--profile quick')
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-e2e: $(VENV)/.installed-dev ## test the whole stack from outside, as `make run` starts it
+e2e: $(VENV)/.installed-dev try-ui ## test the whole stack from outside, as `make run` starts it
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
-faults: $(VENV)/.installed-dev ## kill everything and count what is lost (ARGS='--seed 7 --seeds 20')
+faults: $(VENV)/.installed-dev ## kill everything and count what is lost (ARGS='--seed 7 --long')
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
 
-clean: ## delete .venv and the tools' caches; keeps .inferstack/, where your data is
+has-node:
+	@$(HAS_NODE)
+
+ui: $(UI)/dist/index.html ## build the web UI
+	@:
+
+# What runs without the UI must not fail because of it; CI must have it.
+try-ui:
+	@if $(HAS_NODE); then $(MAKE) --no-print-directory ui || { test "$${CI:-}" != true && \
+	echo "SKIPPED the web UI: its build failed, see above; everything else works" >&2; }; \
+	elif [ ! -f $(UI)/dist/index.html ]; then $(call with_node,the web UI,true); fi
+
+openapi: $(VENV)/.installed ## write down the API as it is now, for the types of the web UI
+	@$(BIN)/python -m inferstack.api.document > $(UI)/openapi.json
+
+clean: ## delete what is installed and built here; keeps .inferstack/, where your data is
+	@rm -rf $(UI)/node_modules $(UI)/dist $(UI)/src/api/schema.d.ts
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
@@ -67,4 +97,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what tests and checks need"
 	@$(PIP) -c constraints.txt -e '.[all,dev]' $(QUIET)
+	@touch $@
+
+$(UI)/node_modules/.installed: $(UI)/package.json $(UI)/package-lock.json
+	@echo "Installing what the web UI is built with"
+	@npm --prefix $(UI) ci --silent
+	@touch $@
+
+$(UI)/dist/index.html: $(UI)/node_modules/.installed $(UI_SOURCES)
+	@echo "Building the web UI"
+	@npm --prefix $(UI) run --silent build
 	@touch $@

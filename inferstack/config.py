@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     """The longest `Prefer: wait` that is honoured."""
     max_batch_items: Annotated[int, Field(ge=1, le=100_000)] = 1000
 
+    ui_path: Path | None = None
+    """Folder of the built web UI, served at `/`; without it only the API is."""
+
     # Who may call.
     auth_required: bool = False
     """`/health`, `/metrics` and the API's documentation are open all the same."""
@@ -110,6 +113,18 @@ class Settings(BaseSettings):
     inline_limit: Annotated[int, Field(ge=0)] = 64 * 1024
     """Inputs and results larger than this go to the object store."""
     result_retention_days: Annotated[float, Field(gt=0)] = 30.0
+
+    # Metrics.
+    metrics_host: str = "127.0.0.1"
+    """Where replicas, the recorder and the others show their metrics; nobody has to log in."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """0: a free one for each process, see `telemetry/discovery.py`; another: one for all."""
+
+    # Traces.
+    otel_exporter_otlp_endpoint: str | None = None
+    """Base URL of an OpenTelemetry collector that takes OTLP over HTTP; None sends no spans."""
+    trace_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the requests without a trace of their own that begin one."""
 
     # This machine.
     inferstack_home: Path = Path(".inferstack")

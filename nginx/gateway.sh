@@ -140,6 +140,9 @@ derive() {
     if [ "$(id -u)" = 0 ]; then
         GATEWAY_USER_LINE="user nobody $(id -gn nobody);"
     fi
+    # As many as there are cores costs memory on large machines; four do more than the API can.
+    GATEWAY_WORKERS=$(nproc)
+    [ "$GATEWAY_WORKERS" -le 4 ] || GATEWAY_WORKERS=4
     GATEWAY_LISTEN='ssl http2'
     GATEWAY_HTTP2_LINE=''
     if nginx_is 1.25.1; then

@@ -1,4 +1,4 @@
-"""Throwaway PostgreSQL and Redis servers for tests: real programs, as durable as in production.
+"""Throwaway PostgreSQL, Redis and S3 servers for tests: real programs, as in production.
 
 Each server keeps its data in a temporary folder and listens on a random port of the
 loopback address. It ends with the process that started it, however that ends.
@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
+import httpx
 import psycopg
 import redis
 
 from tests.programs import (
     ServiceMissingError,
     postgres_binaries,
+    program,
     redis_binary,
     unprivileged_user,
 )
@@ -166,6 +168,44 @@ class RedisServer(_Server):
                 return bool(client.ping())
         except redis.RedisError:
             return False
+
+
+class S3Server(_Server):
+    """A real S3 server in front of a folder."""
+
+    name = "s3"
+    access, secret = "access", "a-long-enough-secret"
+
+    def start(self) -> Self:
+        """Makes the bucket when there is none yet, then starts the server.
+
+        Raises:
+            ServiceMissingError: it ended or did not answer in time; holds the end of its log.
+        """
+        self.bucket.mkdir(parents=True, exist_ok=True)
+        return super().start()
+
+    @property
+    def url(self) -> str:
+        """For S3_ENDPOINT."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def bucket(self) -> Path:
+        """Where the objects of the bucket `inferstack` lie, each a file."""
+        return self.directory / "data" / "inferstack"
+
+    def _command(self) -> list[str]:
+        command = [program("rclone"), "serve", "s3", "--auth-key", f"{self.access},{self.secret}"]
+        command += ["--addr", f"127.0.0.1:{self.port}", "--config", str(self.directory / "none")]
+        return [*command, str(self.bucket.parent)]
+
+    def _answers(self) -> bool:
+        try:
+            httpx.get(self.url, timeout=1, trust_env=False)
+        except httpx.TransportError:
+            return False
+        return True
 
 
 class PostgresServer(_Server):

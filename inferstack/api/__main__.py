@@ -5,7 +5,8 @@ import sys
 
 from inferstack import config
 from inferstack.api.app import create_app
-from inferstack.api.server import bind, serve
+from inferstack.api.listener import bind, raise_file_limit
+from inferstack.api.server import serve
 from inferstack.errors import ConfigurationError
 from inferstack.telemetry import logs
 
@@ -15,6 +16,7 @@ def main() -> int:
     try:
         settings = config.settings()
         logs.setup("api", level=settings.log_level, style=settings.log_format)
+        raise_file_limit()
         listener = bind(settings)
         edge = create_app(settings)
         # What the imports made lives for ever, and requests make no cycles: look for garbage

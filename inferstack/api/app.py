@@ -9,20 +9,31 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Lifespan
 
 from inferstack.api import openapi
-from inferstack.api.edge import Edge, Hook
+from inferstack.api.edge import Edge, Hook, Hooks
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
 from inferstack.api.problems import MethodNotAllowedError, problem_response
-from inferstack.api.routes import auth, dead_letters, docs, health, inference, models, usage
+from inferstack.api.routes import (
+    auth,
+    dead_letters,
+    docs,
+    health,
+    inference,
+    models,
+    overview,
+    usage,
+)
 from inferstack.api.services import Lifetime, Services
+from inferstack.api.traced import TracedRoutes
+from inferstack.api.ui import Ui
 from inferstack.config import Settings
 from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
 
-ROUTERS = tuple(
-    module.router for module in (inference, dead_letters, usage, auth, models, health, docs)
-)
+MODULES = (inference, dead_letters, usage, auth, models, overview, health, docs)
+ROUTERS = tuple(module.router for module in MODULES)
 
 
 async def _nothing() -> None:
@@ -56,6 +67,23 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
         finally:
             await stop()
 
+    inner = routes(lifespan)
+    inner.state.services = services
+    settings = services.settings
+    hot = _hot(services)
+    _answer_errors(inner, hot)
+    ui = Ui(settings.ui_path)
+
+    def leave(seconds: float) -> None:
+        services.monitor.leaving = True
+        services.tasks.cut_waits(seconds)
+        services.overview.close()
+
+    return Edge(inner, hot, ui, settings.max_body_bytes, Hooks(start, leave, stop))
+
+
+def routes(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """Every route but the hot ones, and the document that describes all."""
     inner = FastAPI(
         title="inferstack",
         lifespan=lifespan,
@@ -64,14 +92,16 @@ def assemble(services: Services, start: Hook = _nothing, stop: Hook = _nothing) 
         openapi_url=docs.OPENAPI_URL,
         redirect_slashes=False,
     )
-    inner.state.services = services
     for router in ROUTERS:
         inner.include_router(router)
     openapi.install(inner)
-    settings = services.settings
-    hot = HotRoutes(services.tasks, services.authenticator, Meter(), settings.max_wait)
-    _answer_errors(inner, hot)
-    return Edge(inner, hot, settings.max_body_bytes, start, stop)
+    return inner
+
+
+def _hot(services: Services) -> HotRoutes:
+    """The hot routes; those with spans only where they are sent, so that others pay nothing."""
+    parts = (services.tasks, services.authenticator, Meter(), services.settings.max_wait)
+    return HotRoutes(*parts) if services.tracer is None else TracedRoutes(*parts, services.tracer)
 
 
 def _answer_errors(inner: FastAPI, hot: HotRoutes) -> None:

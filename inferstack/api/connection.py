@@ -113,6 +113,8 @@ class Connection(HttpToolsProtocol):
         for name, value in headers:
             super().on_header(name, value)
         super().on_headers_complete()
+        if self._edge.leaving:
+            self.answer_last()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -122,6 +124,12 @@ class Connection(HttpToolsProtocol):
     def _ignores_upgrade(self) -> bool:
         """Whether the parser stops behind this head, for a protocol that is not spoken here."""
         return self.parser.should_upgrade() and not self._should_upgrade()
+
+    def answer_last(self) -> None:
+        """Closes the connection behind the answer that is due, if one is."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
 
     # Refusals.
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,6 +12,7 @@ from inferstack.api.bodies import require_json
 from inferstack.api.exchange import Request, Response, header_map
 from inferstack.api.hot import HotRoutes
 from inferstack.api.problems import RequestTimeoutError, problem_response
+from inferstack.api.ui import Ui
 from inferstack.errors import InferstackError, InvalidRequestError, PayloadTooLargeError
 from inferstack.queue.background import end
 
@@ -24,8 +25,20 @@ FORM_PATHS = frozenset({"/api/auth/login"})
 """Paths that also take a form, and check the content type themselves."""
 
 UNMATCHED = "unmatched"
+UI_ROUTE = "/{ui}"
 
 Hook = Callable[[], Awaitable[None]]
+
+
+class Hooks(NamedTuple):
+    """What whoever serves an application calls."""
+
+    start: Hook
+    """Awaited before the first request."""
+    leave: Callable[[float], None]
+    """Called when the process shall end: nothing may wait longer than so many seconds."""
+    stop: Hook
+    """Awaited after the last request."""
 
 
 class ClientGoneError(Exception):
@@ -35,24 +48,29 @@ class ClientGoneError(Exception):
 class Edge:
     """The application that a server runs: the hot routes itself, FastAPI for the rest."""
 
-    def __init__(
-        self, inner: ASGIApp, hot: HotRoutes, max_body: int, start: Hook, stop: Hook
-    ) -> None:
+    def __init__(self, inner: ASGIApp, hot: HotRoutes, ui: Ui, max_body: int, hooks: Hooks) -> None:
         """Wraps the FastAPI application.
 
         Args:
-            inner: what answers everything that is not hot.
-            hot: the routes that are.
+            inner: what answers everything else.
+            hot: the hot routes.
+            ui: the files of the web UI.
             max_body: bytes that a body may have.
-            start: awaited before the first request, by whoever serves this.
-            stop: awaited after the last one.
+            hooks: for whoever serves this.
         """
         self.inner = inner
         self.hot = hot
         self.max_body = max_body
-        self.start = start
-        self.stop = stop
+        self.start, self._leave, self.stop = hooks
+        self.leaving = False
+        """Whether every answer closes its connection."""
+        self._ui = ui
         self._meter = hot.meter
+
+    def leave(self, seconds: float) -> None:
+        """This process ends soon: from now on no request waits longer than `seconds` for a task."""
+        self.leaving = True
+        self._leave(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; lifespan and WebSockets go straight to FastAPI."""
@@ -80,6 +98,8 @@ class Edge:
             response = await self._meter.answer(*matched, request)
             await end(watching)
             await _respond(response, send)
+        elif (page := self._ui.match(request)) is not None:
+            await _respond(await self._meter.answer(page, UI_ROUTE, request), send)
         else:
             await _Cold(self, request, start).run(scope, receive, send)
 
@@ -180,6 +200,7 @@ def _check_type(request: Request) -> None:
 
 async def _respond(response: Response, send: Send) -> None:
     length = (b"content-length", b"%d" % len(response.body))
-    headers = [*response.headers, length]
+    # A 304 has no body, and would belie the length of the one it stands for.
+    headers = response.headers if response.status == 304 else [*response.headers, length]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})

@@ -93,6 +93,8 @@ class Monitor:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self.started_at = time.time()
+        self.leaving = False
+        """Whether this process has been told to end."""
 
     async def start(self) -> None:
         """Asks once, then keeps asking."""

@@ -49,10 +49,6 @@ class HotRoutes:
                 return self.read, ITEM
         return None
 
-    def cut_waits(self, seconds: float) -> None:
-        """From now on no request waits for a task longer than `seconds`."""
-        self._tasks.cut_waits(seconds)
-
     async def submit(self, request: Request) -> Response:
         """Accepts a task; with `Prefer: wait=N` answers with the finished one if it can."""
         headers = request.headers

@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
 from inferstack.api.exchange import Handler, Request, Response
 from inferstack.api.problems import problem_response
@@ -28,7 +28,6 @@ class Meter:
         metrics.HTTP_IN_FLIGHT.set_function(lambda: self.in_flight)
         self._prefix = secrets.token_hex(4).encode()
         self._numbers = itertools.count(1)
-        self._seconds: dict[tuple[str, str, int], Histogram] = {}
         self._tasks: dict[tuple[str, int, str, bool], Counter] = {}
 
     async def answer(self, handler: Handler, route: str, request: Request) -> Response:
@@ -61,12 +60,7 @@ class Meter:
             status: as answered.
             seconds: how long it took.
         """
-        labels = (route, method, status)
-        child = self._seconds.get(labels)
-        if child is None:
-            child = metrics.HTTP_SECONDS.labels(route, method, str(status))
-            self._seconds[labels] = child
-        child.observe(seconds)
+        metrics.HTTP.observe((route, method, status), seconds)
 
     def count(self, answer: Answer) -> None:
         """Notes a submitted task, and whether it has finished already."""

@@ -14,8 +14,9 @@ from inferstack.api.dead_letter_views import (
 )
 from inferstack.api.hot import COLLECTION, ITEM
 from inferstack.api.openapi_examples import DESCRIPTION, RECEIPT, SUBMISSIONS, TASK, problem
+from inferstack.api.overview_views import OverviewHistory, OverviewSample
 from inferstack.api.routes.dead_letters import RedriveMany
-from inferstack.api.views import PageView, ReceiptView, TaskView
+from inferstack.api.views import PageView, PositionView, ReceiptView, RequestView, TaskView
 from inferstack.lifecycle.redrive import Changes
 from inferstack.lifecycle.types import Submission
 
@@ -63,6 +64,18 @@ class ProblemView(msgspec.Struct):
     errors: list[dict[str, str]] | None = None
 
 
+VIEWS = (
+    TaskView,
+    ReceiptView,
+    PositionView,
+    RequestView,
+    PageView,
+    ProblemView,
+    OverviewHistory,
+    OverviewSample,
+)
+
+
 def install(app: FastAPI) -> None:
     """Makes the application serve `document`, built on first use."""
 
@@ -96,7 +109,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    types = (Submission, TaskView, ReceiptView, PageView, ProblemView, *LETTERS)
+    types = (Submission, *VIEWS, *LETTERS)
     _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     return {
         **found,

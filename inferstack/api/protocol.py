@@ -129,7 +129,8 @@ class DirectProtocol(Connection):
         if not SPECIAL.isdisjoint(headers) or self.limit_concurrency is not None:
             return None
         request = Request(method, path.decode("latin-1"), query, headers)
-        return DirectExchange(*matched, request, parser.should_keep_alive())
+        keep_alive = parser.should_keep_alive() and not self._edge.leaving
+        return DirectExchange(*matched, request, keep_alive)
 
     async def _answer(self, direct: DirectExchange) -> None:
         response = await self._meter.answer(direct.handler, direct.route, direct.request)

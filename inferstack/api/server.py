@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn with our protocol, a socket that processes can share, a drain."""
+"""The HTTP server: uvicorn with our protocol, deadlines, a drain."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,10 @@ from types import FrameType
 
 import uvicorn
 
+from inferstack.api.connection import Connection
 from inferstack.api.edge import Edge
+from inferstack.api.listener import hand_over
 from inferstack.api.protocol import DirectProtocol
-from inferstack.config import Settings
-from inferstack.errors import ConfigurationError
 from inferstack.queue.background import end
 from inferstack.telemetry import metrics
 
@@ -22,8 +22,17 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 DRAIN = 25.0
-"""Seconds that requests in flight get after SIGTERM; Kubernetes waits 30 by default."""
+"""Seconds from SIGTERM until the last answer; Kubernetes waits 30 by default."""
 
+FAREWELL = 3.0
+"""Seconds after SIGTERM in which requests are still taken, and each answer closes its connection.
+
+Whoever sends traffic here learns it from an answer or from readiness. To close at once would cut
+connections under a request that is on its way.
+"""
+
+HANDOVER = 0.25
+"""Seconds from the last new connection until the socket closes: every one is accepted by then."""
 
 LAST_WAIT = 5.0
 """Seconds that requests which wait for a task may go on waiting after SIGTERM.
@@ -40,11 +49,16 @@ class Server(uvicorn.Server):
         super().__init__(configure(edge))
         self._edge = edge
         self._exiting = asyncio.Event()
+        self._farewell_until: float | None = None
         metrics.HTTP_CONNECTIONS.set_function(lambda: len(self.server_state.connections))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called for SIGTERM and SIGINT."""
+        """Called for SIGTERM, and for SIGINT: then everything ends here, and nobody takes over."""
         super().handle_exit(sig, frame)
+        if sig == signal.SIGTERM and not self._exiting.is_set():
+            self._farewell_until = time.monotonic() + FAREWELL
+        elif sig == signal.SIGINT:
+            self._farewell_until = None
         self._exiting.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -66,16 +80,32 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains, then stops the application."""
-        self._edge.hot.cut_waits(LAST_WAIT)
+        self._say_farewell()
+        if self._farewell_until is not None:
+            handed = [hand_over(listener) for listener in sockets or ()]
+            await asyncio.sleep(HANDOVER if any(handed) else 0)
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._edge.stop()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; looks at the connections once a second."""
+        now = time.monotonic()
         if counter % 10 == 0:
-            self._close_overdue(time.monotonic())
-        return await super().on_tick(counter)
+            self._close_overdue(now)
+        if not await super().on_tick(counter):
+            return False
+        self._say_farewell()
+        return self._farewell_until is None or now >= self._farewell_until
+
+    def _say_farewell(self) -> None:
+        """From now on this process is not ready, and each answer is the last of its connection."""
+        if self._edge.leaving:
+            return
+        self._edge.leave(LAST_WAIT)
+        for connection in tuple(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.answer_last()
 
     def _close_overdue(self, now: float) -> None:
         for connection in tuple(self.server_state.connections):
@@ -114,30 +144,8 @@ def configure(edge: Edge) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=int(DRAIN),
+        timeout_graceful_shutdown=int(DRAIN - FAREWELL),
     )
-
-
-def bind(settings: Settings) -> socket.socket:
-    """The listening socket; with several API processes, one that all of them can bind.
-
-    Raises:
-        ConfigurationError: the address is in use or not ours.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if settings.api_processes > 1:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port}: {reason}; set HOST or PORT"
-        ) from None
-    return listener
 
 
 def serve(edge: Edge, listener: socket.socket) -> bool:

@@ -8,6 +8,7 @@ from inferstack import failpoint
 from inferstack.api.auth import Authenticator
 from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
+from inferstack.api.overview import Overview
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InvalidRequestError
@@ -21,6 +22,7 @@ from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
 from inferstack.storage.usage import Usage
+from inferstack.telemetry.traces import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +43,11 @@ class Services(NamedTuple):
     tokens: Tokens | None
     monitor: Monitor
     exposition: Exposition
+    overview: Overview
     dead_letters: DeadLetters
     usage: Usage
+    tracer: Tracer | None = None
+    """None where no spans are sent."""
 
 
 class Lifetime:
@@ -73,16 +78,20 @@ class Lifetime:
             return None if key is None else Caller(key.tenant, key.username, key.role)
 
         tasks = Tasks(self._redis, self._store, History(self._database), settings)
+        monitor = Monitor(self._checks())
+        exposition = Exposition(tasks, monitor.findings, settings)
         self.services = Services(
             settings=settings,
             tasks=tasks,
             accounts=accounts,
             authenticator=Authenticator(settings, tokens, key_owner),
             tokens=tokens,
-            monitor=Monitor(self._checks()),
-            exposition=Exposition(tasks, settings),
+            monitor=monitor,
+            exposition=exposition,
+            overview=Overview(tasks, monitor, exposition),
             dead_letters=DeadLetters(self._redis, tasks, self._store, self._database, settings),
             usage=Usage(self._database),
+            tracer=Tracer.from_settings(settings),
         )
 
     async def start(self) -> None:
@@ -101,12 +110,17 @@ class Lifetime:
         await self.services.tasks.start()
         await self.services.monitor.start()
         await self.services.exposition.start()
+        if self.services.tracer is not None:
+            self.services.tracer.start()
         if self._settings.admin_password is not None:
             self._admin = asyncio.create_task(self._ensure_admin())
 
     async def stop(self) -> None:
         """Lets what is on its way in be committed, then disconnects."""
         await end(self._admin)
+        await self.services.overview.stop()
+        if self.services.tracer is not None:
+            await self.services.tracer.stop()
         await self.services.exposition.stop()
         await self.services.monitor.stop()
         await self.services.tasks.stop()

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from inferstack.errors import InferstackError
-from inferstack.lifecycle.types import Caller, Receipt
+from inferstack.lifecycle.types import Caller, Position, Receipt
 from inferstack.storage.history import HistoryPage
-from inferstack.task import Priority, Task, TaskError, TaskState
+from inferstack.task import Priority, Task, TaskError, TaskSpec, TaskState
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -55,6 +55,27 @@ class ReceiptView(msgspec.Struct, frozen=True):
     """Seconds."""
 
 
+class PositionView(msgspec.Struct, frozen=True):
+    """Where a task stands in its queue now."""
+
+    status: TaskState
+    queue_position: int | None
+    """From 1; null once it runs, and while it waits for a retry."""
+    estimated_wait_time: float | None
+    """Seconds."""
+
+
+class RequestView(msgspec.Struct, frozen=True, kw_only=True):
+    """The request that made a task, as `POST /api/inference` takes it."""
+
+    data: dict[str, Any]
+    model: str
+    model_version: int
+    priority: Priority
+    timeout: float | None
+    metadata: dict[str, Any] | None
+
+
 class PageView(msgspec.Struct, frozen=True):
     """A page of history, newest first."""
 
@@ -97,6 +118,24 @@ def receipt_view(receipt: Receipt) -> ReceiptView:
     """A receipt as callers read it."""
     return ReceiptView(
         receipt.task_id, receipt.state, receipt.position, round(receipt.estimated_wait, 3)
+    )
+
+
+def position_view(position: Position) -> PositionView:
+    """A position as callers read it."""
+    wait = position.estimated_wait
+    return PositionView(position.state, position.place, None if wait is None else round(wait, 3))
+
+
+def request_view(spec: TaskSpec) -> RequestView:
+    """What a task was asked for, as callers sent it."""
+    return RequestView(
+        data=spec.data,
+        model=spec.model,
+        model_version=spec.model_version,
+        priority=spec.priority,
+        timeout=spec.timeout,
+        metadata=spec.metadata,
     )
 
 

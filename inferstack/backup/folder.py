@@ -79,7 +79,10 @@ class Draft:
 
     async def write(self, name: str, body: bytes) -> None:
         """Writes a file through to the disk, with the folders around it."""
-        await asyncio.to_thread(_write, self.path / name, body)
+        path = self.path / name
+        # Not in the thread: it may outlive an interrupted backup, and must not make it anew.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(_write, path, body)
         self._note(name, hashlib.sha256(body).hexdigest(), len(body))
 
     def _note(self, name: str, digest: str, size: int) -> None:
@@ -196,7 +199,6 @@ class _Made(msgspec.Struct, frozen=True):
 
 
 def _write(path: Path, body: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.write_bytes(body)
     _sync(path)
 

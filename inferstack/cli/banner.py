@@ -29,6 +29,8 @@ def show(
     generated = settings.admin_password.get_secret_value() if settings.admin_password else ""
     password = "the password in ADMIN_PASSWORD" if chosen else generated
     places = Table.grid(padding=(0, 2))
+    if settings.ui_path is not None:
+        places.add_row("Web UI", Text(f"{state.url}/", style="bold cyan"))
     places.add_row("API", Text(state.url, style="bold cyan"))
     places.add_row("Docs", Text(f"{state.url}/api/docs", style="cyan"))
     places.add_row("Login", f"{settings.admin_username} / {password}")

@@ -5,16 +5,16 @@ import itertools
 from collections.abc import Sequence
 from functools import partial
 
-from inferstack.errors import TaskNotFoundError
+from inferstack.errors import ConflictError, NotFoundError, TaskNotFoundError
 from inferstack.lifecycle import payloads
 from inferstack.lifecycle.directory import Directory, Target
-from inferstack.lifecycle.types import Caller
+from inferstack.lifecycle.types import Caller, Position
 from inferstack.lifecycle.waits import Waits
 from inferstack.queue.codec import News, news_of
 from inferstack.queue.completions import CompletionChannel
 from inferstack.storage.history import History, HistoryFilter, HistoryPage
 from inferstack.storage.objects import ObjectStore
-from inferstack.task import Task, TaskState
+from inferstack.task import Task, TaskSpec, TaskState
 
 UNFINISHED = (TaskState.QUEUED, TaskState.RUNNING)
 
@@ -59,6 +59,34 @@ class Reader:
             await target.queue.cancel(task_id)
             task = await target.queue.get(task_id) or task
         return await self.with_result(task)
+
+    async def position(self, caller: Caller, task_id: str) -> Position:
+        """Where a task stands in its queue now.
+
+        Raises:
+            TaskNotFoundError: there is no such task, or it is another tenant's.
+        """
+        target, task = await self._find(caller, task_id)
+        if target is None or task.state is not TaskState.QUEUED:
+            return Position(task.state)
+        place = await target.queue.position(task_id, task.spec.priority)
+        return Position(task.state, place, None if place is None else target.wait_for(place - 1))
+
+    async def request(self, caller: Caller, task_id: str) -> TaskSpec:
+        """What a task was asked for, with its input.
+
+        Raises:
+            TaskNotFoundError: there is no such task, or it is another tenant's.
+            ConflictError: its input was not kept.
+        """
+        _, task = await self._find(caller, task_id)
+        try:
+            spec = await payloads.load_input(self._store, task.spec)
+        except NotFoundError:
+            spec = task.spec
+        if spec.data is None:
+            raise ConflictError("the input of this task was not kept", task_id=task_id)
+        return spec
 
     async def _find(self, caller: Caller, task_id: str) -> tuple[Target | None, Task]:
         """The task and, while Redis has it, where it is; PostgreSQL has it afterwards."""

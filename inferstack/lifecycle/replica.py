@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -26,6 +26,7 @@ from inferstack.queue.notes import Notes
 from inferstack.queue.task_queue import Claim, Completion, Failure, Retry, TaskQueue
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, TaskError, TaskSpec
+from inferstack.telemetry.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,10 @@ class ReplicaSession:
         self.stale = 0
         """Completions and failures refused because another attempt holds the task."""
         self.inline_limit = settings.inline_limit
+        self.retried = 0
+        """Failed attempts that get another."""
+        self.reaped = 0
+        """Tasks taken back from replicas that fell silent, and not failed for that."""
         self._queue = TaskQueue(redis, deployment.name, settings)
         self._bell = Bell(str(settings.redis_url), deployment.name, LONGEST_WAIT)
         self._drops = Drops(str(settings.redis_url), deployment.name)
@@ -94,6 +99,7 @@ class ReplicaSession:
         claims = await self._queue.claim(self.worker, limit, self._batch_size)
         if claims:
             failpoint.hit("after-claim")
+            self._tell("claimed", (claim.task_id for claim in claims))
         leases = [_lease(claim) for claim in claims if claim.spec.data_ref is None]
         if len(leases) < len(claims):
             large = [claim for claim in claims if claim.spec.data_ref is not None]
@@ -143,6 +149,7 @@ class ReplicaSession:
         failpoint.hit("before-complete")
         statuses = await self._queue.complete(completions)
         failpoint.hit("after-complete")
+        self._tell("has a result", (completion.task_id for completion in completions))
         if "stale" in statuses:
             answered = zip(completions, statuses, strict=True)
             stale = [completion for completion, status in answered if status == "stale"]
@@ -167,11 +174,18 @@ class ReplicaSession:
             ]
         )
         self.stale += statuses.count("stale")
+        self.retried += statuses.count("retry")
+        for (lease, error, _), status in zip(failed, statuses, strict=True):
+            # That it failed for good is for the recorder to say: it hears of every way to fail.
+            if status == "retry":
+                what = f"its attempt failed and is repeated: {error.message}"
+                self._tell(what, [lease.task_id], logging.INFO, error=error.type)
 
     async def release(self, leases: Sequence[Lease]) -> None:
         """Gives tasks back unharmed; no attempt is charged."""
         if leases:
             await self._queue.release([(lease.task_id, lease.attempt) for lease in leases])
+            self._tell("given back", (lease.task_id for lease in leases))
 
     async def extend(self, leases: Sequence[Lease]) -> set[str]:
         """Prolongs leases; returns ids that are lost: cancelled, expired or taken back.
@@ -189,7 +203,8 @@ class ReplicaSession:
     async def heartbeat(self, status: ReplicaStatus) -> None:
         """Says that the replica lives, and lets time pass in the queue. Call every second."""
         await self._queue.heartbeat(status)
-        await self._queue.tick()
+        _, _, reaped, crashed = await self._queue.tick()
+        self.reaped += reaped - crashed
 
     async def leave(self) -> None:
         """Takes the replica off the live ones; gives back what never got its input."""
@@ -201,6 +216,11 @@ class ReplicaSession:
         await self._bell.close()
         await self._notes.close()
         await self._drops.close()
+
+    def _tell(
+        self, what: str, task_ids: Iterable[str], level: int = logging.DEBUG, **more: object
+    ) -> None:
+        tell(log, level, what, task_ids, worker=self.worker, **more)
 
     def _delay(self, lease: Lease) -> float:
         config = self._settings
@@ -227,7 +247,9 @@ class ReplicaSession:
         try:
             tasks = await self._queue.load([completion.task_id for completion in stale])
         except QueueUnavailableError as error:
-            log.warning("results of %d stale attempts stay behind: %s", len(stale), error)
+            left = (completion.task_id for completion in stale)
+            what = f"the result of a stale attempt stays behind: {error}"
+            self._tell(what, left, logging.WARNING)
             return
         refs = [
             completion.result_ref
@@ -263,11 +285,11 @@ class ReplicaSession:
             await self._give_up(lease, problem, how)
         except QueueUnavailableError as lost:
             # Its lease runs out, and it has not begun; the others of this claim go on.
-            log.warning("task %s stays leased: %s", lease.task_id, lost)
+            self._tell(f"stays leased: {lost}", [lease.task_id], logging.WARNING)
         return None
 
     async def _give_up(self, lease: Lease, error: TaskError, how: Retry) -> None:
-        log.warning("task %s is given back: %s", lease.task_id, error.message)
+        self._tell(f"is given back: {error.message}", [lease.task_id], logging.WARNING)
         run = encode(Execution(self.worker))
         failure = Failure(
             lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run, engine=False

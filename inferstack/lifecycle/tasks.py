@@ -12,7 +12,7 @@ from inferstack.lifecycle.intake import Intake
 from inferstack.lifecycle.reader import Reader
 from inferstack.lifecycle.refusals import raise_refusal
 from inferstack.lifecycle.ticket import Ticket
-from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Receipt, Submission
+from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Position, Receipt, Submission
 from inferstack.lifecycle.waits import Departure, Waits
 from inferstack.queue.codec import News
 from inferstack.queue.completions import CompletionChannel
@@ -22,7 +22,7 @@ from inferstack.queue.statistics import QueueStatistics
 from inferstack.queue.task_queue import Accepted, Enqueued
 from inferstack.storage.history import History, HistoryFilter, HistoryPage
 from inferstack.storage.objects import ObjectStore
-from inferstack.task import Task, TaskState
+from inferstack.task import Task, TaskSpec, TaskState
 
 STRIDE = 32
 """Submissions of a batch that are checked before others may use the event loop."""
@@ -163,6 +163,18 @@ class Tasks:
             TaskNotFoundError: there is no such task, or it is another tenant's.
         """
         return await self._reader.get(caller, task_id, wait)
+
+    async def position(self, caller: Caller, task_id: str) -> Position:
+        """Where a task stands in its queue now; errors as in `get`."""
+        return await self._reader.position(caller, task_id)
+
+    async def request(self, caller: Caller, task_id: str) -> TaskSpec:
+        """What a task was asked for, with its input; errors as in `get`.
+
+        Raises:
+            ConflictError: its input was not kept.
+        """
+        return await self._reader.request(caller, task_id)
 
     async def cancel(self, caller: Caller, task_id: str) -> Task:
         """Cancels a task unless it has finished; returns it as it is then.

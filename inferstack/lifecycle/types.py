@@ -68,6 +68,16 @@ class Receipt(msgspec.Struct, frozen=True):
         return self.spec.task_id
 
 
+class Position(msgspec.Struct, frozen=True):
+    """Where a task stands in its queue."""
+
+    state: TaskState
+    place: int | None = None
+    """From 1; None once it runs, and while it waits for a retry."""
+    estimated_wait: float | None = None
+    """Seconds until it starts, by the measured capacity of the replicas."""
+
+
 Answer = Task | Receipt
 """A finished task, or the receipt of one that is not finished yet."""
 

@@ -9,7 +9,7 @@ from inferstack.local import postgres_server, processes, redis_server, state
 from inferstack.local.home import Home
 from inferstack.local.place import locate
 from inferstack.local.processes import ProcessId, StopStep
-from inferstack.telemetry import peers
+from inferstack.telemetry import discovery, peers
 
 GRACE = 5.0
 """Seconds for one of inferstack's own processes; whatever it was doing comes back by its lease."""
@@ -45,6 +45,7 @@ def end(home: Home) -> list[str]:
         processes.end(server, steps)
         ended.append(name)
     peers.sweep(home.root)
+    discovery.sweep(home.root)
     home.state_file.unlink(missing_ok=True)
     return ended
 

@@ -16,10 +16,14 @@ def bound(log: Path, limit: int = LIMIT) -> None:
     between copy and cut is lost; the other way, a pipe through the supervisor, would stop
     the children whenever the supervisor is killed.
     """
+    old = log.with_name(f"{log.name}.1")
     try:
         if log.stat().st_size <= limit:
             return
-        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        try:
+            shutil.copyfile(log, old)
+        except OSError:
+            old.unlink(missing_ok=True)  # the disk is full: room is worth more than old lines
         with log.open("r+b") as file:
             file.truncate(0)
     except FileNotFoundError:

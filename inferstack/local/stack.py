@@ -89,8 +89,15 @@ def stack_settings(home: Home, identity: Identity, wanted: Settings) -> Settings
         # The children may have another working directory one day; their paths must not care.
         "model_path": wanted.model_path.absolute(),
         "inferstack_home": home.root,
+        "ui_path": wanted.ui_path.absolute() if wanted.ui_path else built_ui(),
     }
     return config.load(**(wanted.model_dump() | filled))
+
+
+def built_ui() -> Path | None:
+    """The web UI that `make run` builds beside this code; None if it did not."""
+    folder = Path(inferstack.__file__).parents[1] / "frontend" / "dist"
+    return folder if (folder / "index.html").is_file() else None
 
 
 def python_program(stack: Stack, name: str, *arguments: str, grace: float = 30.0) -> Program:

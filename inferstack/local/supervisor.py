@@ -19,11 +19,12 @@ from inferstack.local.processes import MARK, identify
 from inferstack.local.program import Program
 from inferstack.local.stack import Stack
 from inferstack.local.state import ChildPhase, Phase, StackState, Step
+from inferstack.telemetry import discovery
 
 log = logging.getLogger(__name__)
 
 LOOK_AFTER = 5.0
-"""Seconds between two looks at the length of the logs and at the models."""
+"""Seconds between two looks at the logs' length, the models, and processes that are gone."""
 
 
 class Supervisor:
@@ -51,6 +52,8 @@ class Supervisor:
         self._show = show
         self._children: list[Child] = []
         self._stop = asyncio.Event()
+        self._unwritten = False
+        """Whether the state file is older than the state."""
         supervisor = identify(os.getpid())
         assert supervisor is not None
         self.state = StackState(
@@ -138,7 +141,9 @@ class Supervisor:
     def _api_programs(self, plan: Stack) -> list[Program]:
         count = plan.settings.api_processes
         base = replace(
-            stack.python_program(plan, "api", "inferstack.api", grace=15.0),
+            stack.python_program(plan, "api", "inferstack.api"),
+            # Not SIGTERM, after which it waits for its clients to go elsewhere: all ends here.
+            stop=((signal.SIGINT, 15.0),),
             ready=lambda: stack.api_ready(plan.url),
             port=plan.settings.port,
         )
@@ -178,6 +183,9 @@ class Supervisor:
             for path in self._home.logs.glob("*.log"):
                 await asyncio.to_thread(logs.bound, path)
             await self._tell_problems()
+            await asyncio.to_thread(discovery.sweep, self._home.root)
+            if self._unwritten:
+                self._changed()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_AFTER)
 
@@ -230,7 +238,14 @@ class Supervisor:
         self._changed()
 
     def _changed(self) -> None:
-        state.write(self._home.state_file, self.state)
+        try:
+            state.write(self._home.state_file, self.state)
+            self._unwritten = False
+        except OSError as error:
+            # What a full disk ends must start again by itself once there is room.
+            if not self._unwritten:
+                log.warning("cannot write %s: %s", self._home.state_file, error.strerror)
+            self._unwritten = True
         self._show(self.state)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from inferstack import failpoint
 from inferstack.errors import InferstackError, QueueUnavailableError
 from inferstack.queue.task_queue import Accepted, Submit, TaskQueue
+from inferstack.telemetry.logs import tell
 from inferstack.telemetry.metrics import COMMIT_SECONDS, COMMIT_TASKS
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,12 @@ class Ticket(Protocol):
 
     def refused(self, error: InferstackError) -> None:
         """The queue could not be reached; whether the task exists is not known."""
+
+
+def _tell(group: list[Ticket], answers: list[Accepted]) -> None:
+    for ticket, answer in zip(group, answers, strict=True):
+        spec = ticket.submit.spec
+        tell(log, logging.DEBUG, f"submitted: {answer.status}", [spec.task_id], trace=spec.trace)
 
 
 class GroupCommitter:
@@ -105,6 +112,8 @@ class GroupCommitter:
             COMMIT_TASKS.observe(len(group))
             for ticket, answer in zip(group, answers, strict=True):
                 ticket.accepted(answer)
+            if log.isEnabledFor(logging.DEBUG):
+                _tell(group, answers)
 
     def _refuse(self, group: list[Ticket], error: InferstackError) -> None:
         """Refuses a group, and those behind it too when it is the queue that is away."""

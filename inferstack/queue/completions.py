@@ -11,6 +11,7 @@ from inferstack.errors import ConfigurationError, InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.codec import News, decode_news
 from inferstack.queue.connection import translated
+from inferstack.telemetry.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +102,10 @@ class CompletionChannel:
             await pubsub.subscribe(f"is:done:{self.name}")
             async for message in pubsub.listen():
                 if message["type"] == "message":
-                    for news in decode_news(message["data"]):
+                    finished = decode_news(message["data"])
+                    for news in finished:
                         self.deliver(news)
+                    tell(log, logging.DEBUG, "its end is known", (n.task_id for n in finished))
                 elif message["type"] == "subscribe":
                     if not started.done():
                         started.set_result(None)

@@ -41,6 +41,8 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     opened: int = 0
     """How often the circuit opened since the queue exists."""
     replicas: list[ReplicaStatus]
+    at: float = 0.0
+    """When this was, in seconds since the epoch by the clock of Redis."""
 
     @property
     def depth(self) -> int:
@@ -67,15 +69,16 @@ async def sample(redis: "Redis", deployments: list[str]) -> dict[str, QueueStati
             pipe.hvals(f"{start}status")
             pipe.hget(f"{start}breaker", "until")
         pipe.time()
-        *rows, (seconds, _) = await pipe.execute()
+        *rows, (seconds, micros) = await pipe.execute()
     width = len(Priority) + 5
+    now = seconds + micros / 1_000_000
     return {
-        name: _statistics(rows[i * width : (i + 1) * width], seconds * 1000)
+        name: _statistics(rows[i * width : (i + 1) * width], now)
         for i, name in enumerate(deployments)
     }
 
 
-def _statistics(row: list[Any], now: int) -> QueueStatistics:
+def _statistics(row: list[Any], now: float) -> QueueStatistics:
     *counts, meta, replicas, until = row
     assert isinstance(meta, dict)
     assert isinstance(replicas, list)
@@ -88,13 +91,14 @@ def _statistics(row: list[Any], now: int) -> QueueStatistics:
         completed=int(meta.get(b"done", 0)),
         failed=int(meta.get(b"failed", 0)),
         expired=int(meta.get(b"expired", 0)),
-        circuit=_circuit(until, now),
+        circuit=_circuit(until, now * 1000),
         opened=int(meta.get(b"opened", 0)),
         replicas=[_replica.decode(status) for status in replicas],
+        at=now,
     )
 
 
-def _circuit(until: bytes | None, now: int) -> Circuit:
+def _circuit(until: bytes | None, now_ms: float) -> Circuit:
     if until is None:
         return Circuit.CLOSED
-    return Circuit.OPEN if now < int(until) else Circuit.HALF_OPEN
+    return Circuit.OPEN if now_ms < int(until) else Circuit.HALF_OPEN

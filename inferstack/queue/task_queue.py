@@ -13,7 +13,7 @@ from inferstack.queue.arguments import LongTexts, flat, slices
 from inferstack.queue.codec import decode_spec, decode_task, encode, pack
 from inferstack.queue.connection import translated
 from inferstack.queue.grouping import Grouper
-from inferstack.task import Task, TaskError, TaskSpec, TaskState
+from inferstack.task import Priority, Task, TaskError, TaskSpec, TaskState
 
 TICK_LIMIT = 500
 """Tasks of each kind that one tick moves, so that it never holds Redis for long."""
@@ -277,6 +277,21 @@ class TaskQueue:
     async def get(self, task_id: str) -> Task | None:
         """The task with its live state, None if Redis does not have it."""
         return await self._reads.ask(task_id)
+
+    async def position(self, task_id: str, priority: Priority) -> int | None:
+        """Its place among those that wait, from 1; None if it is not among them.
+
+        Lanes are served high first, as `enqueue` counts; the share kept for low is left out.
+        """
+        lanes = list(Priority)
+        lane = lanes.index(priority)
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zrank(f"{self._prefix}w:{priority}", task_id)
+            for higher in lanes[:lane]:
+                pipe.zcard(f"{self._prefix}w:{higher}")
+            rank, *counts = await pipe.execute()
+        return None if rank is None else int(rank) + sum(counts) + 1
 
     async def load(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Many tasks with their live state, in the same order."""

@@ -4,7 +4,9 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+
+from prometheus_client import generate_latest
 
 from inferstack import failpoint
 from inferstack.config import Settings
@@ -13,12 +15,16 @@ from inferstack.queue.connection import connect
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import TaskQueue
+from inferstack.recorder import spans, tally
 from inferstack.recorder.deployments import Deployments, Outboxes
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.models import Models
-from inferstack.telemetry import pulse
+from inferstack.task import Task
+from inferstack.telemetry import metrics, pulse
+from inferstack.telemetry.exposure import shown
+from inferstack.telemetry.traces import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +53,8 @@ class RecorderProcess:
         outboxes = Outboxes(
             self._deployments, lambda names: Outbox(self._redis, names, self._settings)
         )
-        self._recorder = Recorder(outboxes, History(self._database))
+        self._recorder = Recorder(outboxes, History(self._database), tell=self._tell)
+        self._tracer = Tracer.from_settings(settings)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -64,17 +71,29 @@ class RecorderProcess:
         # full collection walks all modules again: a sixth of the recorder's time.
         gc.collect()
         gc.freeze()
+        if self._tracer is not None:
+            self._tracer.start()
         log.info("recording")
         try:
-            async with pulse.beating("recorder", self._settings.inferstack_home):
-                # None ends by itself before a stop: if one does, it raised, and all end with it.
+            # None ends by itself before a stop: if one does, it raised, and all end with it.
+            async with (
+                pulse.beating("recorder", self._settings.inferstack_home),
+                shown("recorder", _exposition, self._settings),
+            ):
                 await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
                 self.stop()
                 await asyncio.gather(*jobs)
         finally:
+            if self._tracer is not None:
+                await self._tracer.stop()
             await self._redis.aclose()
             await self._database.close()
         log.info("stopped")
+
+    def _tell(self, tasks: Sequence[Task]) -> None:
+        tally.count(tasks)
+        if self._tracer is not None:
+            spans.trace(self._tracer, tasks)
 
     def stop(self) -> None:
         """Asks `run` to finish."""
@@ -102,4 +121,11 @@ class RecorderProcess:
     async def _tick(self) -> None:
         """Moves deadlines, retries and leases on. Replicas do it too, while any is alive."""
         for name in self._deployments.names:
-            await TaskQueue(self._redis, name, self._settings).tick()
+            _, _, reaped, crashed = await TaskQueue(self._redis, name, self._settings).tick()
+            if again := reaped - crashed:
+                model, _, version = name.rpartition(":")
+                metrics.TASK_RETRIES.labels(model, version, "lease").inc(again)
+
+
+def _exposition() -> bytes:
+    return generate_latest(metrics.RECORDER)

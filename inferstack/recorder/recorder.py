@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -13,9 +13,11 @@ import msgspec
 from inferstack import failpoint
 from inferstack.errors import InferstackError
 from inferstack.queue.outbox import OutboxEntry
+from inferstack.recorder import tally
 from inferstack.retry import full_jitter
 from inferstack.task import Task
-from inferstack.telemetry.metrics import ARCHIVE_FAILURES, ARCHIVE_SECONDS, ARCHIVED
+from inferstack.telemetry.logs import tell
+from inferstack.telemetry.metrics import ARCHIVE_FAILURES, ARCHIVE_SECONDS, ARCHIVED, OUTBOX_LAG
 
 log = logging.getLogger(__name__)
 
@@ -97,22 +99,34 @@ class Versions:
 class Recorder:
     """One archiving loop. Several may run: archiving twice does no harm."""
 
-    def __init__(self, outbox: Source, history: Sink, *, linger: float = LINGER) -> None:
+    def __init__(
+        self,
+        outbox: Source,
+        history: Sink,
+        *,
+        linger: float = LINGER,
+        tell: Callable[[Sequence[Task]], None] = tally.count,
+    ) -> None:
         """Does nothing before `run`.
 
         Args:
             outbox: where changes come from.
             history: where tasks go.
             linger: seconds to wait after a small batch.
+            tell: gets what has been written.
         """
         self._outbox = outbox
         self._history = history
         self._linger = linger
+        self._tell = tell
         self._limit = 64
         self._versions = Versions()
         self._stop = asyncio.Event()
         self._random = random.Random()
         self._failures = 0
+        self._oldest: float | None = None
+        """When the oldest change was made that was read and is not acknowledged yet."""
+        OUTBOX_LAG.set_function(self._lag)
 
     def stop(self) -> None:
         """Asks `run` to archive what is waiting, for `DRAIN` seconds at most, and return."""
@@ -152,6 +166,7 @@ class Recorder:
                 not archived; the same changes come again.
         """
         entries = await self._outbox.read(self._limit, block_ms)
+        self._oldest = min((_made_at(entry) for entry in entries), default=None)
         if not entries:
             return 0
         self._aim(entries)
@@ -165,9 +180,14 @@ class Recorder:
             failpoint.hit("after-archive")
             ARCHIVE_SECONDS.observe(time.perf_counter() - begun)
             archived += [_archived(task) for task in tasks]
+            self._tell(tasks)
         await self._acknowledge(entries, archived)
+        self._oldest = None
         ARCHIVED.inc(len(archived))
         return len(entries)
+
+    def _lag(self) -> float:
+        return max(0.0, time.time() - self._oldest) if self._oldest else 0.0
 
     def _aim(self, entries: Sequence[OutboxEntry]) -> None:
         """Sizes the next read: an entry tells of one change or of hundreds."""
@@ -190,7 +210,7 @@ class Recorder:
         except UNREADABLE as error:
             if len(entries) == 1:
                 # Its hash stays in Redis: it is not marked as archived.
-                log.error("task %s cannot be read: %s", entries[0].task_id, error)
+                tell(log, logging.ERROR, f"cannot be read: {error}", [entries[0].task_id])
                 ARCHIVE_FAILURES.labels("unreadable").inc()
                 return []
         half = len(entries) // 2
@@ -227,6 +247,11 @@ class Recorder:
             await asyncio.wait_for(self._stop.wait(), seconds)
         except TimeoutError:
             return
+
+
+def _made_at(entry: OutboxEntry) -> float:
+    """Seconds since the epoch, by the clock of Redis: an id begins with its milliseconds."""
+    return int(entry.entry_id.partition(b"-")[0]) / 1000
 
 
 def _archived(task: Task) -> Archived:

@@ -16,6 +16,7 @@ from inferstack.errors import StorageUnavailableError
 from inferstack.storage.database import Database
 from inferstack.storage.rows import COLUMNS, UNENCODABLE, encode_columns
 from inferstack.task import Task, TaskError
+from inferstack.telemetry.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,8 @@ async def _settle(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
 
 
 async def _write_without_bodies(connection: AsyncConnection, task: Task, reason: str) -> None:
-    log.warning("task %s is archived without its input and result: %s", task.spec.task_id, reason)
+    what = f"is archived without its input and result: {reason}"
+    tell(log, logging.WARNING, what, [task.spec.task_id])
     note = f"input and result are not kept: {reason}"
     error = TaskError(
         type=task.error.type if task.error else "not-archived",
@@ -130,7 +132,8 @@ async def _write_without_bodies(connection: AsyncConnection, task: Task, reason:
         await _insert(connection, [bare])
     except _RefusedError as refusal:
         # Blocking the outbox for good would cost every later task its place in history.
-        log.error("task %s cannot be archived: %s", task.spec.task_id, refusal.__cause__)
+        what = f"cannot be archived: {refusal.__cause__}"
+        tell(log, logging.ERROR, what, [task.spec.task_id])
 
 
 async def _insert(connection: AsyncConnection, tasks: Sequence[Task]) -> None:

@@ -1,8 +1,13 @@
-"""Log lines of every process: one JSON object a line, or plain text for people."""
+"""Log lines of every process: one JSON object a line, or plain text for people.
+
+A line about a task carries its id as `task_id`, so that one search finds the whole life of a
+task in the logs of all processes: docs/monitoring.md says which steps are written at which level.
+"""
 
 import logging
 import sys
 import traceback
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -37,7 +42,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in STANDARD}
+        line |= _extras(record)
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = "".join(traceback.format_exception(*record.exc_info)).rstrip()
         return _encode(line)
@@ -49,6 +54,11 @@ class TextFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         """Args: service: which program writes."""
         super().__init__(TEXT, defaults={"service": service})
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line without a traceback; every `extra` follows as `name=value`."""
+        more = [f"{name}={value}" for name, value in _extras(record).items()]
+        return " ".join((super().formatMessage(record), *more))
 
 
 def setup(service: str, *, level: str = "INFO", style: Literal["json", "text"] = "json") -> None:
@@ -67,6 +77,27 @@ def setup(service: str, *, level: str = "INFO", style: Literal["json", "text"] =
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+
+
+def tell(
+    log: logging.Logger, level: int, what: str, task_ids: Iterable[str], **more: object
+) -> None:
+    """Writes the same line for each of some tasks; costs next to nothing below the level.
+
+    Args:
+        log: of the module.
+        level: such as `logging.DEBUG`.
+        what: happened to them.
+        task_ids: gone through only if the line is written.
+        more: further fields.
+    """
+    if log.isEnabledFor(level):
+        for task_id in task_ids:
+            log.log(level, what, extra={"task_id": task_id, **more})
+
+
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in STANDARD}
 
 
 def _encode(line: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""One scrape for several processes that share a port.
+"""One scrape for all processes of a machine.
 
-The kernel hands a scrape to any one of them, so that one asks the others over Unix sockets and
-adds the label `process` to every sample. prometheus-client's own way, files in shared memory,
-leaks a file for each process that dies and has no process metrics.
+Where several share a port, the kernel hands a scrape to any one of them. So that one asks the
+others over Unix sockets and adds the label `process` to every sample. prometheus-client's own
+way, files in shared memory, leaks a file for each process that dies and has no process metrics.
 """
 
 import asyncio
@@ -61,25 +61,17 @@ def _folder(home: Path) -> Path:
 
 
 class Peers:
-    """The processes of one service on this machine, this one among them."""
+    """The processes of one home on this machine, this one among them."""
 
-    def __init__(
-        self,
-        folder: Path,
-        service: str,
-        exposition: Callable[[], bytes],
-        others: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, folder: Path, service: str, exposition: Callable[[], bytes]) -> None:
         """Listens to nothing yet.
 
         Args:
             folder: where the sockets are, one a process.
-            service: such as `api`; processes of the same service are asked.
+            service: such as `api`; with the process id the name of this process.
             exposition: the metrics of this process in Prometheus' text format.
-            others: more services whose processes are asked, such as `replica`.
         """
         self._folder = folder
-        self._services = (service, *others)
         self._exposition = exposition
         self._path = folder / f"{service}-{os.getpid()}.sock"
         self._server: asyncio.Server | None = None
@@ -97,12 +89,11 @@ class Peers:
 
     async def gather(self) -> bytes:
         """The metrics of every process, each sample with the label `process`."""
-        sockets = [path for name in self._services for path in self._folder.glob(f"{name}-*.sock")]
-        paths = [path for path in sockets if path != self._path]
-        texts = await asyncio.gather(*(self._ask(path) for path in sorted(paths)))
+        paths = sorted(path for path in self._folder.glob("*.sock") if path != self._path)
+        texts = await asyncio.gather(*(self._ask(path) for path in paths))
         own = await asyncio.to_thread(self._exposition)
         found = [(self._path.stem, own)]
-        found += [(p.stem, t) for p, t in zip(sorted(paths), texts, strict=True) if t]
+        found += [(p.stem, t) for p, t in zip(paths, texts, strict=True) if t]
         return await asyncio.to_thread(merge, found)
 
     async def _answer(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

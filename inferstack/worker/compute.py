@@ -131,16 +131,19 @@ class Compute:
             failpoint.hit("before-predict")
             job.outputs = self._run(job.batch.items)
             failpoint.hit("after-predict")
+            if self.lost is not None:
+                # Its outputs say nothing about its tasks. The worker ends the process; the queue
+                # counts that against the batch, and finds out which of its inputs was to blame.
+                self._wake()
+                return
             job.finished = time.monotonic()
             self.busy += job.finished - job.started
-            if self.lost is None and job.batch.items:
+            if job.batch.items:
                 items = len(job.batch.items)
                 self._fit.observe(items, job.batch.longest, job.finished - job.started)
             self.finished.append(job)
             self._ahead.popleft()
             self._wake()
-            if self.lost is not None:
-                return
 
     def _run(self, items: list[Work]) -> list[Any]:
         """Outputs in order; a batch that goes wrong is halved until the poisonous item is alone."""
@@ -159,7 +162,8 @@ class Compute:
                 return [as_task_error(error)]
             if isinstance(error, OutputMismatchError):
                 # Every batch may do this, at the cost of many calls: somebody should know.
-                log.warning("%s: the batch is halved", error)
+                ids = [work.lease.task_id for work in items]
+                log.warning("%s: the batch is halved", error, extra={"task_ids": ids})
         else:
             return outputs
         half = len(items) // 2

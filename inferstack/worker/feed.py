@@ -10,6 +10,7 @@ from inferstack.engines.base import Engine
 from inferstack.errors import InferstackError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import Priority
+from inferstack.telemetry.logs import tell
 from inferstack.worker.compute import Compute, Job, Work, as_task_error
 from inferstack.worker.held import Held, insist
 from inferstack.worker.measures import Measures
@@ -191,4 +192,7 @@ class Feed:
             ahead = self._compute.ahead()
             begun = [lease for other in [*ahead, job] for lease in other.leases]
             await insist("begin", lambda: self._session.begin(begun))
+            self._measures.planned(job.batch)
+            ids, worker = (work.lease.task_id for work in items), self._session.worker
+            tell(log, logging.DEBUG, "its batch begins", ids, worker=worker, size=len(items))
             self._compute.put(job)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -23,6 +23,10 @@ class GpuUsage(NamedTuple):
     """Bytes."""
     memory_total: int
     """Bytes."""
+    temperature: float | None = None
+    """Degrees Celsius; None if the device does not tell."""
+    power: float | None = None
+    """Watts; likewise."""
 
 
 def gpus() -> list[GpuUsage]:
@@ -62,10 +66,23 @@ def _nvml() -> Iterator[ModuleType | None]:
 def _usage(nvml: ModuleType, index: int) -> GpuUsage:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    rates = _told(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    degrees = _told(nvml, lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
+    milliwatts = _told(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+    return GpuUsage(
+        index,
+        str(nvml.nvmlDeviceGetName(handle)),
+        (rates or 0) / 100,
+        int(memory.used),
+        int(memory.total),
+        degrees,
+        None if milliwatts is None else milliwatts / 1000,
+    )
+
+
+def _told(nvml: ModuleType, ask: Callable[[], float]) -> float | None:
+    """What a device says of itself; None if it does not, as a slice of a GPU (MIG) of its load."""
     try:
-        share = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+        return ask()
     except nvml.NVMLError:
-        # A slice of a GPU (MIG) does not tell.
-        share = 0.0
-    name = nvml.nvmlDeviceGetName(handle)
-    return GpuUsage(index, str(name), share, int(memory.used), int(memory.total))
+        return None

@@ -160,7 +160,8 @@ class Worker:
         answered = True
         while True:
             now = time.monotonic()
-            self._measures.stale(self._session.stale)
+            session = self._session
+            self._measures.session(session.stale, session.retried, session.reaped)
             try:
                 if not answered or now - extended >= self._extend_every:
                     await self._extend()
@@ -187,9 +188,15 @@ class Worker:
         while True:
             now = self._alive_at = time.monotonic()
             if self._compute.lost is not None:
-                log.critical("device lost: %s", summary(self._compute.lost))
+                log.critical("device lost: %s", summary(self._compute.lost), extra=self._batch())
                 self._end_process(EXIT_STUCK)
             if self._compute.running_for(now) > self._timeout:
-                log.critical("a batch is stuck for more than %s seconds", self._timeout)
+                text = "a batch is stuck for more than %s seconds"
+                log.critical(text, self._timeout, extra=self._batch())
                 self._end_process(EXIT_STUCK)
             await asyncio.sleep(min(BEAT, self._timeout / 4))
+
+    def _batch(self) -> dict[str, list[str]]:
+        """The tasks of the running batch, for the log."""
+        running = self._compute.ahead()[:1]
+        return {"task_ids": [lease.task_id for job in running for lease in job.leases]}

@@ -1,30 +1,16 @@
 """The metrics of this machine's replicas and devices, for whoever scrapes."""
 
-import contextlib
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.registry import Collector
+import prometheus_client
+from prometheus_client import generate_latest
 
-from inferstack.config import Settings
+from inferstack.batching import Batch
 from inferstack.deployment import Deployment
 from inferstack.telemetry import metrics
-from inferstack.telemetry.peers import Peers, folder_for
+from inferstack.telemetry.exposure import shown as shown
 from inferstack.worker import gpu
-
-log = logging.getLogger(__name__)
-
-OF_REPLICAS = (
-    metrics.BATCH_SECONDS,
-    metrics.BATCH_TASKS,
-    metrics.BATCH_ITEMS_FAILED,
-    metrics.CLAIM_SECONDS,
-    metrics.COMPLETIONS_STALE,
-    metrics.TASKS_DROPPED,
-)
-OF_DEVICES = (metrics.DEVICE_UTILISATION, metrics.DEVICE_MEMORY_BYTES)
 
 
 class Measures:
@@ -39,7 +25,17 @@ class Measures:
         self._claim_seconds = metrics.CLAIM_SECONDS.labels(*labels)
         self._stale = metrics.COMPLETIONS_STALE.labels(*labels)
         self._dropped = metrics.TASKS_DROPPED.labels(*labels)
-        self._stale_before = 0
+        self._cost = metrics.BATCH_COST.labels(*labels)
+        self._padded_cost = metrics.BATCH_PADDED_COST.labels(*labels)
+        self._retries = {
+            reason: metrics.TASK_RETRIES.labels(*labels, reason) for reason in ("error", "lease")
+        }
+        self._seen: Counter[str] = Counter()
+
+    def planned(self, batch: Batch[Any]) -> None:
+        """Counts what a batch costs, and what it costs padded to its largest input."""
+        self._cost.inc(sum(item.cost for item in batch.items))
+        self._padded_cost.inc(len(batch.items) * batch.longest)
 
     def batch(self, tasks: int, seconds: float, failed: int) -> None:
         """Counts a batch that has computed, with its tasks that failed."""
@@ -56,55 +52,37 @@ class Measures:
         """Counts a task that was cancelled or expired while the replica held it."""
         self._dropped.inc()
 
-    def stale(self, total: int) -> None:
-        """Takes over the number of results refused since the replica started."""
-        self._stale.inc(total - self._stale_before)
-        self._stale_before = total
+    def session(self, stale: int, retried: int, reaped: int) -> None:
+        """Takes over what the session has counted since the replica started.
+
+        Args:
+            stale: results refused.
+            retried: failed attempts that get another.
+            reaped: tasks taken back from replicas that fell silent, this one's too.
+        """
+        self._take("stale", stale, self._stale)
+        self._take("error", retried, self._retries["error"])
+        self._take("lease", reaped, self._retries["lease"])
+
+    def _take(self, name: str, total: int, counter: prometheus_client.Counter) -> None:
+        if more := total - self._seen[name]:
+            counter.inc(more)
+            self._seen[name] = total
 
 
 def of_replica() -> bytes:
     """The metrics of a replica's process."""
-    return generate_latest(_REPLICA)
+    return generate_latest(metrics.REPLICA)
 
 
 def of_devices() -> bytes:
     """The metrics of this machine's GPUs, as they are now; for one process a machine."""
-    for found in gpu.gpus():
-        device = f"cuda:{found.number}"
-        metrics.DEVICE_UTILISATION.labels(device).set(found.utilisation)
-        metrics.DEVICE_MEMORY_BYTES.labels(device).set(found.memory_used)
-    return generate_latest(_DEVICES)
-
-
-@asynccontextmanager
-async def shown(
-    service: str, exposition: Callable[[], bytes], settings: Settings
-) -> AsyncIterator[None]:
-    """Lets the API processes of this machine ask for these metrics.
-
-    Args:
-        service: `replica`, or `worker` for the process that keeps them running.
-        exposition: what they get.
-        settings: the home tells where they ask.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            peers = Peers(folder_for(settings.inferstack_home), service, exposition)
-            await peers.start()
-            stack.push_async_callback(peers.stop)
-        except OSError as error:
-            # No reason not to serve.
-            log.warning("nobody can ask for the metrics of this process: %s", error)
-        yield
-
-
-def _registry(families: Sequence[Collector]) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    for family in families:
-        registry.register(family)
-    ProcessCollector(registry=registry)
-    return registry
-
-
-_REPLICA = _registry(OF_REPLICAS)
-_DEVICES = _registry(OF_DEVICES)
+    found = [((str(each.number), each.name), each) for each in gpu.gpus()]
+    metrics.GPU_UTILIZATION.show((labels, each.utilisation * 100) for labels, each in found)
+    metrics.GPU_MEMORY_USED.show((labels, each.memory_used) for labels, each in found)
+    metrics.GPU_MEMORY_TOTAL.show((labels, each.memory_total) for labels, each in found)
+    metrics.GPU_TEMPERATURE.show(
+        (labels, each.temperature) for labels, each in found if each.temperature is not None
+    )
+    metrics.GPU_POWER.show((labels, each.power) for labels, each in found if each.power is not None)
+    return generate_latest(metrics.WORKER)

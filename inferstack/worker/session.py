@@ -16,6 +16,10 @@ class Session(Protocol):
     """Results refused so far because another attempt holds the task."""
     inline_limit: int
     """Bytes of a result beyond which it goes through the object store, which takes longer."""
+    retried: int
+    """Failed attempts so far that get another."""
+    reaped: int
+    """Tasks taken back so far from replicas that fell silent, and not failed for that."""
 
     async def claim(self, limit: int) -> list[Lease]:
         """Leases up to `limit` tasks; never blocks."""

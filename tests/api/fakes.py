@@ -12,6 +12,7 @@ from inferstack.api.auth import Authenticator
 from inferstack.api.edge import Edge
 from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
+from inferstack.api.overview import Overview
 from inferstack.api.services import Services
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
@@ -26,6 +27,7 @@ from inferstack.storage.accounts import Accounts, ApiKey, User
 from inferstack.storage.history import HistoryFilter, HistoryPage
 from inferstack.storage.usage import Usage
 from inferstack.task import Execution, Task, TaskError, TaskSpec, TaskState, new_task_id
+from inferstack.telemetry.traces import Tracer
 
 SECRET = "a secret of thirty-two characters"
 NOW = 1_795_449_600.25
@@ -189,7 +191,9 @@ class FakeAccounts:
 class World:
     """The application over pretended services, and handles on those."""
 
-    def __init__(self, checks: Sequence[Check] = (), **settings: Any) -> None:
+    def __init__(
+        self, checks: Sequence[Check] = (), *, tracer: Tracer | None = None, **settings: Any
+    ) -> None:
         given = {"secret_key": SECRET, "redis_url": "redis://127.0.0.1:1"} | settings
         self.settings = Settings(**given)
         self.tasks = FakeTasks()
@@ -199,16 +203,20 @@ class World:
         secret = self.settings.secret_key
         self.tokens = Tokens(secret.get_secret_value(), 3600) if secret else None
         self.authenticator = Authenticator(self.settings, self.tokens, self.key_owner)
+        tasks, monitor = cast("Tasks", self.tasks), Monitor(checks)
+        exposition = Exposition(tasks, monitor.findings, self.settings)
         self.services = Services(
             self.settings,
-            cast("Tasks", self.tasks),
+            tasks,
             cast("Accounts", self.accounts),
             self.authenticator,
             self.tokens,
-            Monitor(checks),
-            Exposition(cast("Tasks", self.tasks), self.settings),
+            monitor,
+            exposition,
+            Overview(tasks, monitor, exposition),
             cast("DeadLetters", None),  # the routes of these two are tested over real ones
             cast("Usage", None),
+            tracer,
         )
         self.edge: Edge = assemble(self.services)
 

@@ -242,3 +242,12 @@ def test_the_cache_is_bounded_and_holds_no_secrets() -> None:
     assert cache.get(b"token-4") == entry
     assert b"token-4" not in repr(vars(cache)).encode()
     assert CACHE_SIZE >= 1000
+
+
+async def test_the_caller_is_told_who_it_is(client: httpx.AsyncClient, world: World) -> None:
+    local = (await client.get("/api/auth/me")).json()
+    assert local == {"username": "anonymous", "tenant": "local", "role": "user", "anonymous": True}
+    ann = (await client.get("/api/auth/me", headers=world.bearer())).json()
+    assert ann == {"username": "ann", "tenant": "acme", "role": "user", "anonymous": False}
+    away = await client.get("/api/auth/me", headers={"host": "inference.example"})
+    assert away.status_code == 401

@@ -189,3 +189,27 @@ async def test_health_models_and_metrics_tell_of_the_real_services(
     ready = r'inferstack_deployment_ready\{process="api-\d+",model="echo",version="1"\} 1\.0'
     assert re.search(ready, text)
     assert (await client.get(URL)).json() == {"tasks": [], "next_cursor": None}
+
+
+async def test_a_task_tells_its_place_and_what_was_asked_for(
+    client: httpx.AsyncClient, settings: Settings
+) -> None:
+    large = {"text": "x" * 200_000}
+    asked = {"data": large, "priority": "low", "timeout": 30.0, "metadata": {"n": 1}}
+    paths = [(await client.post(URL, json=asked)).headers["location"] for _ in range(2)]
+    high = (await client.post(URL, json={"data": {}, "priority": "high"})).headers["location"]
+    places = [(await client.get(f"{path}/position")).json() for path in (*paths, high)]
+    assert [place["queue_position"] for place in places] == [2, 3, 1]
+    assert places[1]["estimated_wait_time"] > places[0]["estimated_wait_time"] > 0
+    again = (await client.get(f"{paths[0]}/request")).json()
+    assert again == asked | {"model": "echo", "model_version": 1}
+    assert (await client.post(URL, json=again)).status_code == 202
+
+    await client.delete(paths[0])
+    gone = {"status": "cancelled", "queue_position": None, "estimated_wait_time": None}
+    assert (await client.get(f"{paths[0]}/position")).json() == gone
+    assert (await client.get(f"{paths[1]}/position")).json()["queue_position"] == 2
+    await ObjectStore.from_settings(settings).delete([f"tasks/{paths[0][-36:]}/input.json"])
+    lost = await client.get(f"{paths[0]}/request")
+    assert lost.status_code == 409
+    assert lost.json()["detail"] == "the input of this task was not kept"

@@ -214,9 +214,10 @@ async def test_metrics_show_requests_and_queues(client: httpx.AsyncClient) -> No
     text = answer.text
     process = r'process="api-\d+"'
     labels = rf'{process},model="echo",priority="normal",version="1"'
-    assert re.search(rf"inferstack_queue_waiting\{{{labels}\}} 2\.0", text)
+    assert re.search(rf"queue_depth\{{{labels}\}} 2\.0", text)
     labels = rf'{process},method="POST",route="/api/inference",status="202"'
-    assert re.search(rf"inferstack_http_request_seconds_count\{{{labels}\}}", text)
+    assert re.search(rf"http_requests_total\{{{labels}\}} \d+\.0", text)
+    assert re.search(rf"http_request_duration_seconds_count\{{{labels}\}} \d+\.0", text)
     assert 'route="unmatched",status="404"' in text
     listed = await client.get(f"{URL}/{new_task_id('echo:1')}")
     assert listed.status_code == 404

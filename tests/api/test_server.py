@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import json
 import signal
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from inferstack.api import protocol, server
-from inferstack.api.server import Server, bind
+from inferstack.api.listener import bind
+from inferstack.api.server import Server
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
 from tests.api.fakes import World
@@ -19,6 +21,7 @@ from tests.services import free_port
 BODY = b'{"data": {"text": "hello"}}'
 POST = b"POST /api/inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 SUBMIT = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+READY = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n"
 WAITED = SUBMIT.replace(b"Host:", b"Prefer: wait=5\r\nHost:")
 
 
@@ -339,6 +342,40 @@ async def test_a_drain_answers_what_is_in_flight() -> None:
     assert await idle.ended()
     with pytest.raises(OSError, match="Connect call failed"):
         await asyncio.open_connection("127.0.0.1", running.port)
+
+
+async def test_after_sigterm_requests_are_taken_and_answers_close_their_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "FAREWELL", 1.0)
+    running = Running(World())
+    kept, idle = await running.connect(), await running.connect()
+    assert "connection" not in (await kept.ask(SUBMIT))[1]
+    began = time.monotonic()
+    running.server.handle_exit(signal.SIGTERM, None)
+    while not running.world.edge.leaving:
+        await asyncio.sleep(0.01)
+    for client in (kept, await running.connect()):
+        status, headers, _ = await client.ask(SUBMIT)
+        assert (status, headers["connection"]) == (202, "close")
+        assert await client.ended()
+    status, headers, body = await (await running.connect()).ask(READY)
+    assert (status, headers["connection"]) == (503, "close")
+    assert json.loads(body)["status"] == "leaving"
+    await running.stop()
+    assert 1.0 < time.monotonic() - began < 3.0
+    assert await idle.ended()
+
+
+async def test_after_sigint_nothing_more_is_taken() -> None:
+    running = Running(World())
+    idle = await running.connect()
+    began = time.monotonic()
+    running.server.handle_exit(signal.SIGTERM, None)
+    running.server.handle_exit(signal.SIGINT, None)
+    assert await idle.ended()
+    await running.stop()
+    assert time.monotonic() - began < 1.0
 
 
 async def test_a_drain_gives_those_who_wait_too_long_their_receipt(

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -140,7 +142,9 @@ async def test_what_happens_between_redis_and_postgresql_is_mended(
         await archive_all(old)
 
     def dump_later(tool: Path, url: str, target: Path) -> None:
-        asyncio.run_coroutine_threadsafe(meanwhile(), loop).result(30)
+        assert (target.parent / archive.REDIS).exists(), "Redis is asked first"
+        assert not (target.parent / archive.OBJECTS).exists(), "the object store is asked last"
+        asyncio.run_coroutine_threadsafe(meanwhile(), loop).result(60)
         pg_dump(tool, url, target)
 
     monkeypatch.setattr(dump, "dump", dump_later)
@@ -259,6 +263,16 @@ async def test_a_home_with_data_is_refused_and_left_as_it_is(
             await restore(home, load(inferstack_home=home.root), made, silent)
         assert (home.root / part).exists()
         assert not home.restoring.exists()
+
+
+async def test_a_home_without_room_is_refused(
+    old: Services, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await backup(old, tmp_path / "backup")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=500 * 2**20))
+    with pytest.raises(BackupError, match=r"only 500 MB are free for .* 500 MB are needed"):
+        await restore(home, load(inferstack_home=home.root), made, silent)
+    assert not home.restoring.exists()
 
 
 async def test_a_home_at_which_another_command_works_is_refused(

@@ -1,5 +1,6 @@
 """What Redis holds goes from one server into another: real servers, of both kinds."""
 
+from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,53 @@ async def test_a_snapshot_that_no_server_reads_is_one_line(
     with pytest.raises(BackupError, match=r"which Redis 99\.0\.0 made: install that server"):
         async with _snapshot(found, tmp_path):
             pass
+
+
+async def test_a_redis_that_writes_it_to_its_disk_first_hands_it_out_as_well(
+    old: Services, new: Services, tmp_path: Path
+) -> None:
+    await fill(old.redis)
+    await old.redis.config_set("repl-diskless-sync", "no")
+    try:
+        found = snapshot.fetch(str(old.settings.redis_url), tmp_path / "redis.rdb")
+    finally:
+        await old.redis.config_set("repl-diskless-sync", "yes")
+    async with _snapshot(manifest(found), tmp_path) as source:
+        await transfer.copy(source, new.redis, 0)
+    assert await new.redis.xlen(NAME + "out") == MANY
+
+
+class Dripping(RawIOBase):
+    """A network that brings a few bytes at a time."""
+
+    def __init__(self, body: bytes, at_once: int) -> None:
+        self._rest = body
+        self._at_once = at_once
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece, self._rest = self._rest[: self._at_once], self._rest[self._at_once :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 39, 40, 41, 1000])
+@pytest.mark.parametrize("body", [b"", b"x", b"m" * 39 + b"x" * 200 + b"m" * 39])
+def test_a_snapshot_ends_at_its_mark_however_that_is_cut(at_once: int, body: bytes) -> None:
+    mark = b"0123456789" * 4
+    stream: Any = BufferedReader(Dripping(body + mark, at_once))
+    assert b"".join(snapshot._until(stream, mark)) == body
+
+
+def test_a_snapshot_that_breaks_off_is_refused() -> None:
+    cut: Any = BufferedReader(Dripping(b"x" * 100, 40))
+    with pytest.raises(BackupError, match="broke off"):
+        list(snapshot._until(cut, b"m" * 40))
+    short: Any = BufferedReader(Dripping(b"x" * 100, 40))
+    with pytest.raises(BackupError, match="broke off"):
+        list(snapshot._exactly(short, b"101"))
 
 
 async def test_a_redis_that_forbids_it_is_one_line(old: Services, tmp_path: Path) -> None:

@@ -59,7 +59,11 @@ class Process:
         self.name = name
         self.env: dict[str, str] = {}
         self.starts = 0
+        self.ends: list[int] = []
+        """The exit statuses of those that ended and were started again."""
         self.wanted = True
+        self.root = ROOT
+        """Where its code is: the next start may be that of another version."""
         self._command = [sys.executable, "-m", module, *arguments]
         if shift:
             argv = [module, *arguments]
@@ -81,10 +85,12 @@ class Process:
     def start(self, environment: Mapping[str, str], log: Path) -> None:
         """Starts it without waiting for anything."""
         self.starts += 1
+        if self._running is not None:
+            self.ends.append(self._running.wait())
         with log.open("ab") as output:
             self._running = subprocess.Popen(
                 self._command,
-                cwd=ROOT,
+                cwd=self.root,
                 env={**environment, **self.env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -104,12 +110,23 @@ class Process:
 
 
 class Cluster:
-    """One API process, two replicas of a model full of hazards, and a recorder."""
+    """API processes, replicas of a model full of hazards, and a recorder."""
 
-    def __init__(self, *, shifts: Mapping[str, float] | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        *,
+        apis: int = 1,
+        replicas: int = 2,
+        model_config: str = hazard.CONFIG,
+        shifts: Mapping[str, float] | None = None,
+        **settings: object,
+    ) -> None:
         """Starts nothing; it is a context manager.
 
         Args:
+            apis: API processes, on one port.
+            replicas: of the model.
+            model_config: the model's `config.yaml`.
             shifts: by how many seconds the clocks of processes jump at SIGUSR1, by name.
             settings: that differ from what is usual here.
         """
@@ -119,18 +136,23 @@ class Cluster:
         self.failpoint = self.folder / "failpoint"
         wrong = shifts or {}
         model = ("--model", MODEL, "--version", "1")
-        self.api = Process("api", "inferstack.api", shift=wrong.get("api", 0))
+        self.apis = [
+            Process(name, "inferstack.api", shift=wrong.get(name, 0))
+            for name in ["api", *(f"api-{number}" for number in range(2, apis + 1))]
+        ]
+        self.api = self.apis[0]
         self.recorder = Process("recorder", "inferstack.recorder", shift=wrong.get("recorder", 0))
         self.replicas = [
             Process(name, "inferstack.worker.process", *model, shift=wrong.get(name, 0))
-            for name in ("replica-1", "replica-2")
+            for name in (f"replica-{number}" for number in range(1, replicas + 1))
         ]
-        self._wanted = settings
+        self._model_config = model_config
+        self._wanted = {"api_processes": apis} | settings
 
     @property
     def processes(self) -> list[Process]:
         """All of inferstack's."""
-        return [self.api, self.recorder, *self.replicas]
+        return [*self.apis, self.recorder, *self.replicas]
 
     @property
     def url(self) -> str:
@@ -178,7 +200,7 @@ class Cluster:
                 keeper.result()
 
     async def ready(self) -> None:
-        """Returns once tasks can be submitted and both replicas live."""
+        """Returns once tasks can be submitted and all replicas live."""
         redis = connect(self.redis.url)
         try:
             await until(self._ready)
@@ -217,7 +239,7 @@ class Cluster:
         model = self.folder / "models" / MODEL / "1"
         model.mkdir(parents=True)
         shutil.copy(str(hazard.__file__), model / "model.py")
-        (model / "config.yaml").write_text(hazard.CONFIG)
+        (model / "config.yaml").write_text(self._model_config)
         self.redis.start()
         self.postgres.start()
         migrate(self.postgres.url)

@@ -1,6 +1,8 @@
 """One cluster a module: starting it costs seconds."""
 
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 
 import pytest
 
@@ -13,3 +15,11 @@ def cluster() -> Iterator[Cluster]:
     with Cluster(max_outbox=400) as running:
         yield running
         print(*(f"--- {p.name}\n{running.log(p.name)[-3000:]}" for p in running.processes))
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Executor]:
+    """A process that floods, so that the one that measures has nothing else to do."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        yield pool

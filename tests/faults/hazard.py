@@ -28,6 +28,10 @@ class Model:
         return [data | {"more": "x" * data.get("more", 0)} for data in inputs]
 
 
+class AcceleratorError(RuntimeError):
+    """Named like the one of torch."""
+
+
 def _armed(data: dict[str, Any]) -> bool:
     if "once" not in data:
         return True
@@ -50,3 +54,6 @@ def _go_wrong(how: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(3600)
+        case "cuda":
+            # What torch raises after a failed assertion in a kernel, from its next call on.
+            raise AcceleratorError("CUDA error: device-side assert triggered")

@@ -5,10 +5,12 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.faults.tally import PROFILES
+from tests.faults.tally import NOTES, PROFILES
 
 SEEDS = 4
 """Seeds of the simulator in the short profile."""
+PAIRS, MORE_PAIRS = 3, 15
+"""Random pairs of processes that are killed, in the short and in the long profile."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,6 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--seeds", type=int, default=SEEDS, help="seeds that the queue simulator runs, in a row"
     )
+    group.addoption(
+        "--long", action="store_true", help="the long profile of the fault suite: more and longer"
+    )
+    group.addoption(
+        "--old", default="HEAD^", help="the commit that runs beside this one in a rolling restart"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,7 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`seed` is the seed of this run; `each_seed` runs a test once for each."""
+    """`each_seed` runs a test once for each seed, `pair` for each pair of victims, `direction` for
+    each way in which clocks jump."""
+    if "pair" in metafunc.fixturenames:
+        metafunc.parametrize("pair", range(MORE_PAIRS if metafunc.config.option.long else PAIRS))
+    if "direction" in metafunc.fixturenames:
+        directions = (1, -1) if metafunc.config.option.long else (1,)
+        metafunc.parametrize("direction", directions, scope="module")
     first, count = metafunc.config.option.seed, metafunc.config.option.seeds
     if "each_seed" in metafunc.fixturenames:
         metafunc.parametrize("each_seed", range(first, first + count), ids=lambda s: f"seed-{s}")
@@ -37,6 +51,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def seed(request: pytest.FixtureRequest) -> int:
     """The seed of this run: it is in the last line of the output, and `--seed` sets it."""
     return int(request.config.option.seed)
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time: floods of a minute, thousands of connections, more pairs."""
+    return bool(request.config.option.long)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -53,3 +73,5 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
         )
         for violation in tally.violations[:10]:
             reporter.write_line(f"  {violation}")
+    for note in NOTES:
+        reporter.write_line(f"faults: {note}")

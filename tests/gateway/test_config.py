@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.gateway.gateway import Gateway, resolves, version
+from tests.gateway.gateway import Gateway, resolves, resolving_program, version
 from tests.gateway.tls import Certificate
 from tests.programs import nginx_programs
 
@@ -47,7 +47,7 @@ def test_nginx_takes_every_variant_without_a_warning(
 
 def test_what_the_environment_does_not_say_has_a_default() -> None:
     # A name that is looked up again and again needs no DNS to start.
-    program = next(filter(resolves, nginx_programs()))
+    program = resolving_program()
     gateway = Gateway(GATEWAY_NGINX=program)
     for name in ("GATEWAY_API", "GATEWAY_UI", "GATEWAY_ACCESS_LOG"):
         del gateway.environment[name]

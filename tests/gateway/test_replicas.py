@@ -14,12 +14,11 @@ import httpx
 import pytest
 
 from inferstack.queue.background import end
-from tests.gateway.gateway import Gateway, eventually, problem, resolves
+from tests.gateway.gateway import Gateway, eventually, problem, resolving_program
 from tests.gateway.stack import Replicated
 from tests.gateway.upstream import Names
-from tests.programs import nginx_programs
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 Headers = dict[str, str]
 
@@ -198,7 +197,7 @@ async def test_a_post_that_was_sent_is_never_sent_again_but_a_get_is(
 
 
 async def test_replicas_come_and_go_by_name(stack: Replicated) -> None:
-    program = next(filter(resolves, nginx_programs()))
+    program = resolving_program()
     first, second = stack.addresses
     with (
         Names("127.0.0.1") as names,

@@ -10,6 +10,7 @@ import pytest
 from inferstack.errors import CircuitOpenError, InvalidInputError, QueueFullError
 from inferstack.lifecycle import directory
 from inferstack.lifecycle.types import Receipt
+from inferstack.queue.background import end
 from inferstack.queue.codec import encode
 from inferstack.queue.registry import Registry
 from inferstack.queue.statistics import Circuit, sample
@@ -99,7 +100,11 @@ SECOND = msgspec.structs.replace(ECHO, version=2, fallback=1)
 
 
 async def _serve_two_versions(house: House, until_ms: int) -> None:
-    """Version 2 with its circuit open until then, by the clock of Redis; version 1 is fine."""
+    """Version 2 with its circuit open until then, by the clock of Redis; version 1 is fine.
+
+    From now on only the test looks at the queues.
+    """
+    await end(house.tasks._directory._task)
     await Registry(house.redis).put(SECOND)
     await house.redis.hset("is:{echo:2}:breaker", mapping={"until": until_ms, "opens": 1})
     await house.tasks.refresh()

@@ -76,11 +76,14 @@ class RealStack:
             time.sleep(0.05)
         raise AssertionError("the stack did not become ready")
 
-    def child(self, name: str) -> ChildState:
+    def current(self) -> StackState:
         found = state.read(self.home.state_file)
         assert found is not None
         self._remember(found)
-        return next(child for child in found.children if child.name == name)
+        return found
+
+    def child(self, name: str) -> ChildState:
+        return next(child for child in self.current().children if child.name == name)
 
     def restarted(self, name: str, before: ProcessId) -> ChildState:
         """Waits until a child runs as another process than before."""
@@ -101,6 +104,12 @@ class RealStack:
     def output(self) -> str:
         """What the latest `up` has printed."""
         return self.log.read_text()
+
+    def print_logs(self) -> None:
+        """The ends of all logs, for pytest to show beside a failure."""
+        print(self.output()[-2000:])
+        for log in sorted(self.home.logs.glob("*.log")):
+            print(f"--- {log.name}\n{log.read_text()[-3000:]}")
 
     def client(self) -> Client:
         return Client(f"http://127.0.0.1:{self.port}")

@@ -1,4 +1,7 @@
+import errno
 from pathlib import Path
+
+import pytest
 
 from inferstack.local import logs
 
@@ -11,6 +14,19 @@ def test_a_long_log_moves_aside_while_its_writer_goes_on(tmp_path: Path) -> None
         writer.write(b"new\n")
     assert log.read_bytes() == b"new\n"
     assert (tmp_path / "api.log.1").read_bytes() == b"old\n" * 10
+
+
+def test_a_long_log_gives_its_room_back_when_it_cannot_move_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    log = tmp_path / "api.log"
+    log.write_bytes(b"old\n" * 10)
+    logs.bound(log, limit=20)
+    assert log.read_bytes() == b""
 
 
 def test_a_short_log_stays(tmp_path: Path) -> None:

@@ -10,15 +10,16 @@ import pytest
 from inferstack.config import load
 from inferstack.errors import NotFoundError, StorageUnavailableError
 from inferstack.storage.objects import ObjectStore
-from tests.s3 import ACCESS, SECRET, serve
-from tests.services import free_port
+from tests.services import S3Server, free_port
+
+ACCESS, SECRET = S3Server.access, S3Server.secret
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def s3_endpoint() -> Iterator[str]:
     """A real S3 server in front of a folder with one bucket."""
-    with serve(tmp_path_factory.mktemp("s3"), "inferstack") as endpoint:
-        yield endpoint
+    with S3Server() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -55,6 +56,13 @@ async def test_deleting_is_idempotent(store: ObjectStore) -> None:
     await store.delete(["d/1"])
     with pytest.raises(NotFoundError):
         await store.get("d/2")
+
+
+async def test_every_key_is_listed(store: ObjectStore) -> None:
+    keys = {f"listed/{n}/input.json" for n in range(3)}
+    for key in keys:
+        await store.put(key, b"x")
+    assert keys <= {key async for key in store.all_keys()}
 
 
 async def test_a_store_that_answers_is_healthy(store: ObjectStore) -> None:

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from inferstack.telemetry.logs import JsonFormatter, TextFormatter, setup
+from inferstack.telemetry.logs import JsonFormatter, TextFormatter, setup, tell
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -57,4 +57,24 @@ def test_setup_leaves_one_handler(capsys: pytest.CaptureFixture[str]) -> None:
         logging.captureWarnings(False)
     assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == [
         "seen"
+    ]
+
+
+def test_a_text_line_names_the_task_too() -> None:
+    assert TextFormatter("api").format(record("hello", task_id="t-1")).endswith("hello task_id=t-1")
+
+
+def test_tasks_are_named_one_by_one_and_only_where_somebody_reads_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = logging.getLogger("inferstack.told")
+    caplog.set_level(logging.INFO, "inferstack.told")
+
+    unread = iter(["a"])
+    tell(log, logging.DEBUG, "unseen", unread)
+    assert list(unread) == ["a"]
+    tell(log, logging.INFO, "seen", ["a", "b"], worker="w")
+    assert [(r.message, vars(r)["task_id"], vars(r)["worker"]) for r in caplog.records] == [
+        ("seen", "a", "w"),
+        ("seen", "b", "w"),
     ]

@@ -36,7 +36,7 @@ class MemorySession:
 
     def __init__(self, leases: Sequence[Lease] = ()) -> None:
         self.worker = "host:1:abc"
-        self.stale = 0
+        self.stale = self.retried = self.reaped = 0
         self.inline_limit = 1000
         self.waiting = list(leases)
         self.expected = len(self.waiting)

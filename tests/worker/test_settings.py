@@ -105,15 +105,15 @@ async def test_an_api_process_gathers_the_metrics_of_replicas_and_devices(
     usage = gpu.GpuUsage(1, "GPU", 0.5, 7, 9)
     monkeypatch.setattr(gpu, "gpus", lambda: [usage])
     current = settings(inferstack_home=tmp_path)
-    api = Peers(folder_for(tmp_path), "api", lambda: b"", ("replica", "worker"))
+    api = Peers(folder_for(tmp_path), "api", lambda: b"")
     async with (
         measures.shown("replica", measures.of_replica, current),
         measures.shown("worker", measures.of_devices, current),
     ):
         text = (await api.gather()).decode()
     name = f"worker-{os.getpid()}"
-    assert f'inferstack_device_utilisation{{process="{name}",device="cuda:1"}} 0.5' in text
-    assert f'inferstack_device_memory_bytes{{process="{name}",device="cuda:1"}} 7.0' in text
+    assert f'gpu_utilization{{process="{name}",gpu="1",name="GPU"}} 50.0' in text
+    assert f'gpu_memory_used{{process="{name}",gpu="1",name="GPU"}} 7.0' in text
     assert f'process_open_fds{{process="replica-{os.getpid()}"}}' in text
     assert "process_open_fds" not in (await api.gather()).decode()
     folder_for(tmp_path).rmdir()

@@ -8,9 +8,10 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from inferstack.api.auth import ANONYMOUS
 from inferstack.api.bodies import require_json
 from inferstack.api.problems import LoginUnavailableError, invalid_body, wrong_field
-from inferstack.api.routes.dependencies import AccountOf, ServicesOf
+from inferstack.api.routes.dependencies import AccountOf, CallerOf, ServicesOf
 from inferstack.errors import AuthenticationError
 from inferstack.lifecycle.types import Caller
 from inferstack.storage.accounts import ApiKey
@@ -50,6 +51,17 @@ class Token(BaseModel):
     token_type: str = "bearer"
     expires_in: int
     """Seconds."""
+
+
+class Me(BaseModel):
+    """Who sends the request."""
+
+    username: str
+    tenant: str
+    role: str
+    """`user` sees its tenant's tasks, `admin` sees all."""
+    anonymous: bool
+    """Whether it is a local caller without credentials."""
 
 
 class NewKey(BaseModel, extra="forbid"):
@@ -94,6 +106,12 @@ async def login(request: Request, response: Response, services: ServicesOf) -> T
     response.headers["cache-control"] = "no-store"
     token = services.tokens.issue(Caller(user.tenant, user.username, user.role))
     return Token(access_token=token, expires_in=int(services.tokens.ttl))
+
+
+@router.get("/me")
+async def me(who: CallerOf) -> Me:
+    """Who the API takes the caller for; 401 if it takes nobody without credentials."""
+    return Me(username=who.user, tenant=who.tenant, role=who.role, anonymous=who == ANONYMOUS)
 
 
 @router.post("/keys", status_code=201)

@@ -19,7 +19,7 @@ class Health(BaseModel):
     """The short answer."""
 
     status: str
-    """`healthy`, `degraded` or `unhealthy`."""
+    """`healthy`, `degraded` or `unhealthy`; of readiness also `leaving`: the process ends soon."""
     uptime: float
     """Seconds since this process started."""
 
@@ -73,7 +73,10 @@ async def live(services: ServicesOf) -> Health:
 @router.get("/health/ready", openapi_extra=OPEN, responses={503: {"model": Health}})
 async def ready(services: ServicesOf, response: Response) -> Health:
     """Whether to send traffic here; 503 if not."""
-    return await health(services, response)
+    answer = await health(services, response)
+    if services.monitor.leaving:
+        response.status_code, answer.status = 503, "leaving"
+    return answer
 
 
 @router.get("/health/detailed")

@@ -76,6 +76,28 @@ async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) ->
     return _json(views.batch_view(answers, request.url.path))
 
 
+@router.get(
+    "/{task_id}/position",
+    response_class=Response,
+    responses=_answers("PositionView", "Where it stands."),
+)
+async def position(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
+    """Where a task stands in its queue now."""
+    _check_id(task_id)
+    return _json(views.position_view(await services.tasks.position(who, task_id)))
+
+
+@router.get(
+    "/{task_id}/request",
+    response_class=Response,
+    responses=_answers("RequestView", "What `POST /api/inference` takes to do it again."),
+)
+async def read_request(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
+    """The request that made a task, input included; 409 if the input was not kept."""
+    _check_id(task_id)
+    return _json(views.request_view(await services.tasks.request(who, task_id)))
+
+
 @router.delete(
     "/{task_id}",
     response_class=Response,
@@ -88,9 +110,13 @@ async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) ->
 )
 async def cancel(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     """Cancels a task: at once while it waits, cooperatively while it runs."""
+    _check_id(task_id)
+    return _json(views.task_view(await services.tasks.cancel(who, task_id), who))
+
+
+def _check_id(task_id: str) -> None:
     if task_id_hint(task_id) is None:
         raise TaskNotFoundError("there is no such task", task_id=task_id)
-    return _json(views.task_view(await services.tasks.cancel(who, task_id), who))
 
 
 def _json(value: Any) -> Response:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
 from inferstack.deployment import Deployment, ReplicaStatus
-from inferstack.queue.statistics import QueueStatistics
+from inferstack.queue.statistics import Circuit, QueueStatistics
 
 router = APIRouter(tags=["models"])
 
@@ -34,6 +34,8 @@ class Model(BaseModel):
     """`starting`, `ready` or `failed`."""
     reason: str | None
     """Why it failed."""
+    circuit: str
+    """`closed`; `open` while it keeps failing and takes no work; `half-open` while it is tried."""
     engine: str
     task: str | None
     input_schema: dict[str, Any] | None
@@ -65,6 +67,7 @@ def _model(deployment: Deployment, queue: QueueStatistics | None) -> Model:
         version=deployment.version,
         state=deployment.state,
         reason=deployment.reason,
+        circuit=queue.circuit if queue else Circuit.CLOSED,
         engine=deployment.engine,
         task=deployment.task,
         input_schema=deployment.input_schema,

@@ -1,0 +1,35 @@
+import { useQueryClient } from '@tanstack/react-query';
+import { useState } from 'react';
+import { useMe } from '@/api/auth';
+import { endSession } from '@/api/session';
+import { Button } from '@/components/Button';
+import { SignInDialog } from '@/pages/SignIn';
+
+/** Who is signed in, and the way out; for local callers without an account, the way in. */
+export function Account() {
+  const me = useMe().data;
+  const client = useQueryClient();
+  const [asked, setAsked] = useState(false);
+  if (!me) return null;
+  const signOut = () => {
+    endSession({ expired: false });
+    client.clear();
+  };
+  return (
+    <div className="flex items-center gap-2">
+      <span className="max-w-28 truncate text-muted" title={`tenant ${me.tenant}, role ${me.role}`}>
+        {me.anonymous ? 'local' : me.username}
+      </span>
+      {me.anonymous ? (
+        <Button kind="quiet" small onClick={() => setAsked(true)}>
+          Sign in
+        </Button>
+      ) : (
+        <Button kind="quiet" small onClick={signOut}>
+          Sign out
+        </Button>
+      )}
+      <SignInDialog open={asked} onClose={() => setAsked(false)} />
+    </div>
+  );
+}

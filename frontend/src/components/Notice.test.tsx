@@ -1,0 +1,58 @@
+import { render, screen } from '@testing-library/react';
+import userEvent from '@testing-library/user-event';
+import { describe, expect, it, vi } from 'vitest';
+import { ConnectionLost, Problem } from '@/api/problem';
+import { ErrorBoundary } from '@/app/ErrorBoundary';
+import { ProblemNotice } from './Notice';
+
+const full = new Problem(503, {
+  type: 'https://inferstack.dev/problems/queue-full',
+  title: 'The queue of this model is full',
+  detail: 'echo:1 has 100 tasks waiting',
+  retry_after: 2.5,
+});
+
+describe('ProblemNotice', () => {
+  it('says what happened, where, and what to do', async () => {
+    const retry = vi.fn();
+    render(<ProblemNotice error={full} onRetry={retry} />);
+    const text = screen.getByRole('alert').textContent;
+    expect(text).toContain('The queue of this model is full');
+    expect(text).toContain('echo:1 has 100 tasks waiting');
+    expect(text).toContain('higher priority. Try again in 3 s.');
+    await userEvent.click(screen.getByRole('button', { name: 'Try again' }));
+    expect(retry).toHaveBeenCalledOnce();
+  });
+
+  it('names the fields that are wrong, and offers no repeat that cannot help', () => {
+    const errors = [{ field: 'data.sleep_ms', message: 'is not a number' }];
+    const invalid = new Problem(422, { type: 'x/invalid-input', title: 'Not taken', errors });
+    render(<ProblemNotice error={invalid} onRetry={() => {}} />);
+    expect(screen.getByText('data.sleep_ms')).toBeTruthy();
+    expect(screen.queryByRole('button')).toBeNull();
+  });
+
+  it('has advice for every problem, known or not', () => {
+    for (const error of [new ConnectionLost(), new Problem(500, {}), new Error('oops'), 'oops']) {
+      const { unmount } = render(<ProblemNotice error={error} />);
+      expect(screen.getByRole('alert').textContent).toMatch(/[Tt]ry|tries|Reload/);
+      unmount();
+    }
+  });
+});
+
+describe('ErrorBoundary', () => {
+  it('shows a failed page as a problem instead of nothing', () => {
+    vi.spyOn(console, 'error').mockImplementation(() => {});
+    const Broken = () => {
+      throw new Error('undefined is not a function');
+    };
+    render(
+      <ErrorBoundary>
+        <Broken />
+      </ErrorBoundary>,
+    );
+    expect(screen.getByRole('alert').textContent).toContain('undefined is not a function');
+    expect(screen.getByRole('button', { name: 'Reload the page' })).toBeTruthy();
+  });
+});

@@ -1,0 +1,104 @@
+import { useQueryClient } from '@tanstack/react-query';
+import { type FormEvent, useEffect, useRef, useState } from 'react';
+import { signIn } from '@/api/auth';
+import { useSessionExpired } from '@/api/session';
+import { Button } from '@/components/Button';
+import { Field } from '@/components/Fields';
+import { ProblemNotice } from '@/components/Notice';
+
+/** The page for callers that the API does not let in without credentials. */
+export function SignIn() {
+  const expired = useSessionExpired();
+  return (
+    <main className="mx-auto mt-[12vh] w-full max-w-sm p-4">
+      <div className="rounded border border-line bg-panel p-5">
+        <h1>Sign in to inferstack</h1>
+        {expired && <p className="mt-1 text-warn">Your session has ended. Sign in again.</p>}
+        <SignInForm />
+        <p className="mt-4 text-xs text-muted">
+          <code>inferstack up</code> prints the first login when it starts.
+        </p>
+      </div>
+    </main>
+  );
+}
+
+/** The same, for local callers who want to act as somebody. */
+export function SignInDialog({ open, onClose }: { open: boolean; onClose: () => void }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    const element = dialog.current;
+    if (open && !element?.open) element?.showModal();
+    if (!open && element?.open) element.close();
+  }, [open]);
+  return (
+    <dialog
+      ref={dialog}
+      aria-label="Sign in"
+      onClose={onClose}
+      className="m-auto w-full max-w-sm rounded border border-strong-line bg-panel p-5 text-ink backdrop:bg-black/50"
+    >
+      <h2 className="text-base font-semibold">Sign in</h2>
+      {open && <SignInForm onDone={onClose} />}
+    </dialog>
+  );
+}
+
+function SignInForm({ onDone }: { onDone?: () => void }) {
+  const client = useQueryClient();
+  const [username, setUsername] = useState('');
+  const [password, setPassword] = useState('');
+  const [error, setError] = useState<unknown>(null);
+  const [busy, setBusy] = useState(false);
+  const send = async (event: FormEvent) => {
+    event.preventDefault();
+    setBusy(true);
+    setError(null);
+    try {
+      await signIn(username, password);
+      // What the one before saw is not for this one.
+      void client.resetQueries();
+      onDone?.();
+    } catch (failure) {
+      setError(failure);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <form onSubmit={send} className="mt-4 space-y-3">
+      {error !== null && <ProblemNotice error={error} />}
+      <Field label="Username">
+        {(id) => (
+          <input
+            id={id}
+            className="control"
+            autoComplete="username"
+            required
+            value={username}
+            onChange={(event) => setUsername(event.target.value)}
+          />
+        )}
+      </Field>
+      <Field label="Password">
+        {(id) => (
+          <input
+            id={id}
+            type="password"
+            className="control"
+            autoComplete="current-password"
+            required
+            value={password}
+            onChange={(event) => setPassword(event.target.value)}
+          />
+        )}
+      </Field>
+      <div className="flex gap-2">
+        <Button type="submit" kind="primary" busy={busy} className="flex-1">
+          Sign in
+        </Button>
+        {onDone && <Button onClick={onDone}>Close</Button>}
+      </div>
+    </form>
+  );
+}

@@ -1,0 +1,94 @@
+import { Link } from 'react-router';
+import type { DeadLetter } from '@/api/deadLetters';
+import { count, shortId } from '@/components/format';
+import { Scroll } from '@/components/Scroll';
+import { Time } from '@/components/Time';
+
+interface Props {
+  letters: DeadLetter[];
+  chosen: ReadonlySet<string>;
+  onChoose: (chosen: ReadonlySet<string>) => void;
+  stale: boolean;
+}
+
+export function LetterTable({ letters, chosen, onChoose, stale }: Props) {
+  const all = letters.every((letter) => chosen.has(letter.task_id));
+  const toggle = (taskId: string) => {
+    const next = new Set(chosen);
+    if (!next.delete(taskId)) next.add(taskId);
+    onChoose(next);
+  };
+  return (
+    <Scroll label="Dead letters">
+      <table className={`table ${stale ? 'opacity-60' : ''}`}>
+        <thead>
+          <tr>
+            <th className="w-0">
+              <input
+                type="checkbox"
+                aria-label="Select all on this page"
+                checked={all}
+                onChange={() => onChoose(new Set(all ? [] : letters.map((l) => l.task_id)))}
+              />
+            </th>
+            <th>Task</th>
+            <th>Deployment</th>
+            <th>Error</th>
+            <th>Failed</th>
+            <th className="number">Attempts</th>
+            <th className="number">Crashes</th>
+          </tr>
+        </thead>
+        <tbody>
+          {letters.map((letter) => (
+            <Row
+              key={letter.task_id}
+              letter={letter}
+              chosen={chosen.has(letter.task_id)}
+              onToggle={() => toggle(letter.task_id)}
+            />
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
+  );
+}
+
+interface RowProps {
+  letter: DeadLetter;
+  chosen: boolean;
+  onToggle: () => void;
+}
+
+function Row({ letter, chosen, onToggle }: RowProps) {
+  const id = shortId(letter.task_id);
+  return (
+    <tr>
+      <td>
+        <input type="checkbox" aria-label={`Select ${id}`} checked={chosen} onChange={onToggle} />
+      </td>
+      <td className="font-mono text-xs">
+        <Link className="link" to={`/dead-letters/${letter.task_id}`} title={letter.task_id}>
+          {id}
+        </Link>
+      </td>
+      <td>
+        {letter.model}:{letter.model_version}
+      </td>
+      <td className="max-w-96 truncate" title={letter.error?.message}>
+        {letter.error ? (
+          <>
+            <span className="font-medium text-bad">{letter.error.type}</span> {letter.error.message}
+          </>
+        ) : (
+          '–'
+        )}
+      </td>
+      <td>
+        <Time at={letter.failed_at} />
+      </td>
+      <td className="number">{count(letter.attempts)}</td>
+      <td className="number">{count(letter.crashes)}</td>
+    </tr>
+  );
+}

@@ -1,0 +1,99 @@
+import { Link } from 'react-router';
+import { deploymentOf, type Model } from '@/api/models';
+import { buttonClass } from '@/components/Button';
+import { Json } from '@/components/Code';
+import { Fact, Facts } from '@/components/Facts';
+import { count, rate } from '@/components/format';
+import { Panel } from '@/components/Panel';
+import { Scroll } from '@/components/Scroll';
+import { State } from '@/components/State';
+
+/** One version of a model. */
+export function Deployment({ of }: { of: Model }) {
+  const name = deploymentOf(of);
+  return (
+    <div id={name} className="scroll-mt-24">
+      <Panel
+        title={
+          <span className="inline-flex flex-wrap items-center gap-2">
+            {name} <State of={of.state} />
+            {of.circuit !== 'closed' && <State of={of.circuit}>{`circuit ${of.circuit}`}</State>}
+          </span>
+        }
+        aside={
+          <span className="flex gap-2">
+            <Link className={buttonClass('plain', true)} to={`/tasks?model=${of.model}`}>
+              Tasks
+            </Link>
+            <Link className={buttonClass('plain', true)} to={`/playground?model=${name}`}>
+              Try it
+            </Link>
+          </span>
+        }
+        flush
+      >
+        <div className="space-y-3 p-3">
+          {of.reason && <p className="break-words text-bad">{of.reason}</p>}
+          <Facts>
+            <Fact name="Engine">{of.engine}</Fact>
+            <Fact name="Task">{of.task ?? '–'}</Fact>
+            <Fact name="Batch size, at most">{count(of.batch_size)}</Fact>
+            <Fact name="Running">{count(of.running)}</Fact>
+            <Fact name="Waiting, high">{count(of.waiting.high ?? 0)}</Fact>
+            <Fact name="Waiting, normal">{count(of.waiting.normal ?? 0)}</Fact>
+            <Fact name="Waiting, low">{count(of.waiting.low ?? 0)}</Fact>
+            <Fact name="Replicas">{count(of.replicas.length)}</Fact>
+          </Facts>
+          {of.input_schema && (
+            <details>
+              <summary className="link w-fit">Input schema</summary>
+              <div className="mt-2">
+                <Json value={of.input_schema} what={`the input schema of ${name}`} />
+              </div>
+            </details>
+          )}
+        </div>
+        {of.replicas.length > 0 && (
+          <div className="border-t border-line">
+            <Replicas of={of} />
+          </div>
+        )}
+      </Panel>
+    </div>
+  );
+}
+
+function Replicas({ of }: { of: Model }) {
+  return (
+    <Scroll label={`Replicas of ${deploymentOf(of)}`}>
+      <table className="table">
+        <thead>
+          <tr>
+            <th>Replica</th>
+            <th>State</th>
+            <th>Device</th>
+            <th className="number">Running</th>
+            <th className="number">Capacity</th>
+            <th className="number">Batches</th>
+            <th className="number">Completed</th>
+          </tr>
+        </thead>
+        <tbody>
+          {of.replicas.map((replica) => (
+            <tr key={replica.worker}>
+              <td className="font-mono text-xs">{replica.worker}</td>
+              <td>
+                <State of={replica.state} />
+              </td>
+              <td>{replica.device}</td>
+              <td className="number">{count(replica.running)}</td>
+              <td className="number">{`${rate(replica.capacity)}/s`}</td>
+              <td className="number">{count(replica.batches)}</td>
+              <td className="number">{count(replica.completed)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
+  );
+}

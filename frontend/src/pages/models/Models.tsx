@@ -1,0 +1,38 @@
+import { useEffect } from 'react';
+import { useLocation } from 'react-router';
+import { deploymentOf, useModels } from '@/api/models';
+import { Empty, Missing, ProblemNotice } from '@/components/Notice';
+import { PageTitle, Panel } from '@/components/Panel';
+import { Deployment } from './Deployment';
+
+/** Every deployment: its state, its queue and its replicas. */
+export function Models() {
+  const models = useModels();
+  useAnchor(models.data !== undefined);
+  return (
+    <div className="space-y-3">
+      <PageTitle title="Models" />
+      {models.data && models.error && <ProblemNotice error={models.error} />}
+      {!models.data && <Missing query={models} what="the models" />}
+      {models.data?.length === 0 && (
+        <Panel title="Deployments">
+          <Empty title="No models">
+            Put one into MODEL_PATH as <code>name/version/config.yaml</code> and start again.
+          </Empty>
+        </Panel>
+      )}
+      {models.data?.map((model) => (
+        <Deployment key={deploymentOf(model)} of={model} />
+      ))}
+    </div>
+  );
+}
+
+/** Goes to the deployment that the address names, once it is there. */
+function useAnchor(ready: boolean): void {
+  const { hash } = useLocation();
+  useEffect(() => {
+    if (!ready || hash === '') return;
+    document.getElementById(decodeURIComponent(hash.slice(1)))?.scrollIntoView();
+  }, [ready, hash]);
+}

@@ -1,0 +1,91 @@
+import { Link } from 'react-router';
+import { isFinished, type Task, useCancel } from '@/api/tasks';
+import { Button } from '@/components/Button';
+import { count, milliseconds, seconds, shortId } from '@/components/format';
+import { ProblemNotice } from '@/components/Notice';
+import { Scroll } from '@/components/Scroll';
+import { PriorityMark, State } from '@/components/State';
+import { Time } from '@/components/Time';
+
+interface Props {
+  tasks: Task[];
+  /** Whether this is still the page before, while the next one loads. */
+  stale: boolean;
+}
+
+export function TaskTable({ tasks, stale }: Props) {
+  const cancel = useCancel();
+  return (
+    <>
+      {cancel.error && <ProblemNotice error={cancel.error} />}
+      <Scroll label="Tasks">
+        <table className={`table ${stale ? 'opacity-60' : ''}`}>
+          <thead>
+            <tr>
+              <th>State</th>
+              <th>Task</th>
+              <th>Model</th>
+              <th>Priority</th>
+              <th>Created</th>
+              <th className="number">Queue</th>
+              <th className="number">Compute</th>
+              <th className="number">Processing</th>
+              <th className="number">Batch</th>
+              <th className="number">Attempts</th>
+              <th>
+                <span className="sr-only">Actions</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {tasks.map((task) => (
+              <Row
+                key={task.task_id}
+                task={task}
+                busy={cancel.isPending && cancel.variables === task.task_id}
+                onCancel={() => cancel.mutate(task.task_id)}
+              />
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </>
+  );
+}
+
+function Row({ task, busy, onCancel }: { task: Task; busy: boolean; onCancel: () => void }) {
+  const id = shortId(task.task_id);
+  return (
+    <tr>
+      <td>
+        <State of={task.status} />
+      </td>
+      <td className="font-mono text-xs">
+        <Link className="link" to={`/tasks/${task.task_id}`} title={task.task_id}>
+          {id}
+        </Link>
+      </td>
+      <td>
+        {task.model}:{task.model_version}
+      </td>
+      <td>
+        <PriorityMark of={task.priority} />
+      </td>
+      <td>
+        <Time at={task.created_at} />
+      </td>
+      <td className="number">{milliseconds(task.timings.queue_ms)}</td>
+      <td className="number">{milliseconds(task.timings.compute_ms)}</td>
+      <td className="number">{seconds(task.processing_time)}</td>
+      <td className="number">{count(task.batch_size)}</td>
+      <td className="number">{count(task.attempts)}</td>
+      <td className="w-0 py-1!">
+        {!isFinished(task.status) && (
+          <Button small busy={busy} onClick={onCancel} aria-label={`Cancel task ${id}`}>
+            Cancel
+          </Button>
+        )}
+      </td>
+    </tr>
+  );
+}

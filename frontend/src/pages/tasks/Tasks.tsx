@@ -1,0 +1,109 @@
+import { useState } from 'react';
+import { useNavigate, useSearchParams } from 'react-router';
+import { PAGE_SIZE, useTasks } from '@/api/tasks';
+import { Button } from '@/components/Button';
+import { Empty, Missing, ProblemNotice } from '@/components/Notice';
+import { PageTitle, Panel } from '@/components/Panel';
+import { filterOf, hasFilter } from './filter';
+import { TaskFilters } from './TaskFilters';
+import { TaskTable } from './TaskTable';
+
+/** The history of tasks, newest first. Filters and page are in the address. */
+export function Tasks() {
+  const [params, setParams] = useSearchParams();
+  const filter = filterOf(params);
+  const tasks = useTasks(filter);
+  const page = tasks.data;
+  return (
+    <div className="space-y-3">
+      <PageTitle title="Tasks" actions={<FindTask />} />
+      <TaskFilters
+        params={params}
+        // Another filter begins at its first page.
+        onChange={(name, value) => setParams((now) => changed(now, { [name]: value, cursor: '' }))}
+      />
+      {page && tasks.error && <ProblemNotice error={tasks.error} />}
+      {page ? (
+        <Panel
+          title={filter.cursor ? 'Older tasks' : 'Newest tasks'}
+          aside={
+            <Pager
+              first={!filter.cursor}
+              next={page.next_cursor ?? null}
+              onGo={(cursor) => setParams((now) => changed(now, { cursor }))}
+            />
+          }
+          flush
+        >
+          {page.tasks.length > 0 ? (
+            <TaskTable tasks={page.tasks} stale={tasks.isPlaceholderData} />
+          ) : (
+            <Empty title="No tasks">
+              {hasFilter(params)
+                ? 'None matches these filters.'
+                : 'Send one in the Playground, or through the API.'}
+            </Empty>
+          )}
+        </Panel>
+      ) : (
+        <Missing query={tasks} what="tasks" />
+      )}
+    </div>
+  );
+}
+
+function changed(params: URLSearchParams, values: Record<string, string>): URLSearchParams {
+  const next = new URLSearchParams(params);
+  for (const [name, value] of Object.entries(values)) {
+    if (value === '') next.delete(name);
+    else next.set(name, value);
+  }
+  return next;
+}
+
+interface PagerProps {
+  first: boolean;
+  next: string | null;
+  onGo: (cursor: string) => void;
+}
+
+/** Towards older tasks, and back to the newest; the browser's own way back works as well. */
+function Pager({ first, next, onGo }: PagerProps) {
+  return (
+    <nav aria-label="Pages of tasks" className="flex items-center gap-2">
+      {first && <span className="text-xs text-muted">{`follows live · ${PAGE_SIZE} a page`}</span>}
+      <Button small disabled={first} onClick={() => onGo('')}>
+        Newest
+      </Button>
+      <Button small disabled={next === null} onClick={() => onGo(next ?? '')}>
+        Older
+      </Button>
+    </nav>
+  );
+}
+
+function FindTask() {
+  const navigate = useNavigate();
+  const [id, setId] = useState('');
+  return (
+    <search>
+      <form
+        className="flex gap-2"
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (id.trim()) void navigate(`/tasks/${encodeURIComponent(id.trim())}`);
+        }}
+      >
+        <input
+          className="control w-44 font-mono text-xs sm:w-80"
+          aria-label="Task id"
+          placeholder="Task id"
+          spellCheck={false}
+          value={id}
+          onChange={(event) => setId(event.target.value)}
+        />
+        <Button type="submit">Open</Button>
+      </form>
+    </search>
+  );
+}

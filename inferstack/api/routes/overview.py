@@ -1,0 +1,30 @@
+"""The live overview, as one stream of server-sent events."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import StreamingResponse
+
+from inferstack.api.routes.dependencies import CallerOf, ServicesOf
+
+router = APIRouter(prefix="/api/overview", tags=["overview"])
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Event `history` (`OverviewHistory`), then `sample` every second.",
+        "content": {
+            "text/event-stream": {"schema": {"$ref": "#/components/schemas/OverviewSample"}}
+        },
+    }
+}
+
+
+@router.get("/stream", response_class=StreamingResponse, responses=ANSWERS)
+async def stream(services: ServicesOf, _: CallerOf) -> StreamingResponse:
+    """Throughput, latency, queues, replicas, devices and health, every second."""
+    return StreamingResponse(
+        services.overview.listen(),
+        media_type="text/event-stream",
+        # The second header tells NGINX to pass events on as they come.
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )

@@ -1,0 +1,93 @@
+"""`/metrics` over HTTP for processes that serve no HTTP otherwise.
+
+prometheus-client's own server takes a thread for each connection and cannot share a port. One
+page, asked for every few seconds, needs no more than this.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+log = logging.getLogger(__name__)
+
+MOST_HEAD = 8192
+"""Bytes of a request's head."""
+PATIENCE = 5.0
+"""Seconds that a client may take for its request, and for reading the answer."""
+
+
+class Endpoint:
+    """One port that answers `GET /metrics`, and closes the connection after each answer."""
+
+    def __init__(self, page: Callable[[], Awaitable[bytes]]) -> None:
+        """Listens to nothing yet.
+
+        Args:
+            page: makes the answer.
+        """
+        self._page = page
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listens; returns the port.
+
+        Args:
+            host: the address.
+            port: 0 for any free one; another is shared with every process that asks for it.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind((host, port))
+            self._server = await asyncio.start_server(self._answer, sock=listener, limit=MOST_HEAD)
+        except BaseException:
+            listener.close()
+            raise
+        return int(listener.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Answers no more."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(
+            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
+        ):
+            async with asyncio.timeout(PATIENCE):
+                head = await reader.readuntil(b"\r\n\r\n")
+            answer = await self._response(head.partition(b"\r\n")[0])
+            async with asyncio.timeout(PATIENCE):
+                writer.write(answer)
+                await writer.drain()
+        writer.close()
+
+    async def _response(self, line: bytes) -> bytes:
+        method, _, rest = line.partition(b" ")
+        path = rest.partition(b" ")[0].partition(b"?")[0]
+        if path != b"/metrics":
+            return _response(b"404 Not Found", b"text/plain", b"metrics are at /metrics\n")
+        if method != b"GET":
+            return _response(b"405 Method Not Allowed", b"text/plain", b"this path takes GET\n")
+        try:
+            page = await self._page()
+        except Exception:
+            log.exception("cannot show the metrics")
+            return _response(b"500 Internal Server Error", b"text/plain", b"see the log\n")
+        return _response(b"200 OK", CONTENT_TYPE_LATEST.encode(), page)
+
+
+def _response(status: bytes, kind: bytes, body: bytes) -> bytes:
+    length = b"content-length: %d" % len(body)
+    head = (b"HTTP/1.1 " + status, b"content-type: " + kind, length, b"connection: close")
+    return b"\r\n".join((*head, b"", body))

@@ -1,0 +1,1 @@
+"""What Prometheus, Grafana, Loki and Alloy need to watch inferstack."""

@@ -1,0 +1,108 @@
+"""How fast are answers, and where does the time go?"""
+
+from monitoring.dashboards.model import MODEL, Dashboard, Panel, Query, Row, Variable
+from monitoring.dashboards.promql import OF_MODEL, mean, or_none, quantile, rate
+
+OF_ROUTE = 'route=~"$route"'
+SECONDS = "http_request_duration_seconds"
+
+REQUESTS = Row(
+    "Requests",
+    [
+        Panel(
+            "Answers by route",
+            "A request that waits for its task counts when it is answered.",
+            [Query(rate("http_requests_total", "route", OF_ROUTE), "{{route}}")],
+            "reqps",
+        ),
+        Panel(
+            "Answers by status",
+            "Of the chosen routes.",
+            [Query(rate("http_requests_total", "status", OF_ROUTE), "{{status}}")],
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Time of an answer",
+            "With `Prefer: wait` it holds the whole life of the task.",
+            [
+                Query(quantile(share, SECONDS, where=OF_ROUTE), f"p{share * 100:g}")
+                for share in (0.5, 0.95, 0.99)
+            ],
+            "s",
+        ),
+        Panel(
+            "95 % are answered within",
+            "By route.",
+            [Query(quantile(0.95, SECONDS, "route", OF_ROUTE), "{{route}}")],
+            "s",
+        ),
+        Panel(
+            "In flight",
+            "Requests that are being answered now; most of them wait for their task.",
+            [Query("sum by (process) (inferstack_http_requests_in_flight)", "{{process}}")],
+        ),
+        Panel(
+            "Connections",
+            "Open ones of each API process.",
+            [Query("sum by (process) (inferstack_http_connections)", "{{process}}")],
+        ),
+    ],
+)
+
+QUEUE = Row(
+    "Into the queue",
+    [
+        Panel(
+            "Accepted tasks",
+            "By priority.",
+            [Query(rate("inferstack_tasks_accepted_total", "priority", OF_MODEL), "{{priority}}")],
+            "ops",
+            stacked=True,
+        ),
+        Panel(
+            "Finished within the wait",
+            "Tasks that were answered to a caller who waited, by state.",
+            [Query(rate("inferstack_tasks_answered_total", "state", OF_MODEL), "{{state}}")],
+            "ops",
+        ),
+        Panel(
+            "Time of a commit",
+            "One call of Redis that takes a group of tasks, fsync included.",
+            [
+                Query(quantile(share, "inferstack_commit_seconds"), f"p{share * 100:g}")
+                for share in (0.5, 0.99)
+            ],
+            "s",
+        ),
+        Panel(
+            "Tasks of a commit",
+            "They grow with the load: requests that arrive during a commit form the next.",
+            [Query(mean("inferstack_commit_tasks"), "mean")],
+        ),
+        Panel(
+            "Services behind the API",
+            "How long each took for the latest check.",
+            [Query("max by (component) (inferstack_component_check_seconds)", "{{component}}")],
+            "s",
+        ),
+        Panel(
+            "Credentials verified",
+            "Passwords, tokens and keys that were not in the cache.",
+            [
+                Query(
+                    or_none(rate("inferstack_credential_checks_total", "kind, outcome"), "kind"),
+                    "{{kind}} {{outcome}}",
+                )
+            ],
+            "ops",
+        ),
+    ],
+)
+
+DASHBOARD = Dashboard(
+    "API Performance",
+    "How fast the API answers, and what it waits for.",
+    [REQUESTS, QUEUE],
+    (MODEL, Variable("route", "http_requests_total")),
+)

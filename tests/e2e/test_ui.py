@@ -1,0 +1,270 @@
+"""The web UI in a real browser over a real stack."""
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from inferstack.client import Client
+from tests.e2e.browser import DESKTOP, PHONE, STRANGER, Visitor, launched, missing
+from tests.local.stack import RealStack
+
+pytestmark = pytest.mark.timeout(240)
+
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
+"""A folder for pictures of every page, for somebody to look at."""
+
+LOOKS = [("light", DESKTOP), ("dark", PHONE)]
+"""Colours depend on the theme and places on the size: two of four show what there is to see."""
+if SCREENSHOTS:
+    LOOKS += [("dark", DESKTOP), ("light", PHONE)]
+
+Visit = Callable[..., Visitor]
+MISSING = missing()
+expect.set_options(timeout=20_000)
+
+PAGES = ["overview", "playground", "tasks", "models", "dead-letters"]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[RealStack]:
+    if MISSING:
+        assert not os.environ.get("CI"), MISSING
+        pytest.skip(MISSING)
+    folder = Path(tempfile.mkdtemp(prefix="inferstack-ui-"))
+    folder.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAX_ATTEMPTS", "1")  # What fails shall be a dead letter at once.
+        found = RealStack(folder / "home")
+        found.up()
+        yield found
+        found.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def client(stack: RealStack) -> Iterator[Client]:
+    with stack.client() as found:
+        found.infer({"text": "so that the history has something in it"})
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser(stack: RealStack) -> Iterator[Browser]:
+    with launched() as found:
+        yield found
+
+
+@pytest.fixture
+def visit(browser: Browser, stack: RealStack) -> Iterator[Visit]:
+    """Opens pages; in the end none may have failed unseen."""
+    visitors: list[Visitor] = []
+
+    def new(host: str = "127.0.0.1", **context: Any) -> Visitor:
+        visitors.append(Visitor(browser, f"http://{host}:{stack.port}", **context))
+        return visitors[-1]
+
+    yield new
+    for visitor in visitors:
+        visitor.close()
+    assert [complaint for visitor in visitors for complaint in visitor.complaints] == []
+
+
+def send(page: Page, text: str) -> None:
+    page.get_by_label("Input (the request's data, as JSON)").fill(text)
+    page.get_by_role("button", name="Send", exact=True).click()
+
+
+def panel(page: Page, title: str) -> Any:
+    return page.get_by_role("region", name=title, exact=True)
+
+
+def test_a_request_is_sent_and_found_again_everywhere(client: Client, visit: Visit) -> None:
+    page = visit().open("/")
+    expect(page).to_have_url(re.compile("/overview$"))
+    expect(page.get_by_text(re.compile("^live"))).to_be_visible()
+    expect(panel(page, "Components").get_by_text("ok", exact=True)).to_have_count(3)
+
+    page.get_by_role("link", name="Playground").click()
+    send(page, '{"text": "from the browser"}')
+    result = panel(page, "Result")
+    expect(result.get_by_text("completed").first).to_be_visible()
+    expect(result).to_contain_text('"text": "from the browser"')
+    expect(result).to_contain_text("compute")
+    expect(panel(page, "The same request")).to_contain_text(
+        f"curl -s {page.url.removesuffix('/playground')}/api/inference"
+    )
+    task_id = str(result.get_by_role("link").first.get_attribute("href")).split("/")[-1]
+    assert client.get(task_id).result == {"text": "from the browser"}
+
+    page.get_by_role("link", name="Tasks", exact=True).click()
+    page.get_by_label("State").select_option("completed")
+    page.get_by_role("link", name=task_id[-12:]).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Task {task_id}")
+    expect(panel(page, "Input")).to_contain_text("from the browser")
+    page.get_by_role("button", name="Retry as a new task").click()
+    expect(page).not_to_have_url(re.compile(task_id))
+    expect(panel(page, "Result")).to_contain_text("from the browser")
+    page.get_by_role("link", name="Open in Playground").click()
+    expect(page.get_by_label("Input (the request's data, as JSON)")).to_have_value(
+        re.compile("from the browser")
+    )
+
+
+def test_the_place_in_the_queue_moves_under_load(client: Client, visit: Visit) -> None:
+    page = visit().open("/playground")
+    expect(page.get_by_label("Model")).to_have_value("echo")
+    load = [{"data": {"sleep_ms": 500}} for _ in range(800)]
+    for _ in range(2):
+        assert page.request.post("/api/inference/batch", data=load).ok
+    send(page, '{"text": "behind all of them"}')
+    position = page.get_by_test_id("position")
+    seen: list[int] = []
+    until = time.monotonic() + 60
+    while not panel(page, "Result").get_by_text("completed").count():
+        assert time.monotonic() < until, seen
+        if position.count() and (text := position.text_content(timeout=1000)):
+            seen.append(int(text.replace(",", "")))
+        time.sleep(0.05)
+    assert seen[0] > 200
+    assert seen == sorted(seen, reverse=True)
+    assert len(set(seen)) > 2, "it was seen to move"
+
+
+def test_the_overview_shows_what_goes_on(client: Client, visit: Visit) -> None:
+    page = visit().open("/overview")
+    load = [{"data": {"sleep_ms": 700}, "priority": "low"} for _ in range(700)]
+    assert page.request.post("/api/inference/batch", data=load).ok
+    row = page.get_by_role("row", name=re.compile("^echo:1 ready closed"))
+    low = row.get_by_role("cell").nth(5)
+    expect(low).to_have_text(re.compile("^[1-9]"))
+    chart = page.get_by_role("img", name=re.compile("^Waiting tasks: high 0, normal 0, low [1-9]"))
+    expect(chart).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("completed [1-9]"))).to_be_visible()
+    expect(low).to_have_text("0", timeout=30_000)
+
+
+def test_a_waiting_task_is_cancelled(client: Client, visit: Visit) -> None:
+    page = visit().open("/playground")
+    blocker = client.submit({"sleep_ms": 5000})
+    while client.get(blocker.task_id).status == "queued":
+        time.sleep(0.02)
+    later = client.submit({"text": "neither"})
+    send(page, '{"text": "not needed after all"}')
+    result = panel(page, "Result")
+    result.get_by_role("button", name="Cancel").click()
+    expect(result.get_by_text("cancelled").first).to_be_visible()
+
+    page.goto("/tasks?status=queued")
+    page.get_by_role("button", name=f"Cancel task {later.task_id[-12:]}").click()
+    page.goto(f"/tasks/{later.task_id}")
+    expect(page.get_by_text("It is cancelled: there is none.")).to_be_visible()
+
+
+def test_what_failed_is_a_dead_letter_and_is_redriven(client: Client, visit: Visit) -> None:
+    page = visit().open("/playground")
+    send(page, '{"fail": "boom"}')
+    expect(panel(page, "Result")).to_contain_text("engine-error")
+    page.get_by_role("link", name="Dead letters").click()
+    page.get_by_role("row", name=re.compile("boom")).first.get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("^Dead letter "))
+    expect(panel(page, "Input")).to_contain_text('"fail": "boom"')
+    old = page.url.split("/")[-1]
+    panel(page, "Redrive").get_by_text("high", exact=True).click()
+    panel(page, "Redrive").get_by_role("button", name="Redrive").click()
+    expect(page).to_have_url(re.compile("/tasks/"))
+    expect(panel(page, "Details")).to_contain_text(old)
+    expect(panel(page, "Details")).to_contain_text("high")
+
+    page.get_by_role("link", name="Dead letters").click()
+    expect(page.get_by_role("row", name=re.compile("boom"))).to_have_count(1)
+    page.get_by_role("checkbox", name="Select all on this page").check()
+    page.get_by_role("button", name="Redrive selected").click()
+    expect(page.get_by_text("1 redriven")).to_be_visible()
+    row = page.get_by_role("row", name=re.compile("boom"))
+    expect(row).to_have_count(1)
+    row.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Purge selected…").click()
+    page.get_by_role("button", name="Purge", exact=True).click()
+    expect(page.get_by_text("No dead letters", exact=True)).to_be_visible()
+
+
+def test_a_problem_says_what_to_do(client: Client, visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.open("/tasks/01975a3c-7f2e-7c41-9d0b-3f6e5a1b2c3d")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("There is no such task")
+    expect(alert).to_contain_text("removed after its retention")
+    visitor.open("/playground")
+    send(page, '{"sleep_ms": "long"}')
+    expect(alert).to_contain_text("The model does not take this input")
+    expect(alert).to_contain_text("sleep_ms")
+    visitor.open("/no/such/page")
+    expect(page.get_by_text("There is no such page")).to_be_visible()
+
+
+def test_strangers_sign_in(client: Client, stack: RealStack, visit: Visit) -> None:
+    identity = stack.home.identity()
+    assert identity is not None
+    page = visit(host=STRANGER).open("/tasks")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to inferstack")
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("the username or the password is wrong")
+    page.get_by_label("Password").fill(identity.admin_password)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Tasks")
+    page.goto("/playground")
+    expect(panel(page, "The same request")).to_contain_text("Bearer $INFERSTACK_TOKEN")
+    page.goto("/overview")
+    expect(page.get_by_text(re.compile("^live"))).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to inferstack")
+
+
+def test_a_lost_connection_is_shown_and_heals(
+    client: Client, stack: RealStack, visit: Visit
+) -> None:
+    page = visit().open("/overview")
+    expect(page.get_by_text(re.compile("^live"))).to_be_visible()
+    api = stack.child("api").process
+    assert api is not None
+    os.kill(api.pid, 9)
+    lost = page.get_by_text("The connection to the server is lost")
+    expect(lost).to_be_visible()
+    stack.restarted("api", api)
+    expect(lost).not_to_be_visible()
+    expect(page.get_by_text(re.compile("^live"))).to_be_visible()
+
+
+@pytest.mark.parametrize(("theme", "size"), LOOKS)
+def test_every_page_can_be_read_by_everybody(
+    client: Client, visit: Visit, theme: Any, size: tuple[int, int]
+) -> None:
+    width, height = size
+    visitor = visit(viewport={"width": width, "height": height}, color_scheme=theme)
+    page = visitor.page
+    failed = client.submit({"fail": f"{theme} {width}"}).task_id
+    client.wait(failed)
+    done = client.infer({"text": "Hello, world!"}).task_id
+    wrong = []
+    for path in [*PAGES, f"tasks/{done}", f"dead-letters/{failed}", "tasks/unknown"]:
+        visitor.open(f"/{path}")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        expect(page.get_by_text(re.compile("^Loading"))).to_have_count(0)
+        wrong += [f"{path}: {violation}" for violation in visitor.violations()]
+        if visitor.overflow():
+            wrong.append(f"{path} is {visitor.overflow()} pixels too wide")
+        if SCREENSHOTS:
+            name = f"{path.split('/')[0]}{'-detail' if '/' in path else ''}"
+            name = "problem" if path == "tasks/unknown" else name
+            page.screenshot(path=f"{SCREENSHOTS}/{name}-{theme}-{width}.png", full_page=True)
+    assert wrong == []

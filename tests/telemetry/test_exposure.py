@@ -1,0 +1,149 @@
+"""Where the metrics of a process are, and how Prometheus gets to know."""
+
+import asyncio
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from inferstack.config import Settings, load
+from inferstack.telemetry import discovery, peers
+from inferstack.telemetry.endpoint import MOST_HEAD
+from inferstack.telemetry.exposure import Exposure, shown
+from tests.services import free_port
+
+PAGE = b"# HELP a A.\n# TYPE a gauge\na 1.0\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    peers.sweep(tmp_path)
+
+
+def settings(home: Path, **more: object) -> Settings:
+    return load(inferstack_home=home, **more)
+
+
+def targets(home: Path) -> dict[str, str]:
+    """Addresses by service, as Prometheus reads them."""
+    found = {}
+    for path in discovery.folder(home).glob("*.json"):
+        (entry,) = json.loads(path.read_bytes())
+        (found[entry["labels"]["service"]],) = entry["targets"]
+    return found
+
+
+async def get(address: str, path: str = "/metrics", method: str = "GET") -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.request(method, f"http://{address}{path}")
+
+
+async def raw(address: str, request: bytes) -> bytes:
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    try:
+        return await reader.read(-1)
+    finally:
+        writer.close()
+
+
+async def test_a_process_is_found_while_it_lives_and_not_later(home: Path) -> None:
+    async with shown("recorder", lambda: PAGE, settings(home)):
+        (path,) = discovery.folder(home).glob("*.json")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        answer = await get(targets(home)["recorder"])
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=")
+        assert answer.content == PAGE
+        address = targets(home)["recorder"]
+    assert targets(home) == {}
+    with pytest.raises(httpx.ConnectError):
+        await get(address)
+
+
+async def test_only_the_page_is_answered(home: Path) -> None:
+    async with shown("recorder", lambda: PAGE, settings(home)):
+        address = targets(home)["recorder"]
+        assert (await get(address, "/")).status_code == 404
+        assert (await get(address, method="POST")).status_code == 405
+        assert (await get(address, "/metrics?x=1")).content == PAGE
+        assert await raw(address, b"x" * (MOST_HEAD + 100)) == b""
+        assert (await get(address)).content == PAGE
+
+
+async def test_a_page_that_cannot_be_made_is_an_error_and_no_end(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = [PAGE]
+    async with shown("recorder", lambda: pages.pop(), settings(home)):
+        address = targets(home)["recorder"]
+        assert (await get(address)).status_code == 200
+        assert (await get(address)).status_code == 500
+        assert "cannot show the metrics" in caplog.text
+        pages.append(PAGE)
+        assert (await get(address)).status_code == 200
+
+
+async def test_processes_of_a_machine_share_a_port_and_any_answers_for_all(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    both = settings(home, metrics_port=port)
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    first = Exposure("worker", lambda: PAGE, both)
+    await first.start()
+    monkeypatch.setattr("os.getpid", lambda: 2)
+    async with shown("replica", lambda: PAGE, both):
+        for _ in range(8):
+            text = (await get(f"127.0.0.1:{port}")).text
+            assert 'a{process="worker-1"} 1.0' in text
+            assert 'a{process="replica-2"} 1.0' in text
+    await first.stop()
+    assert targets(home) == {}
+
+
+async def test_a_port_in_use_is_told_and_keeps_nobody_from_serving(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(nothing, "127.0.0.1", 0) as other:
+        port = other.sockets[0].getsockname()[1]
+        exposure = Exposure("recorder", lambda: PAGE, settings(home, metrics_port=port))
+        await exposure.start()
+        assert f"no metrics on 127.0.0.1:{port}" in caplog.text
+        assert b'process="recorder-' in await exposure.machine()
+        await exposure.stop()
+
+
+async def test_a_home_that_does_not_exist_is_not_made(home: Path) -> None:
+    async with shown("recorder", lambda: PAGE, settings(home / "none")):
+        assert not (home / "none").exists()
+    peers.sweep(home / "none")
+
+
+async def test_what_killed_processes_left_is_swept(home: Path) -> None:
+    async with shown("recorder", lambda: PAGE, settings(home)):
+        dead = discovery.announce(home, "replica", "127.0.0.1", free_port())
+        assert dead is not None
+        # This process has one name here, and two files.
+        dead.rename(dead.with_name("replica-0.json"))
+        (discovery.folder(home) / "odd.json").write_text("[]")
+        await asyncio.to_thread(discovery.sweep, home)
+        assert set(targets_left(home)) == {"recorder", "odd"}
+
+
+def targets_left(home: Path) -> list[str]:
+    return [path.stem.split("-")[0] for path in discovery.folder(home).glob("*.json")]
+
+
+def test_an_address_of_ipv6_is_written_as_prometheus_takes_it(home: Path) -> None:
+    path = discovery.announce(home, "api", "::1", 9)
+    assert path is not None
+    assert json.loads(path.read_bytes())[0]["targets"] == ["[::1]:9"]
