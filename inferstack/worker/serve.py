@@ -137,44 +137,46 @@ def _keep_to_loopback() -> None:
 
 
 class Fleet:
-    """One application for each usable folder, with as many replicas as the devices call for."""
+    """One application for each model, with as many replicas as the devices call for."""
 
-    def __init__(self, entries: Sequence[ModelEntry], settings: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Places nothing yet."""
-        self._entries: list[ModelEntry] = []
-        self.add(entries)
         self._settings = settings
+        self._entries: list[ModelEntry] = []
         self._placed: dict[str, Placement] = {}
         self._version = uuid.uuid4().hex
         self._waiting = False
+        self._placing = threading.Lock()
 
     def add(self, entries: Sequence[ModelEntry]) -> None:
-        """Takes more folders in; `place` starts them."""
+        """Takes models on; those whose folder is wrong are left out."""
         self._entries += [entry for entry in entries if entry.config is not None]
 
     def place(self) -> None:
         """Starts what is missing and rescales what has other devices now; waits for nothing."""
         from ray import serve
 
-        changed = {
-            name: placement
-            for name, placement in self._placements().items()
-            if placement != self._placed.get(name)
-        }
-        if not changed:
-            return
-        for name, placement in changed.items():
-            log.info("%s: %s", name, placement)
-        serve.run_many(
-            [
+        with self._placing:
+            changed = {
+                name: placement
+                for name, placement in self._placements().items()
+                if placement != self._placed.get(name)
+            }
+            if not changed:
+                return
+            for name, placement in changed.items():
+                log.info("%s gets %s", name, placement)
+            targets = [
                 self._target(entry, changed[entry.name])
                 for entry in self._entries
                 if entry.name in changed
-            ],
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
-        self._placed |= changed
+            ]
+            serve.run_many(
+                targets,
+                wait_for_ingress_deployment_creation=False,
+                wait_for_applications_running=False,
+            )
+            self._placed |= changed
 
     def _placements(self) -> dict[str, Placement]:
         """Where each model belongs on the devices that there are now, by its name."""
@@ -286,23 +288,21 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
     redis = connect(redis_url(settings))
     registrar = Registrar(redis, entries, settings, tells_losses=True)
     registering = asyncio.create_task(registrar.run())
+    fleet = Fleet(settings)
     first, rest = default_first(entries, settings)
-    fleet, more = Fleet(first, settings), asyncio.Event()
-    # The devices of one machine do not change.
-    look = None if settings.ray_address is None else LOOK
 
-    async def follow() -> None:
-        """Places the replicas, and again whenever a machine joins or leaves the cluster."""
-        while True:
-            more.clear()
-            await asyncio.to_thread(fleet.place)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(more.wait(), look)
-
-    async def add_rest() -> None:
+    async def deploy_all() -> None:
+        fleet.add(first)
+        await asyncio.to_thread(fleet.place)
         await registrar.default_settled()
         fleet.add(rest)
-        more.set()
+        await asyncio.to_thread(fleet.place)
+
+    async def follow() -> None:
+        """The machines of a cluster come and go; the devices of this one do not."""
+        while settings.ray_address is not None:
+            await asyncio.sleep(LOOK)
+            await asyncio.to_thread(fleet.place)
 
     async def watch() -> None:
         while True:
@@ -319,7 +319,7 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
             measures.shown("worker", measures.of_devices, settings),
             asyncio.TaskGroup() as group,
         ):
-            parts = [group.create_task(part) for part in (follow(), add_rest(), watch())]
+            parts = [group.create_task(part) for part in (deploy_all(), follow(), watch())]
             await stopping.wait()
             for part in parts:
                 part.cancel()
