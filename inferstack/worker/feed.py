@@ -104,8 +104,9 @@ class Feed:
             await self._progressed(min(spare, IDLE_WAIT))
 
     def _full(self) -> bool:
-        """Whether too much is held; results being stored may be of tasks that no longer are."""
-        return max(len(self._held), self._report.storing) > WINDOWS_HELD * self._appetite.window
+        """Whether too much is held, results of cancelled tasks that are being stored included."""
+        held = len(self._held) + self._report.orphans()
+        return held > WINDOWS_HELD * self._appetite.window
 
     async def _progressed(self, seconds: float) -> None:
         progress = self._report.progress

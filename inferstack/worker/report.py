@@ -46,8 +46,6 @@ class Report:
         """Args: held: what is reported leaves it. compute: where finished jobs come from."""
         self.batches = 0
         self.completed = 0
-        self.storing = 0
-        """Large results that are on their way to the object store."""
         self.wake = asyncio.Event()
         self.progress = asyncio.Event()
         """Set whenever a batch has finished, or large results are stored."""
@@ -68,6 +66,11 @@ class Report:
     def capacity(self) -> float:
         """Tasks per second, measured over the latest batches; 0 if unknown."""
         return 1.0 / self._seconds_per_task if self._seconds_per_task else 0.0
+
+    def orphans(self) -> int:
+        """Large results on their way to the object store whose tasks are no longer held."""
+        large = (lease for done in self._stores.values() for lease, _, _ in done)
+        return sum(lease not in self._held for lease in large)
 
     def refuse(self, lease: Lease, error: TaskError) -> None:
         """Fails a task whose input the model does not take."""
@@ -109,12 +112,11 @@ class Report:
         storing = asyncio.create_task(self._complete(large))
         storing.add_done_callback(lambda _: self.wake.set())
         self._stores[storing] = large
-        self.storing += len(large)
 
     def _take_stored(self) -> None:
         """Lets go of what is stored; raises what was not foreseen."""
         for storing in [each for each in self._stores if each.done()]:
-            self.storing -= len(self._stores.pop(storing))
+            del self._stores[storing]
             self.progress.set()
             storing.result()
 
