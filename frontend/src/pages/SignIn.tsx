@@ -73,6 +73,8 @@ function SignInForm({ onDone }: { onDone?: () => void }) {
           <input
             id={id}
             className="control"
+            // biome-ignore lint/a11y/noAutofocus: the form is all there is to do here
+            autoFocus
             autoComplete="username"
             required
             value={username}
