@@ -176,13 +176,19 @@ class S3Server(_Server):
     name = "s3"
     access, secret = "access", "a-long-enough-secret"
 
+    def __init__(self, *buckets: str) -> None:
+        """Args: buckets: to make; `inferstack` if none is named."""
+        super().__init__()
+        self._buckets = buckets or ("inferstack",)
+
     def start(self) -> Self:
-        """Makes the bucket when there is none yet, then starts the server.
+        """Makes the buckets that are not there yet, then starts the server.
 
         Raises:
             ServiceMissingError: it ended or did not answer in time; holds the end of its log.
         """
-        self.bucket.mkdir(parents=True, exist_ok=True)
+        for name in self._buckets:
+            (self.bucket.parent / name).mkdir(parents=True, exist_ok=True)
         return super().start()
 
     @property

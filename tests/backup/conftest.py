@@ -13,8 +13,7 @@ from inferstack.storage.migrations import migrate
 from inferstack.storage.objects import ObjectStore
 from tests.local.conftest import folder, home
 from tests.recorder.work import Work
-from tests.s3 import serve
-from tests.services import RedisServer, create_database, drop_database
+from tests.services import RedisServer, S3Server, create_database, drop_database
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -23,9 +22,9 @@ __all__ = ["folder", "home"]
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve(tmp_path_factory.mktemp("s3"), "old", "new") as endpoint:
-        yield endpoint
+def s3_endpoint() -> Iterator[str]:
+    with S3Server("old", "new") as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

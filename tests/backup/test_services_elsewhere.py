@@ -33,7 +33,7 @@ from inferstack.storage.history import History
 from inferstack.task import Execution, TaskState
 from tests.backup.conftest import Services
 from tests.recorder.work import NAME
-from tests.s3 import ACCESS, SECRET
+from tests.services import S3Server
 
 RESULT = b'{"large":true}'
 
@@ -50,8 +50,8 @@ async def backup(services: Services, target: Path) -> Path:
 def with_s3(settings: Settings, endpoint: str, bucket: str) -> Settings:
     values = {
         "s3_endpoint": endpoint,
-        "s3_access_key": ACCESS,
-        "s3_secret_key": SECRET,
+        "s3_access_key": S3Server.access,
+        "s3_secret_key": S3Server.secret,
         "s3_bucket": bucket,
     }
     return load(**(settings.model_dump() | values))
