@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,7 +86,9 @@ class Buildah:
         release = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.M)
         assert release is not None
         command = ["mmdebstrap", "--quiet", "--variant=apt", f"--include={packages}", release[1]]
-        subprocess.run([*command, str(tar)], check=True)
+        subprocess.run(
+            [*command, str(tar)], check=True, env={**os.environ, "TMPDIR": str(self._folder)}
+        )
         container = self("from", "scratch")
         self("add", "--quiet", container, str(tar))
         self("commit", "--quiet", "--rm", container, STANDIN)
@@ -122,16 +125,23 @@ def _package_settings() -> Iterator[Path]:
             yield Path(name)
 
 
+def _place() -> str | None:
+    """Memory, if there is enough: Debian's installer syncs each file, and vfs copies them all."""
+    needed = 24e9 if os.environ.get("SMOKE_IMAGES") == "all" else 4e9
+    memory = Path("/dev/shm")
+    enough = memory.is_dir() and shutil.disk_usage(memory).free > needed
+    return str(memory) if enough else None
+
+
 @pytest.fixture(scope="module")
-def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
+def buildah() -> Iterator[Buildah]:
     if reason := _cannot():
         pytest.skip(f"BUILDAH CANNOT RUN HERE, SO NO IMAGE WAS BUILT: {reason}")
-    folder = tmp_path_factory.mktemp("buildah")
-    found = Buildah(folder)
-    found.stand_in()
-    yield found
-    found("rm", "--all")
-    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=_place(), prefix="buildah-") as folder:
+        found = Buildah(Path(folder))
+        found.stand_in()
+        yield found
+        found("rm", "--all")
 
 
 class Running:
