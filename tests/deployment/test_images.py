@@ -32,6 +32,11 @@ SECRETS = {
     "RAY_AUTH_TOKEN": "fedcba9876543210" * 4,
 }
 STANDIN = "localhost/standin"
+NPM = "../lib/node_modules/npm/bin/npm-cli.js"
+everything = pytest.mark.skipif(
+    os.environ.get("SMOKE_IMAGES") != "all",
+    reason="this image takes minutes, or gigabytes: `make images` builds it",
+)
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
@@ -80,9 +85,9 @@ class Buildah:
         return done.stdout.strip()
 
     def stand_in(self) -> None:
-        """A Debian with Python, in the place of every base image."""
+        """A Debian with Python and NGINX, in the place of every base image."""
         tar = self._folder / "base.tar"
-        packages = "python3,python3-venv,ca-certificates"
+        packages = "python3,python3-venv,ca-certificates,nginx-light,wget"
         release = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.M)
         assert release is not None
         command = ["mmdebstrap", "--quiet", "--variant=apt", f"--include={packages}", release[1]]
@@ -91,6 +96,8 @@ class Buildah:
         )
         container = self("from", "scratch")
         self("add", "--quiet", container, str(tar))
+        # Debian's Node.js is too old for the UI: this machine's is mounted when it is built.
+        self("run", "--isolation", "chroot", container, "--", "ln", "-s", NPM, "/usr/bin/npm")
         self("commit", "--quiet", "--rm", container, STANDIN)
         tar.unlink()
 
@@ -119,8 +126,10 @@ class Buildah:
 
 
 def _package_settings() -> Iterator[Path]:
-    """Where this machine says from where packages come, and whom to trust."""
-    for name in ("/etc/pip.conf", "/etc/ssl/certs", "/etc/resolv.conf", "/opt/wheels"):
+    """Where this machine says from where packages come, and whom to trust; its Node.js."""
+    python = ("/etc/pip.conf", "/etc/ssl/certs", "/etc/resolv.conf", "/opt/wheels")
+    node = ("/usr/bin/node", "/usr/lib/node_modules", "/usr/etc/npmrc")
+    for name in (*python, *node):
         if Path(name).exists():
             yield Path(name)
 
@@ -232,10 +241,7 @@ def test_the_api_and_the_recorder_run_from_their_image(
 
 
 @pytest.mark.timeout(3000)
-@pytest.mark.skipif(
-    os.environ.get("SMOKE_IMAGES") != "all",
-    reason="the image with the models takes minutes and gigabytes: `make images` builds it",
-)
+@everything
 def test_a_cluster_runs_from_the_image_with_the_models(
     buildah: Buildah, stores: dict[str, str], tmp_path: Path
 ) -> None:
@@ -261,3 +267,28 @@ def test_a_cluster_runs_from_the_image_with_the_models(
     finally:
         head.kill()
         member.kill()
+
+
+@everything
+@pytest.mark.timeout(900)
+def test_the_gateway_with_the_ui_runs_from_its_image(buildah: Buildah, tmp_path: Path) -> None:
+    container = buildah.build("frontend", NODE_IMAGE=STANDIN, NGINX_IMAGE=STANDIN)
+    port = free_port()
+    own = {
+        **{"GATEWAY_HTTP": f"127.0.0.1:{port}", "GATEWAY_API": f"127.0.0.1:{free_port()}"},
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    settings = buildah.settings("frontend")
+    gateway = Running(buildah.run(container, *settings["Cmd"], **own), tmp_path / "gateway.log")
+    try:
+        url = f"http://127.0.0.1:{port}"
+        assert _answers(f"{url}/gateway/live", gateway).json() == {"status": "healthy"}
+        page = httpx.get(url, trust_env=False)
+        assert page.headers["content-type"].startswith("text/html")
+        (script,) = re.findall(r'src="(/assets/[^"]+)"', page.text)
+        assert httpx.get(url + script, trust_env=False).status_code == 200
+        # No API process runs here.
+        assert httpx.get(f"{url}/api/models", trust_env=False).status_code == 502
+        assert settings["User"] == "101:101"
+    finally:
+        gateway.kill()
