@@ -136,10 +136,10 @@ def _package_settings() -> Iterator[Path]:
 
 def _place() -> str | None:
     """Memory, if there is enough: Debian's installer syncs each file, and vfs copies them all."""
-    needed = 24e9 if os.environ.get("SMOKE_IMAGES") == "all" else 4e9
     memory = Path("/dev/shm")
-    enough = memory.is_dir() and shutil.disk_usage(memory).free > needed
-    return str(memory) if enough else None
+    if os.environ.get("SMOKE_IMAGES") == "all" or not memory.is_dir():
+        return None
+    return str(memory) if shutil.disk_usage(memory).free > 4e9 else None
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +276,8 @@ def test_the_gateway_with_the_ui_runs_from_its_image(buildah: Buildah, tmp_path:
     port = free_port()
     own = {
         **{"GATEWAY_HTTP": f"127.0.0.1:{port}", "GATEWAY_API": f"127.0.0.1:{free_port()}"},
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        # Here stdout is a file of root's; Docker and Kubernetes give it to the user of the image.
+        **{"GATEWAY_ACCESS_LOG": "/tmp/access.log", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
     }
     settings = buildah.settings("frontend")
     gateway = Running(buildah.run(container, *settings["Cmd"], **own), tmp_path / "gateway.log")
