@@ -81,5 +81,9 @@ export function wasRefused(answer: Redrive | Refusal): answer is Refusal {
 
 function useRefresh() {
   const client = useQueryClient();
-  return () => client.invalidateQueries({ queryKey: [...KEY, 'list'] });
+  return () => {
+    // Lists out of sight are dropped: shown again, they would offer what is not there any more.
+    client.removeQueries({ queryKey: [...KEY, 'list'], type: 'inactive' });
+    return client.invalidateQueries({ queryKey: [...KEY, 'list'] });
+  };
 }

@@ -17,7 +17,7 @@ import { useWidth } from './useWidth';
 
 const HEIGHT = 112;
 /** Room for the scale at the left, and for the times below. */
-const LEFT = 48;
+const LEFT = 54;
 const BELOW = 18;
 const ABOVE = 8;
 
