@@ -36,7 +36,7 @@ NOISE = (
     "\x1b",
     "_ray_timestamp_ns",
     "SIGTERM handler",
-    "repeated",
+    "[repeated",
     "is starting ",
     "Connecting to existing Serve",
     "graceful_shutdown failed",
