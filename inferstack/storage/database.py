@@ -1,5 +1,6 @@
 """Connections to PostgreSQL, and its errors in the terms of inferstack."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -26,6 +27,10 @@ from inferstack.errors import (
     InvalidRequestError,
     StorageUnavailableError,
 )
+
+CHECKOUT = 10.0
+"""Seconds in which a connection must be there and answer: a server that stands still accepts
+connections and acknowledges what it is sent, so nothing below us ever gives up."""
 
 CONNECT_ARGS = {
     "connect_timeout": 5,
@@ -116,6 +121,8 @@ class Database:
             pool_pre_ping=True,
             connect_args=CONNECT_ARGS | _options(parsed, statement_timeout),
         )
+        self._abandoned: set[asyncio.Task[AsyncConnection]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_settings(
@@ -144,8 +151,39 @@ class Database:
             ConflictError: a uniqueness or reference rule is broken.
         """
         with translated():
-            async with self._engine.begin() as connection:
-                yield connection
+            connection = await self._checkout()
+            try:
+                async with connection.begin():
+                    yield connection
+            finally:
+                await connection.close()
+
+    async def _checkout(self) -> AsyncConnection:
+        """A connection of the pool that has just answered.
+
+        One that does not answer cannot be cancelled, since psycopg would wait for the server once
+        more. It is left to itself, and goes back to the pool when the server wakes up.
+        """
+        connecting = asyncio.create_task(self._connect())
+        try:
+            await asyncio.wait({connecting}, timeout=CHECKOUT)
+        finally:
+            if not connecting.done():
+                self._abandoned.add(connecting)
+                connecting.add_done_callback(self._give_back)
+        if not connecting.done():
+            raise StorageUnavailableError(f"PostgreSQL does not answer within {CHECKOUT:g} s")
+        return connecting.result()
+
+    async def _connect(self) -> AsyncConnection:
+        return await self._engine.connect()
+
+    def _give_back(self, connecting: "asyncio.Task[AsyncConnection]") -> None:
+        self._abandoned.discard(connecting)
+        if not connecting.cancelled() and connecting.exception() is None:
+            closing = asyncio.create_task(connecting.result().close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def check(self) -> None:
         """Asks PostgreSQL for an answer, for health checks.

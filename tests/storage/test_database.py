@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 
+import psutil
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
@@ -99,3 +101,30 @@ async def test_the_url_has_the_last_word_on_the_statement_timeout(clean_postgres
     async with database.transaction() as connection:
         assert (await connection.execute(text("SHOW statement_timeout"))).scalar() == "7s"
     await database.close()
+
+
+async def test_a_server_that_stands_still_is_given_up_and_leaks_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("inferstack.storage.database.CHECKOUT", 0.5)
+    with PostgresServer() as server:
+        database = Database(server.url, pool_size=1)
+        await database.check()
+        postmaster = psutil.Process(server.pid)
+        frozen = [postmaster, *postmaster.children()]
+        for process in frozen:
+            process.suspend()
+        try:
+            # More than the pool and its overflow hold: those left over must be given up as well.
+            for _ in range(4):
+                with pytest.raises(StorageUnavailableError, match=r"within 0\.5 s"):
+                    await database.check()
+        finally:
+            for process in frozen:
+                process.resume()
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(StorageUnavailableError):
+                    await asyncio.gather(*(database.check() for _ in range(2)))
+                    break
+        await database.close()
