@@ -71,6 +71,7 @@ async def gauge(cluster: Cluster, name: str) -> float:
     """A metric, summed over the API processes."""
     async with cluster.http() as http:
         text = (await http.get("/metrics")).text
+    assert f"# TYPE {name.rstrip('{')} " in text, f"there is no metric {name}"
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 

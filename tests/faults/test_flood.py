@@ -94,11 +94,11 @@ async def through(cluster: Cluster, elsewhere: Executor, seconds: float) -> Crow
 
 
 async def _full(cluster: Cluster) -> bool:
-    return await crowd.gauge(cluster, "inferstack_queue_waiting{") >= ROOM / 2
+    return await crowd.gauge(cluster, "queue_depth{") >= ROOM / 2
 
 
 async def _empty(cluster: Cluster) -> bool:
-    waiting = await crowd.gauge(cluster, "inferstack_queue_waiting{")
+    waiting = await crowd.gauge(cluster, "queue_depth{")
     return waiting + await crowd.gauge(cluster, "inferstack_queue_running{") == 0
 
 
