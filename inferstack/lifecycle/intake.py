@@ -67,15 +67,7 @@ class Intake:
             ModelNotFoundError: no such model or version.
             DeadlineUnreachableError: it would be late, and asks to be refused then.
         """
-        moves = False
-        if target is None:
-            target = self._directory.resolve(submission.model, submission.model_version)
-            if key is not None:
-                target = await self._holder(caller.tenant, key, target)
-            if submission.model_version is None and target.deployment.fallback is not None:
-                moves = self._directory.fallback(target) is not None
-        elif key is not None:
-            await self._keys.move(caller.tenant, key, target.deployment.name)
+        target, moves = await self._route(caller, submission, key, target)
         admission, data = target.admission, submission.data
         if admission.slow(data, inputs):
             cost = await self._check(admission, data)
@@ -92,6 +84,23 @@ class Intake:
             encoded = encode(spec)
         fingerprint = _fingerprint(submission) if key else ""
         return target, Submit(spec, encoded, fingerprint, watch=watch, moves=moves)
+
+    async def _route(
+        self, caller: Caller, submission: Submission, key: str | None, other: Target | None
+    ) -> tuple[Target, bool]:
+        """Where a submission goes, and whether it moves on from there if the circuit is open.
+
+        `other` is what takes over for where it went first; it takes the key along.
+        """
+        if other is not None:
+            if key is not None:
+                await self._keys.move(caller.tenant, key, other.deployment.name)
+            return other, False
+        target = self._directory.resolve(submission.model, submission.model_version)
+        if key is not None:
+            target = await self._holder(caller.tenant, key, target)
+        chosen = submission.model_version is not None or target.deployment.fallback is None
+        return target, not chosen and self._directory.fallback(target) is not None
 
     async def _holder(self, tenant: str, key: str, target: Target) -> Target:
         """The deployment that has an idempotency key; by now another version may be the newest."""

@@ -166,7 +166,8 @@ class Recorder:
                 not archived; the same changes come again.
         """
         entries = await self._outbox.read(self._limit, block_ms)
-        self._oldest = min((_made_at(entry) for entry in entries), default=None)
+        made = {entry.entry_id for entry in entries}
+        self._oldest = min(map(_made_at, made), default=None)
         if not entries:
             return 0
         self._aim(entries)
@@ -249,9 +250,9 @@ class Recorder:
             return
 
 
-def _made_at(entry: OutboxEntry) -> float:
+def _made_at(entry_id: bytes) -> float:
     """Seconds since the epoch, by the clock of Redis: an id begins with its milliseconds."""
-    return int(entry.entry_id.partition(b"-")[0]) / 1000
+    return int(entry_id.partition(b"-")[0]) / 1000
 
 
 def _archived(task: Task) -> Archived:
