@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 
 from inferstack.api.auth import ANONYMOUS
 from inferstack.api.bodies import require_json
-from inferstack.api.problems import LoginUnavailableError, invalid_body, wrong_field
+from inferstack.api.problems import invalid_body, wrong_field
 from inferstack.api.routes.dependencies import AccountOf, CallerOf, ServicesOf
-from inferstack.errors import AuthenticationError
+from inferstack.errors import AuthenticationError, LoginUnavailableError
 from inferstack.lifecycle.types import Caller
 from inferstack.storage.accounts import ApiKey
 
