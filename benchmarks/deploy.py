@@ -139,11 +139,6 @@ class Deployment:
         """A client of the stack's own Redis."""
         return Redis.from_url(self._state()["redis_url"])
 
-    def redis_cpu(self) -> float:
-        """Seconds of processor time that Redis has used so far, its children included."""
-        with self.redis() as client:
-            return cpu_seconds(client)
-
     def archived(self) -> int:
         """Finished tasks in PostgreSQL."""
         url = self._state()["database_url"].replace("+psycopg", "")

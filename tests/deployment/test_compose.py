@@ -16,7 +16,6 @@ from inferstack.worker import node
 from tests.deployment.files import BESIDE, ROOT, compose, example, images, services
 
 PORTS = {"nginx": 80, "frontend": 5173, "ray-head": 8265, "prometheus": 9090, "grafana": 3000}
-STORES = {"redis", "postgres", "s3"}
 MODELS_RUN_HERE = {"ray-head", "ray-head-cpu", "gpu-worker", "cpu-worker"}
 
 
