@@ -4,6 +4,8 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import psutil
@@ -76,56 +78,71 @@ async def _logs_in(http: httpx.AsyncClient, login: dict[str, str]) -> bool:
     return (await http.post("/api/auth/login", json=login)).status_code == 200
 
 
-async def test_without_the_object_store_only_those_wait_that_need_it(cluster: Cluster) -> None:
-    away = cluster.objects.with_name("away")
+class Store(NamedTuple):
+    """An object store that can be taken away."""
 
-    @contextmanager
-    def without() -> Iterator[None]:
-        cluster.objects.rename(away)
-        cluster.objects.write_text("a file where the folder was")
-        try:
-            yield
-        finally:
-            cluster.objects.unlink()
-            away.rename(cluster.objects)
-
-    await only_those_wait_that_need_it(cluster, Ledger(MODEL, cluster.objects), without())
+    cluster: Cluster
+    """That uses it."""
+    bucket: Path
+    """Where its objects lie."""
+    without: AbstractContextManager[None]
 
 
-def test_without_the_s3_server_only_those_wait_that_need_it() -> None:
-    async def run() -> None:
-        ledger = Ledger(MODEL, server.bucket)
-        await only_those_wait_that_need_it(cluster, ledger, without())
-        print(*(f"--- {p.name}\n{cluster.log(p.name)[-3000:]}" for p in cluster.processes))
+@contextmanager
+def renamed(folder: Path) -> Iterator[None]:
+    """A file is where a folder was."""
+    away = folder.with_name("away")
+    folder.rename(away)
+    folder.write_text("a file where the folder was")
+    try:
+        yield
+    finally:
+        folder.unlink()
+        away.rename(folder)
 
-    @contextmanager
-    def without() -> Iterator[None]:
-        server.kill()
-        try:
-            yield
-        finally:
-            server.start()
 
+@contextmanager
+def killed(server: S3Server) -> Iterator[None]:
+    """A server is away."""
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@pytest.fixture
+def folder(cluster: Cluster) -> Store:
+    return Store(cluster, cluster.objects, renamed(cluster.objects))
+
+
+@pytest.fixture
+def s3() -> Iterator[Store]:
     with (
         S3Server() as server,
         Cluster(
             s3_endpoint=server.url, s3_access_key=server.access, s3_secret_key=server.secret
         ) as cluster,
     ):
-        asyncio.run(run())
+        yield Store(cluster, server.bucket, killed(server))
+        print(*(f"--- {p.name}\n{cluster.log(p.name)[-3000:]}" for p in cluster.processes))
 
 
-async def only_those_wait_that_need_it(
-    cluster: Cluster, ledger: Ledger, without: AbstractContextManager[None]
-) -> None:
-    """Args: without: takes the object store away."""
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest) -> Store:
+    found: Store = request.getfixturevalue(request.param)
+    return found
+
+
+async def test_without_the_object_store_only_those_wait_that_need_it(store: Store) -> None:
+    cluster, ledger = store.cluster, Ledger(MODEL, store.bucket)
     async with cluster.kept(), AsyncClient(cluster.url, retries=PATIENT) as client:
         for replica in cluster.replicas:
             # Idle, so they lose nothing by it: what follows runs when the store is gone.
             replica.signal(signal.SIGSTOP)
         waiting = [await ledger.submit(client, payload2="x" * LARGE) for _ in range(3)]
         growing = [await ledger.submit(client, more=LARGE) for _ in range(3)]
-        with without:
+        with store.without:
             ledger.tally.faults += 1
             for replica in cluster.replicas:
                 replica.signal(signal.SIGCONT)
