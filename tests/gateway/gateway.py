@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import tempfile
 import time
@@ -190,13 +189,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         time.sleep(0.05)
 
 
-def send(port: int, request: bytes, tls: ssl.SSLContext | None = None) -> httpx.Response:
+def send(port: int, request: bytes) -> httpx.Response:
     """The answer to these very bytes, which must ask for the connection to be closed."""
-    with contextlib.ExitStack() as stack:
-        plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
-        connection = stack.enter_context(
-            tls.wrap_socket(plain, server_hostname="localhost") if tls else plain
-        )
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         connection.sendall(request)
         answer = http.client.HTTPResponse(connection)
         answer.begin()
