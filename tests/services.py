@@ -39,6 +39,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def end_with_parent(how: signal.Signals) -> Callable[[], object] | None:
+    """For `preexec_fn`: Linux sends the child a signal when the thread that started it ends.
+
+    A test run that is killed must not leave servers behind.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl: Callable[[int, int], int] = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, how)
+
+
 class _Server:
     """A child process with a data folder of its own."""
 
@@ -82,7 +93,7 @@ class _Server:
                 stdin=subprocess.DEVNULL,
                 cwd=self.directory,
                 **run_as(self._owner()),
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent(signal.SIGKILL),
             )
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
@@ -306,12 +317,3 @@ def drop_database(server_url: str, database_url: str) -> None:
     name = urlsplit(database_url).path.lstrip("/")
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
-
-
-def _die_with_parent() -> None:
-    """Asks Linux to kill this child when the thread that started it ends.
-
-    A test run that is killed must not leave servers behind.
-    """
-    prctl: Callable[[int, int], int] = ctypes.CDLL(None).prctl
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
