@@ -4,6 +4,7 @@ import json
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,18 @@ class Target(msgspec.Struct, frozen=True):
     bodies: list[bytes] = []
     """POST in turn; GET if empty."""
     headers: dict[str, str] = {}
+
+    def load(self, connections: int, seconds: float, **options: Any) -> Load:
+        """What the own generator sends there; `options` as of `Load`."""
+        return Load(
+            url=self.url,
+            bodies=self.bodies,
+            headers=self.headers,
+            connections=connections,
+            duration=seconds,
+            timeout=GRACE,
+            **options,
+        )
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -106,17 +119,7 @@ class Client:
             number: of the round, for the record.
         """
         foreign = Foreign()
-        report = run_blocking(
-            Load(
-                url=target.url,
-                bodies=target.bodies,
-                headers=target.headers,
-                connections=connections,
-                duration=LONGEST,
-                max_requests=count,
-                timeout=GRACE,
-            )
-        )
+        report = run_blocking(target.load(connections, LONGEST, max_requests=count))
         answered = report.statuses.get(200, 0)
         return Sample(
             target.system,
@@ -133,16 +136,7 @@ class Client:
     def _by_own(
         self, target: Target, connections: int, seconds: float
     ) -> tuple[float, int, int, dict[str, float]]:
-        report = run_blocking(
-            Load(
-                url=target.url,
-                bodies=target.bodies,
-                headers=target.headers,
-                connections=connections,
-                duration=seconds,
-                timeout=GRACE,
-            )
-        )
+        report = run_blocking(target.load(connections, seconds))
         # A 202 instead of the result means that the result was not waited for.
         other = sum(count for status, count in report.statuses.items() if status != 200)
         failed = other + sum(report.errors.values())

@@ -18,7 +18,7 @@ from redis import Redis
 
 from benchmarks import payloads
 from benchmarks.client import Target
-from benchmarks.processes import ROOT, StartError, ask, free_port
+from benchmarks.processes import PATIENCE, ROOT, StartError, ask, free_port
 
 EMBEDDED = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "S3_ENDPOINT", "RAY_ADDRESS")
 WAIT = {"Prefer": "wait=60"}
@@ -99,25 +99,24 @@ class Deployment:
             self._token = json.loads(answer)["access_token"]
         return self._token
 
-    def target(self, kind: str, *, wait: bool = True, name: str = "inferstack") -> Target:
+    def target(self, kind: str, *, wait: bool = True) -> Target:
         """Where to send a kind of payload.
 
         Args:
             kind: `echo`, `same` or `mixed`.
             wait: whether the answer is the result, rather than a 202.
-            name: for the record.
         """
         headers = {"Authorization": f"Bearer {self.token()}"} | (WAIT if wait else {})
         bodies = payloads.bodies(kind, model=MODELS[kind])
-        return Target(name, f"{self.url}/api/inference", bodies, headers)
+        return Target("inferstack", f"{self.url}/api/inference", bodies, headers)
 
-    def first_answer(self, kind: str, seconds: float = 120.0) -> dict[str, Any]:
+    def first_answer(self, kind: str) -> dict[str, Any]:
         """Repeats a request until it is served; returns the finished task.
 
         Raises:
             StartError: time ran out.
         """
-        until = time.monotonic() + seconds
+        until = time.monotonic() + PATIENCE
         problem = "no answer"
         while time.monotonic() < until:
             try:
@@ -129,7 +128,7 @@ class Deployment:
             except (OSError, urllib.error.URLError) as error:
                 problem = str(error)
             time.sleep(0.1)
-        raise StartError(f"inferstack served no {kind} request in {seconds:g} s: {problem}")
+        raise StartError(f"inferstack served no {kind} request in {PATIENCE:g} s: {problem}")
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((self.home / "state.json").read_bytes())
@@ -138,11 +137,6 @@ class Deployment:
     def redis(self) -> "Redis":
         """A client of the stack's own Redis."""
         return Redis.from_url(self._state()["redis_url"])
-
-    def redis_cpu(self) -> float:
-        """Seconds of processor time that Redis has used so far, its children included."""
-        with self.redis() as client:
-            return cpu_seconds(client)
 
     def archived(self) -> int:
         """Finished tasks in PostgreSQL."""

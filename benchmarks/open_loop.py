@@ -4,11 +4,11 @@ import time
 
 import msgspec
 
-from benchmarks.client import GRACE, Target
+from benchmarks.client import Target
 from benchmarks.deploy import Deployment, cpu_seconds, deployed, fresh_home, keep_logs
 from benchmarks.processes import free_port
 from benchmarks.rounds import Context, line
-from inferstack.client.load import Load, LoadReport, run_blocking
+from inferstack.client.load import run_blocking
 
 WAITED_RATE = 1200.0
 SUBMIT_RATE = 1000.0
@@ -61,17 +61,7 @@ def fixed_rates(context: Context) -> tuple[FixedRate, FixedRate, RedisCost]:
 
 
 def _at(target: Target, rate: float, seconds: float) -> FixedRate:
-    report: LoadReport = run_blocking(
-        Load(
-            url=target.url,
-            bodies=target.bodies,
-            headers=target.headers,
-            connections=CONNECTIONS,
-            duration=seconds,
-            rate=rate,
-            timeout=GRACE,
-        )
-    )
+    report = run_blocking(target.load(CONNECTIONS, seconds, rate=rate))
     expected = 200 if "Prefer" in target.headers else 202
     other = sum(count for status, count in report.statuses.items() if status != expected)
     return FixedRate(

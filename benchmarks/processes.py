@@ -14,6 +14,8 @@ from types import TracebackType
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 120.0
+"""Seconds that a server gets until its first answer."""
 
 
 class StartError(RuntimeError):
@@ -68,13 +70,13 @@ class Server:
         """Ends it."""
         self.stop()
 
-    def wait_for(self, url: str, body: bytes | None = None, seconds: float = 120.0) -> bytes:
+    def wait_for(self, url: str, body: bytes | None = None) -> bytes:
         """Repeats a request until it is answered with 200; returns the answer's body.
 
         Raises:
             StartError: the process ended first, or time ran out.
         """
-        until = time.monotonic() + seconds
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise StartError(f"{self.name} ended with {self.process.returncode}{self.tail()}")
@@ -82,7 +84,7 @@ class Server:
                 return ask(url, body)
             except (OSError, urllib.error.URLError):
                 time.sleep(0.1)
-        raise StartError(f"{self.name} did not answer within {seconds:g} s{self.tail()}")
+        raise StartError(f"{self.name} did not answer within {PATIENCE:g} s{self.tail()}")
 
     def tail(self) -> str:
         """The end of its log."""

@@ -90,6 +90,42 @@ class BackupError(InferstackError):
     slug = "backup"
 
 
+class BadRequestError(InferstackError):
+    """This is not valid HTTP."""
+
+    status = 400
+    slug = "bad-request"
+
+
+class MethodNotAllowedError(InferstackError):
+    """This path does not take this method."""
+
+    status = 405
+    slug = "method-not-allowed"
+
+
+class RequestTimeoutError(InferstackError):
+    """The request did not arrive in time."""
+
+    status = 408
+    slug = "request-timeout"
+    retryable = True
+
+
+class UrlTooLongError(InferstackError):
+    """The URL is too long."""
+
+    status = 414
+    slug = "url-too-long"
+
+
+class HeadersTooLargeError(InferstackError):
+    """The header fields are too large."""
+
+    status = 431
+    slug = "headers-too-large"
+
+
 class InvalidRequestError(InferstackError):
     """The request is not valid."""
 
@@ -128,13 +164,6 @@ class AuthenticationError(InferstackError):
 
     status = 401
     slug = "unauthenticated"
-
-
-class PermissionDeniedError(InferstackError):
-    """The caller may not do this."""
-
-    status = 403
-    slug = "forbidden"
 
 
 class NotFoundError(InferstackError):
@@ -185,64 +214,65 @@ class TenantQueueFullError(InferstackError):
     retryable = True
 
 
-class QueueFullError(InferstackError):
+class TemporarilyUnavailableError(InferstackError):
+    """This cannot be done now, but may be later."""
+
+    status = 503
+    slug = "temporarily-unavailable"
+    retryable = True
+
+
+class QueueFullError(TemporarilyUnavailableError):
     """The queue of this model is full."""
 
-    status = 503
     slug = "queue-full"
-    retryable = True
 
 
-class CircuitOpenError(InferstackError):
+class CircuitOpenError(TemporarilyUnavailableError):
     """The model keeps failing, so it takes no new work for a while."""
 
-    status = 503
     slug = "circuit-open"
-    retryable = True
     usual_retry_after = 5.0
 
 
-class DeploymentUnavailableError(InferstackError):
+class DeploymentUnavailableError(TemporarilyUnavailableError):
     """The model is known but cannot be served now."""
 
-    status = 503
     slug = "deployment-unavailable"
-    retryable = True
     usual_retry_after = 5.0
 
 
-class DeadlineUnreachableError(InferstackError):
+class DeadlineUnreachableError(TemporarilyUnavailableError):
     """The predicted wait is longer than the timeout."""
 
-    status = 503
     slug = "deadline-unreachable"
-    retryable = True
 
 
-class QueueUnavailableError(InferstackError):
+class QueueUnavailableError(TemporarilyUnavailableError):
     """The queue does not answer."""
 
-    status = 503
     slug = "queue-unavailable"
-    retryable = True
 
 
-class StorageUnavailableError(InferstackError):
+class StorageUnavailableError(TemporarilyUnavailableError):
     """The database or the object store does not answer."""
 
-    status = 503
     slug = "storage-unavailable"
-    retryable = True
     usual_retry_after = 5.0
 
 
-class LoginsBusyError(InferstackError):
+class LoginsBusyError(TemporarilyUnavailableError):
     """Too many passwords are being checked now."""
 
-    status = 503
     slug = "logins-busy"
-    retryable = True
     usual_retry_after = 5.0
+
+
+class LoginUnavailableError(InferstackError):
+    """This server issues no access tokens."""
+
+    status = 503
+    slug = "login-unavailable"
 
 
 class EngineError(InferstackError):

@@ -6,7 +6,6 @@ loopback address. It ends with the process that started it, however that ends.
 
 import ctypes
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -17,20 +16,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx
 import psycopg
 import redis
 
-from tests.programs import (
-    ServiceMissingError,
-    postgres_binaries,
-    program,
-    redis_binary,
-    unprivileged_user,
-)
+from inferstack.local import binaries
+from inferstack.local.place import system_account
+from inferstack.local.program import Account, run_as
+from tests.programs import ServiceMissingError, program
 
 START_TIMEOUT = 30.0
 PR_SET_PDEATHSIG = 1
@@ -41,6 +37,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def end_with_parent(how: signal.Signals) -> Callable[[], object] | None:
+    """For `preexec_fn`: Linux sends the child a signal when the thread that started it ends.
+
+    A test run that is killed must not leave servers behind.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl: Callable[[int, int], int] = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, how)
 
 
 class _Server:
@@ -85,8 +92,8 @@ class _Server:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self.directory,
-                **_as_user(self._owner()),
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                **run_as(self._owner()),
+                preexec_fn=end_with_parent(signal.SIGKILL),
             )
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
@@ -128,7 +135,7 @@ class _Server:
     def _log_end(self) -> str:
         return self.log.read_text(errors="replace")[-2000:]
 
-    def _owner(self) -> str | None:
+    def _owner(self) -> Account | None:
         return None
 
     def _command(self) -> list[str]:
@@ -160,7 +167,7 @@ class RedisServer(_Server):
             "repl-diskless-sync-delay": "0",
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-        return [redis_binary(), *flags]
+        return [str(binaries.redis_server()), *flags]
 
     def _answers(self) -> bool:
         try:
@@ -222,7 +229,7 @@ class PostgresServer(_Server):
     def __init__(self) -> None:
         """Makes the data folder; `start` fills it first."""
         super().__init__()
-        self.binaries = postgres_binaries()
+        self._binaries = binaries.postgres(None)
         self.password = secrets.token_urlsafe(12)
 
     @property
@@ -250,10 +257,13 @@ class PostgresServer(_Server):
         password_file.write_text(self.password)
         owner = self._owner()
         if owner is not None:
-            account = pwd.getpwnam(owner)
             for path in (self.directory, password_file):
-                os.chown(path, account.pw_uid, account.pw_gid)
-        command = [str(self.binaries / "initdb"), f"--pgdata={self.data}", "--username=inferstack"]
+                os.chown(path, owner.uid, owner.gid)
+        command = [
+            str(self._binaries.folder / "initdb"),
+            f"--pgdata={self.data}",
+            "--username=inferstack",
+        ]
         command += ["--auth=scram-sha-256", f"--pwfile={password_file}"]
         command += ["--encoding=UTF8", "--locale=C"]
         done = subprocess.run(
@@ -262,7 +272,7 @@ class PostgresServer(_Server):
             text=True,
             cwd=self.directory,
             check=False,
-            **_as_user(owner),
+            **run_as(owner),
         )
         password_file.unlink()
         if done.returncode:
@@ -276,7 +286,7 @@ class PostgresServer(_Server):
             "fsync": "on",
         }
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        return [str(self.binaries / "postgres"), "-D", str(self.data), *flags]
+        return [str(self._binaries.server), "-D", str(self.data), *flags]
 
     def _answers(self) -> bool:
         try:
@@ -285,9 +295,9 @@ class PostgresServer(_Server):
             return False
         return True
 
-    def _owner(self) -> str | None:
+    def _owner(self) -> Account | None:
         """The user that runs the server: PostgreSQL refuses to run as root."""
-        return unprivileged_user() if os.geteuid() == 0 else None
+        return system_account() if os.geteuid() == 0 else None
 
 
 def create_database(server_url: str) -> str:
@@ -307,20 +317,3 @@ def drop_database(server_url: str, database_url: str) -> None:
     name = urlsplit(database_url).path.lstrip("/")
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
-
-
-def _as_user(name: str | None) -> dict[str, Any]:
-    """The arguments of `subprocess` that run a child as this user, without our groups."""
-    if name is None:
-        return {}
-    account = pwd.getpwnam(name)
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-
-
-def _die_with_parent() -> None:
-    """Asks Linux to kill this child when the thread that started it ends.
-
-    A test run that is killed must not leave servers behind.
-    """
-    prctl: Callable[[int, int], int] = ctypes.CDLL(None).prctl
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

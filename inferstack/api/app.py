@@ -15,7 +15,7 @@ from inferstack.api import openapi
 from inferstack.api.edge import Edge, Hook, Hooks
 from inferstack.api.hot import HotRoutes
 from inferstack.api.meter import Meter
-from inferstack.api.problems import MethodNotAllowedError, problem_response
+from inferstack.api.problems import problem_response
 from inferstack.api.routes import (
     auth,
     dead_letters,
@@ -30,7 +30,12 @@ from inferstack.api.services import Lifetime, Services
 from inferstack.api.traced import TracedRoutes
 from inferstack.api.ui import Ui
 from inferstack.config import Settings
-from inferstack.errors import InferstackError, InvalidRequestError, NotFoundError
+from inferstack.errors import (
+    InferstackError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+)
 
 MODULES = (inference, dead_letters, usage, auth, models, overview, health, docs)
 ROUTERS = tuple(module.router for module in MODULES)

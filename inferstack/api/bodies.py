@@ -1,13 +1,15 @@
 """Reads submissions out of bodies, and refuses what would stop the event loop or a worker."""
 
 import asyncio
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from inferstack.api.problems import invalid_body, wrong_field
 from inferstack.errors import InvalidRequestError, UnsupportedMediaTypeError
 from inferstack.lifecycle.types import Submission
+
+T = TypeVar("T")
 
 MAX_DEPTH = 100
 """Levels of nesting in a body; every JSON library on the way to the model takes more."""
@@ -48,6 +50,25 @@ def require_json(content_type: bytes | None) -> None:
     if media != b"application/json":
         given = media.decode("latin-1")[:80] or "none"
         raise UnsupportedMediaTypeError(f"the content type is {given}; it takes application/json")
+
+
+def read_json(content_type: str | None, body: bytes, kind: type[T]) -> T:
+    """What a JSON body holds.
+
+    Args:
+        content_type: the header, if it is there.
+        body: the whole body.
+        kind: what it must be.
+
+    Raises:
+        UnsupportedMediaTypeError: as `require_json` does.
+        InvalidRequestError: it is something else; `errors` names the field.
+    """
+    require_json((content_type or "").encode("latin-1"))
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except _DECODE_ERRORS as error:
+        raise invalid_body(error, body) from None
 
 
 def read_submission(body: bytes) -> Submission:

@@ -9,13 +9,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from inferstack.api.edge import Edge
 from inferstack.api.exchange import Response
 from inferstack.api.head import MAX_HEAD, MAX_URL, check_head, plain_head
-from inferstack.api.problems import (
+from inferstack.api.problems import problem_response
+from inferstack.errors import (
     BadRequestError,
     HeadersTooLargeError,
+    InferstackError,
     UrlTooLongError,
-    problem_response,
 )
-from inferstack.errors import InferstackError
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inferstack.api.bodies import require_json
 from inferstack.api.exchange import Request, Response, header_map
 from inferstack.api.hot import HotRoutes
-from inferstack.api.problems import RequestTimeoutError, problem_response
+from inferstack.api.problems import problem_response
 from inferstack.api.ui import Ui
-from inferstack.errors import InferstackError, InvalidRequestError, PayloadTooLargeError
+from inferstack.errors import (
+    InferstackError,
+    InvalidRequestError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+)
 from inferstack.queue.background import end
 
 log = logging.getLogger(__name__)

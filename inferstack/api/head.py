@@ -1,7 +1,7 @@
 """What the head of a request may be."""
 
 from inferstack.api.exchange import Headers
-from inferstack.api.problems import BadRequestError, HeadersTooLargeError, UrlTooLongError
+from inferstack.errors import BadRequestError, HeadersTooLargeError, UrlTooLongError
 
 MAX_HEAD = 64 * 1024
 """Bytes of a URL and all header fields together."""

@@ -39,6 +39,11 @@ class Finding(NamedTuple):
     latency: float | None
     """Seconds that the answer took."""
 
+    @property
+    def latency_ms(self) -> float | None:
+        """The same as callers read it."""
+        return None if self.latency is None else round(self.latency * 1000, 3)
+
 
 class _Watch:
     """One check, repeated for ever."""

@@ -15,6 +15,7 @@ from inferstack.api.dead_letter_views import (
 from inferstack.api.hot import COLLECTION, ITEM
 from inferstack.api.openapi_examples import DESCRIPTION, RECEIPT, SUBMISSIONS, TASK, problem
 from inferstack.api.overview_views import OverviewHistory, OverviewSample
+from inferstack.api.routes.answers import content, ref
 from inferstack.api.routes.dead_letters import RedriveMany
 from inferstack.api.views import PageView, PositionView, ReceiptView, RequestView, TaskView
 from inferstack.lifecycle.redrive import Changes
@@ -120,8 +121,7 @@ def _schemas() -> dict[str, Any]:
 
 def _answers_of(schema: str) -> dict[str, Any]:
     """An array in which each item may have been refused."""
-    refs = [{"$ref": f"#/components/schemas/{name}"} for name in (schema, "ProblemView")]
-    return {"type": "array", "items": {"anyOf": refs}}
+    return {"type": "array", "items": {"anyOf": [ref(schema), ref("ProblemView")]}}
 
 
 def _add_problems(operation: dict[str, Any], *, has_body: bool) -> None:
@@ -138,13 +138,9 @@ def _add_problems(operation: dict[str, Any], *, has_body: bool) -> None:
 
 def _response(status: str) -> dict[str, Any]:
     _, description, slug = PROBLEMS[status]
-    content = {
-        "application/problem+json": {
-            "schema": {"$ref": "#/components/schemas/ProblemView"},
-            "example": problem(int(status), description.rstrip("."), slug),
-        }
-    }
-    answer: dict[str, Any] = {"description": description, "content": content}
+    example = problem(int(status), description.rstrip("."), slug)
+    held = content("ProblemView", "application/problem+json", example=example)
+    answer: dict[str, Any] = {"description": description, "content": held}
     if status in RETRY_STATUSES:
         text = "Seconds after which to come back, from the measured completion rate."
         answer["headers"] = {"Retry-After": _header("integer", text)}
@@ -168,12 +164,11 @@ def _waits() -> list[dict[str, Any]]:
 
 
 def _json_answer(description: str, schema: str, example: dict[str, Any]) -> dict[str, Any]:
-    ref = {"$ref": f"#/components/schemas/{schema}"}
     applied = _header("string", "`wait=N`, where a wait was honoured.")
     return {
         "description": description,
         "headers": {"Preference-Applied": applied, "X-Request-ID": _header("string", "For logs.")},
-        "content": {"application/json": {"schema": ref, "example": example}},
+        "content": content(schema, example=example),
     }
 
 
@@ -183,7 +178,6 @@ def _submit() -> dict[str, Any]:
     accepted["headers"]["Location"] = _header("string", "Where to read the task.")
     replayed = "`true` if an idempotency key found a task of before."
     accepted["headers"]["Idempotency-Replayed"] = _header("string", replayed)
-    schema = {"$ref": "#/components/schemas/Submission"}
     return {
         "tags": ["inference"],
         "summary": "Submit a task",
@@ -195,10 +189,7 @@ def _submit() -> dict[str, Any]:
             _parameter("header", "Idempotency-Key", key, {"type": "string", "maxLength": 255}),
             _parameter("header", "traceparent", "W3C trace context.", {"type": "string"}),
         ],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema, "examples": SUBMISSIONS}},
-        },
+        "requestBody": {"required": True, "content": content("Submission", examples=SUBMISSIONS)},
         "responses": {
             "200": _json_answer("The finished task.", "TaskView", TASK),
             "202": accepted,

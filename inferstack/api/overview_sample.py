@@ -109,7 +109,7 @@ def components(findings: Iterable[Finding]) -> list[ComponentView]:
             ok=finding.ok,
             essential=finding.essential,
             detail=finding.detail,
-            latency_ms=None if finding.latency is None else round(finding.latency * 1000, 3),
+            latency_ms=finding.latency_ms,
         )
         for finding in findings
     ]

@@ -31,49 +31,6 @@ _PATH = re.compile(r"^(?P<message>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?
 _FIELD = re.compile(r"^Object (?:missing required|contains unknown) field `(?P<field>.*)`$")
 
 
-class MethodNotAllowedError(InferstackError):
-    """This path does not take this method."""
-
-    status = 405
-    slug = "method-not-allowed"
-
-
-class BadRequestError(InferstackError):
-    """This is not valid HTTP."""
-
-    status = 400
-    slug = "bad-request"
-
-
-class UrlTooLongError(InferstackError):
-    """The URL is too long."""
-
-    status = 414
-    slug = "url-too-long"
-
-
-class HeadersTooLargeError(InferstackError):
-    """The header fields are too large."""
-
-    status = 431
-    slug = "headers-too-large"
-
-
-class RequestTimeoutError(InferstackError):
-    """The request did not arrive in time."""
-
-    status = 408
-    slug = "request-timeout"
-    retryable = True
-
-
-class LoginUnavailableError(InferstackError):
-    """This server issues no access tokens."""
-
-    status = 503
-    slug = "login-unavailable"
-
-
 def problem(error: Exception, instance: str) -> tuple[int, Headers, dict[str, Any]]:
     """What to answer for an exception: status, headers, body.
 

@@ -12,7 +12,7 @@ from typing import Any
 from inferstack.api.connection import Connection
 from inferstack.api.edge import READ_DEADLINE
 from inferstack.api.exchange import Handler, Request, header_map
-from inferstack.api.problems import RequestTimeoutError
+from inferstack.errors import RequestTimeoutError
 
 DEADLINES = {"idle": 75.0, "body": READ_DEADLINE + 5.0, "write": 60.0}
 """Seconds that a client may take: for its next request's head, a body, to read an answer.

@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypedDict, TypeVar
-from urllib.parse import quote
+from typing import Any, TypedDict
 
 import msgspec
 
-from inferstack.client.errors import Problem, UnexpectedAnswerError
+from inferstack.client.errors import Problem
 from inferstack.client.types import Receipt, Timings
-from inferstack.client.wire import JSON, Request, Response, read_problem
+from inferstack.client.wire import (
+    JSON,
+    Request,
+    Response,
+    decode,
+    encode,
+    in_path,
+    query,
+    read_each,
+)
 from inferstack.task import Priority
-
-T = TypeVar("T")
 
 PATH = "/api/dead-letters"
 
@@ -93,7 +99,7 @@ class Purged(msgspec.Struct, frozen=True):
 
 def dead_letters(filters: dict[str, Any]) -> Request:
     """Reads a page; filters that are None are left out."""
-    return Request(method="GET", path=PATH, query=_query(filters))
+    return Request(method="GET", path=PATH, query=query(filters))
 
 
 def dead_letter(task_id: str) -> Request:
@@ -104,7 +110,7 @@ def dead_letter(task_id: str) -> Request:
 def redrive(task_id: str, changes: RedriveOptions) -> Request:
     """Redrives one; sending it again does no harm."""
     path = f"{_item(task_id)}/redrive"
-    body = msgspec.json.encode(changes) if changes else None
+    body = encode(changes) if changes else None
     return Request(method="POST", path=path, headers=JSON if changes else {}, body=body)
 
 
@@ -112,7 +118,7 @@ def redrive_many(task_ids: Sequence[str] | None, filters: dict[str, Any]) -> Req
     """Redrives those that are named, or those that a filter finds."""
     given = {name: value for name, value in filters.items() if value is not None}
     wanted = given if task_ids is None else {**given, "task_ids": task_ids}
-    body = msgspec.json.encode(wanted)
+    body = encode(wanted)
     return Request(method="POST", path=f"{PATH}/redrive", headers=JSON, body=body)
 
 
@@ -120,57 +126,33 @@ def purge(task_id: str | None, filters: dict[str, Any]) -> Request:
     """Removes one, or those that a filter finds."""
     if task_id is not None:
         return Request(method="DELETE", path=_item(task_id))
-    return Request(method="DELETE", path=PATH, query=_query(filters))
+    return Request(method="DELETE", path=PATH, query=query(filters))
 
 
 def read_page(response: Response) -> DeadLetterPage:
     """The page in an answer."""
-    return _decode(response.body, DeadLetterPage)
+    return decode(response.body, DeadLetterPage)
 
 
 def read_detail(response: Response) -> DeadLetterDetail:
     """The dead letter in an answer."""
-    return _decode(response.body, DeadLetterDetail)
+    return decode(response.body, DeadLetterDetail)
 
 
 def read_redriven(response: Response) -> RedriveReceipt:
     """The receipt in an answer."""
-    return _decode(response.body, RedriveReceipt)
+    return decode(response.body, RedriveReceipt)
 
 
 def read_many(response: Response) -> tuple[RedriveReceipt | Problem, ...]:
     """One receipt or problem for each dead letter, in order."""
-    return tuple(_one(bytes(item)) for item in _decode(response.body, tuple[msgspec.Raw, ...]))
+    return read_each(response, RedriveReceipt)
 
 
 def read_purged(response: Response) -> Purged:
     """What a purge came to."""
-    return _decode(response.body, Purged)
-
-
-def _one(item: bytes) -> RedriveReceipt | Problem:
-    try:
-        return msgspec.json.decode(item, type=RedriveReceipt)
-    except msgspec.ValidationError:
-        status = _decode(item, dict[str, Any]).get("status", 500)
-        return read_problem(Response(status=status, headers={}, body=item))
-
-
-def _decode(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        start = body[:200].decode(errors="replace")
-        raise UnexpectedAnswerError(f"{error}; the answer begins: {start}") from None
-
-
-def _query(filters: dict[str, Any]) -> dict[str, str]:
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else str(value)
-        for name, value in filters.items()
-        if value is not None
-    }
+    return decode(response.body, Purged)
 
 
 def _item(task_id: str) -> str:
-    return f"{PATH}/{quote(task_id, safe='')}"
+    return f"{PATH}/{in_path(task_id)}"

@@ -7,7 +7,7 @@ came to. The two clients differ only in how they run flows.
 import random
 import time
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -43,26 +43,11 @@ SHORTEST_ROUND = 0.5
 class Flows:
     """Makes the flow of each call."""
 
-    def __init__(
-        self,
-        timeouts: Timeouts,
-        retries: Retries,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        rng: random.Random | None = None,
-    ) -> None:
-        """Keeps the limits.
-
-        Args:
-            timeouts: how long to wait.
-            retries: how often to repeat.
-            clock: seconds from any point in time, never going back.
-            rng: source of jitter.
-        """
+    def __init__(self, timeouts: Timeouts, retries: Retries) -> None:
+        """Args: timeouts: how long to wait; retries: how often to repeat."""
         self._timeouts = timeouts
         self._retries = retries
-        self._clock = clock
-        self._rng = rng or random.Random()
+        self._rng = random.Random()
 
     def submit(self, submission: Submission, key: str | None) -> Flow[Receipt]:
         """Submits a task."""
@@ -144,7 +129,7 @@ class Flows:
         pause = 0.0
         while True:
             request = wire.get(task_id, self._hold(until))
-            began = self._clock() + pause
+            began = time.monotonic() + pause
             try:
                 answer = yield from self._call(msgspec.structs.replace(request, after=pause), until)
                 task = wire.read_task(answer)
@@ -154,7 +139,7 @@ class Flows:
                 raise
             if task.finished:
                 return task
-            now = self._clock()
+            now = time.monotonic()
             if now >= until:
                 raise WaitTimeoutError(f"task {task_id} is still {task.status}", task_id=task_id)
             pause = min(max(0.0, began + SHORTEST_ROUND - now), until - now)
@@ -171,7 +156,7 @@ class Flows:
                 failures += 1
                 delay = self._delay(failure, failures, request)
                 spent += delay
-                if spent > self._retries.budget or self._clock() + delay > until:
+                if spent > self._retries.budget or time.monotonic() + delay > until:
                     raise
                 request = msgspec.structs.replace(request, after=delay)
 
@@ -182,10 +167,10 @@ class Flows:
         return delay
 
     def _until(self, timeout: float | None) -> float:
-        return float("inf") if timeout is None else self._clock() + timeout
+        return float("inf") if timeout is None else time.monotonic() + timeout
 
     def _hold(self, until: float) -> float:
-        return max(0.0, min(self._timeouts.hold, until - self._clock()))
+        return max(0.0, min(self._timeouts.hold, until - time.monotonic()))
 
 
 def new_key() -> str:

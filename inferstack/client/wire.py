@@ -55,6 +55,43 @@ class _ProblemBody(msgspec.Struct):
     errors: list[dict[str, str]] | None = None
 
 
+def encode(value: Any) -> bytes:
+    """A value as JSON.
+
+    Raises:
+        InvalidArgumentError: it cannot be that.
+    """
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # A lone surrogate's own message would show the text around it, such as a password.
+        reason = "a text is not Unicode" if isinstance(error, UnicodeError) else str(error)
+        raise InvalidArgumentError(f"this cannot be sent as JSON: {reason}") from None
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """The value in the body of an answer.
+
+    Raises:
+        UnexpectedAnswerError: it holds something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        start = body[:200].decode(errors="replace")
+        raise UnexpectedAnswerError(f"{error}; the answer begins: {start}") from None
+
+
+def query(filters: Mapping[str, Any]) -> dict[str, str]:
+    """Filters as a query; those that are None are left out."""
+    return {name: _as_text(value) for name, value in filters.items() if value is not None}
+
+
+def in_path(task_id: str) -> str:
+    """A task id as one part of a path."""
+    return quote(_unicode(task_id), safe="")
+
+
 def submit(submission: Submission, key: str, hold: float = 0.0) -> Request:
     """Submits one task.
 
@@ -67,13 +104,13 @@ def submit(submission: Submission, key: str, hold: float = 0.0) -> Request:
         InvalidArgumentError: the submission is no JSON, or the key is no header.
     """
     headers = JSON | _key(key) | _prefer(hold)
-    body = _encode(submission)
+    body = encode(submission)
     return Request(method="POST", path="/api/inference", headers=headers, body=body, hold=hold)
 
 
 def batch(submissions: Sequence[Submission], key: str) -> Request:
     """Submits many tasks under one idempotency key."""
-    body = _encode(submissions)
+    body = encode(submissions)
     headers = JSON | _key(key)
     return Request(method="POST", path="/api/inference/batch", headers=headers, body=body)
 
@@ -90,8 +127,7 @@ def cancel(task_id: str) -> Request:
 
 def history(**filters: Any) -> Request:
     """Reads a page of history; filters that are None are left out."""
-    query = {name: _as_query(value) for name, value in filters.items() if value is not None}
-    return Request(method="GET", path="/api/inference", query=query)
+    return Request(method="GET", path="/api/inference", query=query(filters))
 
 
 def models() -> Request:
@@ -101,13 +137,13 @@ def models() -> Request:
 
 def login(username: str, password: str) -> Request:
     """Asks for an access token."""
-    body = _encode({"username": username, "password": password})
+    body = encode({"username": username, "password": password})
     return Request(method="POST", path="/api/auth/login", headers=JSON, body=body)
 
 
 def read_task(response: Response) -> Task:
     """The task in an answer."""
-    return _decode(response.body, Task)
+    return decode(response.body, Task)
 
 
 def read_submitted(response: Response) -> Task | Receipt:
@@ -119,28 +155,33 @@ def read_submitted(response: Response) -> Task | Receipt:
 
 def read_receipt(response: Response) -> Receipt:
     """The receipt in an answer, also when the task has finished already."""
-    return _decode(response.body, Receipt)
+    return decode(response.body, Receipt)
 
 
 def read_batch(response: Response) -> tuple[Receipt | Problem, ...]:
     """One receipt or problem for each task of a batch, in order."""
-    items = _decode(response.body, tuple[msgspec.Raw, ...])
-    return tuple(_receipt_or_problem(bytes(item)) for item in items)
+    return read_each(response, Receipt)
 
 
 def read_page(response: Response) -> TaskPage:
     """The page of history in an answer."""
-    return _decode(response.body, TaskPage)
+    return decode(response.body, TaskPage)
 
 
 def read_models(response: Response) -> tuple[Model, ...]:
     """The models in an answer."""
-    return _decode(response.body, _Models).models
+    return decode(response.body, _Models).models
 
 
 def read_token(response: Response) -> Token:
     """The access token in an answer."""
-    return _decode(response.body, Token)
+    return decode(response.body, Token)
+
+
+def read_each(response: Response, kind: type[T]) -> tuple[T | Problem, ...]:
+    """What each item of an array is: one of a kind, or a problem."""
+    items = decode(response.body, tuple[msgspec.Raw, ...])
+    return tuple(_one_or_problem(bytes(item), kind) for item in items)
 
 
 def read_problem(response: Response, now: datetime | None = None) -> Problem:
@@ -159,11 +200,11 @@ def read_problem(response: Response, now: datetime | None = None) -> Problem:
     return _problem(response.status, body)
 
 
-def _receipt_or_problem(item: bytes) -> Receipt | Problem:
+def _one_or_problem(item: bytes, kind: type[T]) -> T | Problem:
     try:
-        return msgspec.json.decode(item, type=Receipt)
+        return msgspec.json.decode(item, type=kind)
     except msgspec.ValidationError:
-        body = _decode(item, _ProblemBody)
+        body = decode(item, _ProblemBody)
         return _problem(body.status, body)
 
 
@@ -192,23 +233,6 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (when - now).total_seconds())
 
 
-def _decode(body: bytes, type_: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=type_)
-    except msgspec.DecodeError as error:
-        start = body[:200].decode(errors="replace")
-        raise UnexpectedAnswerError(f"{error}; the answer begins: {start}") from None
-
-
-def _encode(value: Any) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        # A lone surrogate's own message would show the text around it, such as a password.
-        reason = "a text is not Unicode" if isinstance(error, UnicodeError) else str(error)
-        raise InvalidArgumentError(f"this cannot be sent as JSON: {reason}") from None
-
-
 def _key(key: str) -> dict[str, str]:
     if not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
         raise InvalidArgumentError(
@@ -223,10 +247,10 @@ def _prefer(hold: float) -> dict[str, str]:
 
 
 def _task_path(task_id: str) -> str:
-    return f"/api/inference/{quote(_unicode(task_id), safe='')}"
+    return f"/api/inference/{in_path(task_id)}"
 
 
-def _as_query(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else _unicode(str(value))
 
 

@@ -2,7 +2,6 @@
 
 import torch
 
-from inferstack.engines.base import DeviceLostError, device_lost, summary
 from inferstack.engines.model_config import ModelConfig
 from inferstack.errors import ModelLoadError
 
@@ -24,9 +23,3 @@ def prepare_device(config: ModelConfig, device: str | None) -> torch.device:
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise ModelLoadError(f"device {wanted}: this process sees no usable GPU")
     return torch.device(wanted)
-
-
-def raise_if_lost(error: Exception) -> None:
-    """Raises DeviceLostError if CUDA no longer works after this exception."""
-    if device_lost(error):
-        raise DeviceLostError(summary(error)) from error

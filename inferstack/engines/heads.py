@@ -1,25 +1,12 @@
 """What becomes of a transformer's output: embeddings or labels."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from inferstack.engines.text import read_json
 from inferstack.errors import ModelFolderError
-
-
-class Head(Protocol):
-    """Turns model outputs into results, one for each text."""
-
-    def finish(self, output: Any, mask: torch.Tensor) -> list[Any]:
-        """Results of a forward pass. `mask` is (texts, tokens), 1 where there is a token."""
-
-    def single(self, row: Any) -> Any:
-        """The output of a task with `text`."""
-
-    def many(self, rows: list[Any]) -> Any:
-        """The output of a task with `texts`."""
 
 
 class EmbeddingHead:

@@ -44,7 +44,7 @@ def locate(home: Path) -> Place:
     for data in (inside, outside):
         if data.exists():
             return _with_note(home, data, _account(data.stat().st_uid))
-    account = _system_account()
+    account = system_account()
     return _with_note(home, inside if _reachable(inside, account) else outside, account)
 
 
@@ -94,7 +94,12 @@ def _check_owner(data: Path) -> None:
         )
 
 
-def _system_account() -> Account:
+def system_account() -> Account:
+    """The user that PostgreSQL runs as where this process is root.
+
+    Raises:
+        StackError: there is none.
+    """
     for name in ("postgres", "nobody"):
         try:
             return _account(pwd.getpwnam(name).pw_uid)

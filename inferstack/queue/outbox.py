@@ -101,13 +101,3 @@ class Outbox:
     ) -> None:
         args = (self._keep_ms, pack(flat(entries)), pack(finished))
         await scripts.run(self._redis, "archive", prefix(deployment), args)
-
-    async def lag(self) -> dict[str, int]:
-        """Changes that wait to be archived, by deployment."""
-        names = list(self._streams.values())
-        with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipe.hget(f"{prefix(name)}meta", "outbox")
-            counts = await pipe.execute()
-        return {name: int(count or 0) for name, count in zip(names, counts, strict=True)}

@@ -1,7 +1,8 @@
 """Who used what: sums of finished tasks for each hour, tenant and model."""
 
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,7 +48,8 @@ ROLL_UP = text(
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class UsageLine(NamedTuple):
+@dataclass(frozen=True)
+class UsageLine:
     """What one tenant had of one model version in one period."""
 
     start: datetime
@@ -100,7 +102,7 @@ class Usage:
         """
         start = func.date_trunc(period, table.c.hour, "UTC").label("start")
         names = (start, table.c.tenant, table.c.model, table.c.model_version)
-        sums = [func.sum(table.c[name]) for name in UsageLine._fields[len(names) :]]
+        sums = [func.sum(table.c[field.name]) for field in fields(UsageLine)[len(names) :]]
         query = (
             select(*names, *sums)
             .where(table.c.hour >= since, table.c.hour < until)
@@ -121,4 +123,4 @@ async def _since(connection: AsyncConnection) -> datetime:
 def _line(row: Row[Any]) -> UsageLine:
     """PostgreSQL sums whole numbers as decimals."""
     names, counts, sums = row[:4], row[4:8], row[8:]
-    return UsageLine._make([*names, *map(int, counts), *map(float, sums)])
+    return UsageLine(*names, *map(int, counts), *map(float, sums))

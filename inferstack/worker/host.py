@@ -21,6 +21,7 @@ from inferstack.lifecycle.replica import ReplicaSession
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.storage.objects import ObjectStore
+from inferstack.telemetry.exposure import shown
 from inferstack.worker import measures
 from inferstack.worker.feed import Appetite
 from inferstack.worker.loop import Worker
@@ -69,7 +70,7 @@ class LoadedModel:
         made(worker)
         log.info("serving %s on %s as %s", self.entry.name, self.engine.device, session.worker)
         try:
-            async with measures.shown("replica", measures.of_replica, settings):
+            async with shown("replica", measures.of_replica, settings):
                 await worker.run()
         finally:
             await redis.aclose()

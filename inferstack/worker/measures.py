@@ -9,7 +9,6 @@ from prometheus_client import generate_latest
 from inferstack.batching import Batch
 from inferstack.deployment import Deployment
 from inferstack.telemetry import metrics
-from inferstack.telemetry.exposure import shown as shown
 from inferstack.worker import gpu
 
 

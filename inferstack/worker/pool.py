@@ -17,6 +17,7 @@ from inferstack.errors import InferstackError
 from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.telemetry import logs
+from inferstack.telemetry.exposure import shown
 from inferstack.worker import gpu, measures
 from inferstack.worker.early import EarlyOutput
 from inferstack.worker.host import redis_url
@@ -211,7 +212,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, pool.stop)
     registering = asyncio.create_task(registrar.run())
     try:
-        async with measures.shown("worker", measures.of_devices, settings):
+        async with shown("worker", measures.of_devices, settings):
             await pool.run(rest, registrar.default_settled)
     finally:
         await end(registering)

@@ -1,7 +1,7 @@
 """Writes the JSON of every dashboard; run it after a change, and check both in."""
 
 from monitoring.dashboards import DASHBOARDS, FOLDER
-from monitoring.dashboards.model import render
+from monitoring.dashboards.render import render
 
 
 def main() -> None:

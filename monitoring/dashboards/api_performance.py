@@ -2,6 +2,7 @@
 
 from monitoring.dashboards.model import MODEL, Dashboard, Panel, Query, Row, Variable
 from monitoring.dashboards.promql import OF_MODEL, mean, or_none, quantile, rate
+from monitoring.dashboards.shared import lines, quantiles
 
 OF_ROUTE = 'route=~"$route"'
 SECONDS = "http_request_duration_seconds"
@@ -12,23 +13,20 @@ REQUESTS = Row(
         Panel(
             "Answers by route",
             "A request that waits for its task counts when it is answered.",
-            [Query(rate("http_requests_total", "route", OF_ROUTE), "{{route}}")],
+            [lines("http_requests_total", "route", OF_ROUTE)],
             "reqps",
         ),
         Panel(
             "Answers by status",
             "Of the chosen routes.",
-            [Query(rate("http_requests_total", "status", OF_ROUTE), "{{status}}")],
+            [lines("http_requests_total", "status", OF_ROUTE)],
             "reqps",
             stacked=True,
         ),
         Panel(
             "Time of an answer",
             "With `Prefer: wait` it holds the whole life of the task.",
-            [
-                Query(quantile(share, SECONDS, where=OF_ROUTE), f"p{share * 100:g}")
-                for share in (0.5, 0.95, 0.99)
-            ],
+            quantiles((0.5, 0.95, 0.99), SECONDS, where=OF_ROUTE),
             "s",
         ),
         Panel(
@@ -56,23 +54,20 @@ QUEUE = Row(
         Panel(
             "Accepted tasks",
             "By priority.",
-            [Query(rate("inferstack_tasks_accepted_total", "priority", OF_MODEL), "{{priority}}")],
+            [lines("inferstack_tasks_accepted_total", "priority", OF_MODEL)],
             "ops",
             stacked=True,
         ),
         Panel(
             "Finished within the wait",
             "Tasks that were answered to a caller who waited, by state.",
-            [Query(rate("inferstack_tasks_answered_total", "state", OF_MODEL), "{{state}}")],
+            [lines("inferstack_tasks_answered_total", "state", OF_MODEL)],
             "ops",
         ),
         Panel(
             "Time of a commit",
             "One call of Redis that takes a group of tasks, fsync included.",
-            [
-                Query(quantile(share, "inferstack_commit_seconds"), f"p{share * 100:g}")
-                for share in (0.5, 0.99)
-            ],
+            quantiles((0.5, 0.99), "inferstack_commit_seconds"),
             "s",
         ),
         Panel(

@@ -2,8 +2,7 @@
 
 from monitoring.dashboards.model import Dashboard, Panel, Query, Row, Threshold
 from monitoring.dashboards.promql import OF_MODEL, of_queue, or_none, or_zero, queue_rate, rate
-
-NAME = "{{model}}:{{version}}"
+from monitoring.dashboards.shared import DEPLOYMENT, NAME, REPEATED, lines_or_none
 
 ANSWERS = Row(
     "Answers",
@@ -25,35 +24,20 @@ ANSWERS = Row(
         Panel(
             "Answers that are errors",
             "By status: 4xx is the caller's, 5xx the server's.",
-            [
-                Query(
-                    or_none(rate("http_requests_total", "status", 'status=~"4..|5.."'), "status"),
-                    "{{status}}",
-                )
-            ],
+            [lines_or_none("http_requests_total", "status", 'status=~"4..|5.."')],
             "reqps",
             stacked=True,
         ),
         Panel(
             "Problems",
             "By type, as callers read it in `type`.",
-            [
-                Query(
-                    or_none(rate("inferstack_http_problems_total", "problem"), "problem"),
-                    "{{problem}}",
-                )
-            ],
+            [lines_or_none("inferstack_http_problems_total", "problem")],
             "ops",
         ),
         Panel(
             "Connections cut off",
             "Clients that were too slow: with their request, their body, or reading the answer.",
-            [
-                Query(
-                    or_none(rate("inferstack_http_connections_aborted_total", "reason"), "reason"),
-                    "{{reason}}",
-                )
-            ],
+            [lines_or_none("inferstack_http_connections_aborted_total", "reason")],
             "ops",
         ),
         Panel(
@@ -71,12 +55,7 @@ TASKS = Row(
         Panel(
             "Failed for good",
             "By the type of the error: each is a dead letter.",
-            [
-                Query(
-                    or_none(rate("inferstack_dead_letters_total", "error", OF_MODEL), "error"),
-                    "{{error}}",
-                )
-            ],
+            [lines_or_none("inferstack_dead_letters_total", "error", OF_MODEL)],
             "ops",
         ),
         Panel(
@@ -97,21 +76,11 @@ TASKS = Row(
             [Query(queue_rate("inferstack_queue_expired_total"), NAME)],
             "ops",
         ),
-        Panel(
-            "Attempts that are repeated",
-            "`error`: it failed. `lease`: its replica fell silent.",
-            [
-                Query(
-                    or_none(rate("inferstack_task_retries_total", "reason", OF_MODEL), "reason"),
-                    "{{reason}}",
-                )
-            ],
-            "ops",
-        ),
+        REPEATED,
         Panel(
             "Inputs that fail alone",
             "A batch that raised is halved until the input to blame is alone.",
-            [Query(rate("inferstack_batch_items_failed_total", "model, version", OF_MODEL), NAME)],
+            [Query(rate("inferstack_batch_items_failed_total", DEPLOYMENT, OF_MODEL), NAME)],
             "ops",
         ),
         Panel(

@@ -1,7 +1,8 @@
 """Are the devices busy, and with what?"""
 
 from monitoring.dashboards.model import Dashboard, Panel, Query, Row, Threshold
-from monitoring.dashboards.promql import OF_MODEL, mean, rate
+from monitoring.dashboards.promql import OF_MODEL, mean
+from monitoring.dashboards.shared import DEPLOYMENT, NAME, lines
 
 GPU = "{{instance}} GPU {{gpu}}"
 DCGM = "{{Hostname}} GPU {{gpu}}"
@@ -36,7 +37,7 @@ DEVICES = Row(
         Panel(
             "Replicas are busy",
             "Share of the time in which a replica computes; also on machines without a GPU.",
-            [Query(f"inferstack:replica_busy:ratio5m{{{OF_MODEL}}}", "{{model}}:{{version}}")],
+            [Query(f"inferstack:replica_busy:ratio5m{{{OF_MODEL}}}", NAME)],
             "percentunit",
             most=1,
         ),
@@ -49,28 +50,18 @@ WORK = Row(
         Panel(
             "Tasks computed",
             "By replica.",
-            [Query(rate("inferstack_batch_tasks_sum", "process", OF_MODEL), "{{process}}")],
+            [lines("inferstack_batch_tasks_sum", "process", OF_MODEL)],
             "ops",
         ),
         Panel(
             "Batch size",
             "Mean. Small batches waste a GPU: is there enough load, or `max_wait_ms` too short?",
-            [
-                Query(
-                    mean("inferstack_batch_tasks", "model, version", OF_MODEL),
-                    "{{model}}:{{version}}",
-                )
-            ],
+            [Query(mean("inferstack_batch_tasks", DEPLOYMENT, OF_MODEL), NAME)],
         ),
         Panel(
             "Time of a batch",
             "Mean of one call of predict.",
-            [
-                Query(
-                    mean("inferstack_batch_seconds", "model, version", OF_MODEL),
-                    "{{model}}:{{version}}",
-                )
-            ],
+            [Query(mean("inferstack_batch_seconds", DEPLOYMENT, OF_MODEL), NAME)],
             "s",
         ),
     ],

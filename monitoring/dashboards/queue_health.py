@@ -1,17 +1,8 @@
 """Does work flow, and what holds it up?"""
 
 from monitoring.dashboards.model import Dashboard, Panel, Query, Row
-from monitoring.dashboards.promql import (
-    OF_MODEL,
-    mean,
-    of_queue,
-    or_none,
-    quantile,
-    queue_rate,
-    rate,
-)
-
-NAME = "{{model}}:{{version}}"
+from monitoring.dashboards.promql import OF_MODEL, mean, of_queue, quantile, queue_rate, rate
+from monitoring.dashboards.shared import DEPLOYMENT, NAME, REPEATED, WAITING, quantiles
 
 QUEUE = Row(
     "Queue",
@@ -19,12 +10,7 @@ QUEUE = Row(
         Panel(
             "Waiting",
             "By priority. High goes first; one claim in eight begins with the lowest.",
-            [
-                Query(
-                    f"sum by (priority) ({of_queue('queue_depth', 'model, version, priority')})",
-                    "{{priority}}",
-                )
-            ],
+            [Query(f"sum by (priority) ({WAITING})", "{{priority}}")],
             stacked=True,
         ),
         Panel(
@@ -71,7 +57,7 @@ BATCHES = Row(
         Panel(
             "Batch size",
             "Mean. It grows with the load, up to the model's `max_size`.",
-            [Query(mean("inferstack_batch_tasks", "model, version", OF_MODEL), NAME)],
+            [Query(mean("inferstack_batch_tasks", DEPLOYMENT, OF_MODEL), NAME)],
         ),
         Panel(
             "Padding",
@@ -82,13 +68,7 @@ BATCHES = Row(
         Panel(
             "Time of a batch",
             "One call of predict.",
-            [
-                Query(
-                    quantile(share, "inferstack_batch_seconds", "model, version", OF_MODEL),
-                    f"{NAME} p{share * 100:g}",
-                )
-                for share in (0.5, 0.95)
-            ],
+            quantiles((0.5, 0.95), "inferstack_batch_seconds", DEPLOYMENT, OF_MODEL, NAME),
             "s",
         ),
         Panel(
@@ -96,7 +76,7 @@ BATCHES = Row(
             "From the claim until the batch began, 95 %.",
             [
                 Query(
-                    quantile(0.95, "inferstack_batch_wait_seconds", "model, version", OF_MODEL),
+                    quantile(0.95, "inferstack_batch_wait_seconds", DEPLOYMENT, OF_MODEL),
                     NAME,
                 )
             ],
@@ -105,20 +85,10 @@ BATCHES = Row(
         Panel(
             "Time of a claim",
             "One that got tasks, 95 %. It is time of Redis and of the way there.",
-            [Query(quantile(0.95, "inferstack_claim_seconds", "model, version", OF_MODEL), NAME)],
+            [Query(quantile(0.95, "inferstack_claim_seconds", DEPLOYMENT, OF_MODEL), NAME)],
             "s",
         ),
-        Panel(
-            "Attempts that are repeated",
-            "`error`: it failed. `lease`: its replica fell silent.",
-            [
-                Query(
-                    or_none(rate("inferstack_task_retries_total", "reason", OF_MODEL), "reason"),
-                    "{{reason}}",
-                )
-            ],
-            "ops",
-        ),
+        REPEATED,
     ],
 )
 

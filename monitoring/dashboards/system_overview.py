@@ -1,7 +1,10 @@
 """Is it well? What does it do?"""
 
 from monitoring.dashboards.model import Dashboard, Panel, Query, Row, Threshold
-from monitoring.dashboards.promql import OF_MODEL, of_queue, or_none, quantile, queue_rate, rate
+from monitoring.dashboards.promql import OF_MODEL, of_queue, or_none, queue_rate, rate
+from monitoring.dashboards.shared import NAME, WAITING, lines, quantiles
+
+COMPLETED = f'{OF_MODEL}, state="completed"'
 
 
 def _number(title: str, text: str, expr: str, unit: str = "short", *thresholds: Threshold) -> Panel:
@@ -21,7 +24,7 @@ NOW = Row(
         _number(
             "Waiting",
             "Tasks that wait for a replica.",
-            f"sum({of_queue('queue_depth', 'model, version, priority')})",
+            f"sum({WAITING})",
         ),
         _number(
             "Replicas",
@@ -52,54 +55,39 @@ TRAFFIC = Row(
         Panel(
             "Answers by status",
             "202 is a task that lives on, 429 and 503 say when to come back.",
-            [Query(rate("http_requests_total", "status"), "{{status}}")],
+            [lines("http_requests_total", "status")],
             "reqps",
             stacked=True,
         ),
         Panel(
             "Tasks that ended",
             "By their final state; counted when PostgreSQL has them.",
-            [Query(rate("inferstack_tasks_finished_total", "state", OF_MODEL), "{{state}}")],
+            [lines("inferstack_tasks_finished_total", "state", OF_MODEL)],
             "ops",
             stacked=True,
         ),
         Panel(
             "From submit to end",
             "How long completed tasks took, waiting included.",
-            [
-                Query(
-                    quantile(
-                        share,
-                        "inferstack_task_duration_seconds",
-                        where=f'{OF_MODEL}, state="completed"',
-                    ),
-                    f"p{share * 100:g}",
-                )
-                for share in (0.5, 0.95, 0.99)
-            ],
+            quantiles((0.5, 0.95, 0.99), "inferstack_task_duration_seconds", where=COMPLETED),
             "s",
         ),
         Panel(
             "Tasks waiting",
             "By priority. It grows while more comes in than the replicas can do.",
-            [
-                Query(
-                    f"sum by (priority) ({of_queue('queue_depth', 'model, version, priority')})",
-                    "{{priority}}",
-                )
-            ],
+            [Query(f"sum by (priority) ({WAITING})", "{{priority}}")],
             stacked=True,
         ),
         Panel(
             "Completed by model",
             "Tasks a second.",
-            [Query(queue_rate("inferstack_queue_completed_total"), "{{model}}:{{version}}")],
+            [Query(queue_rate("inferstack_queue_completed_total"), NAME)],
             "ops",
         ),
         Panel(
             "Replicas",
             "Live ones of each deployment.",
-            [Query(of_queue("inferstack_queue_replicas"), "{{model}}:{{version}}")],
+            [Query(of_queue("inferstack_queue_replicas"), NAME)],
         ),
     ],
 )
@@ -121,7 +109,7 @@ PARTS = Row(
         Panel(
             "Circuit breakers",
             "1 while a deployment keeps failing and takes no work, 0.5 while it is tried again.",
-            [Query(of_queue("inferstack_circuit_open"), "{{model}}:{{version}}")],
+            [Query(of_queue("inferstack_circuit_open"), NAME)],
             most=1,
         ),
         Panel(

@@ -9,17 +9,14 @@ import httpx
 import msgspec
 import pytest
 
-from inferstack.api.app import create_app
 from inferstack.api.tokens import Tokens
 from inferstack.config import Settings
 from inferstack.lifecycle.types import Caller
-from inferstack.queue.connection import connect
-from inferstack.queue.registry import Registry
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.task import Execution, Task, TaskError, TaskState, new_task_id
 from inferstack.telemetry import metrics
-from tests.api.test_integration import ECHO, living
+from tests.api.real import serving
 from tests.storage.samples import NOW, completed, queued
 
 URL = "/api/dead-letters"
@@ -48,15 +45,7 @@ def settings(clean_redis_url: str, clean_postgres_url: str, tmp_path: Path) -> S
 
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    redis = connect(str(settings.redis_url))
-    await Registry(redis).put(ECHO)
-    await redis.aclose()
-    edge = create_app(settings)
-    transport = httpx.ASGITransport(app=edge)
-    async with (
-        living(edge),
-        httpx.AsyncClient(transport=transport, base_url="http://localhost") as found,
-    ):
+    async with serving(settings) as found:
         found.headers.update(bearer("acme"))
         yield found
 

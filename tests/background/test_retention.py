@@ -12,7 +12,6 @@ from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskState
 from tests.storage.samples import completed, queued
 
-DAY = 86400.0
 LONG_AGO = 1_700_000_000.0
 
 

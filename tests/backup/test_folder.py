@@ -1,6 +1,5 @@
 """The folder of a backup: whole or refused."""
 
-import json
 import stat
 import subprocess
 from pathlib import Path
@@ -36,11 +35,6 @@ async def made(tmp_path: Path) -> Path:
         folder.write_manifest(draft, manifest)
         assert not target.exists()
     return target
-
-
-def change(made: Path, **values: object) -> None:
-    manifest = made / folder.MANIFEST
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | values))
 
 
 def test_what_was_written_is_read(made: Path) -> None:

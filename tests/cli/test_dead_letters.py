@@ -1,6 +1,5 @@
 """`inferstack dead-letters` against a server that answers as the API does."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Protocol
@@ -17,17 +16,6 @@ MARKUP = {"type": "engine-error", "message": "[red]no[/red] \x1b[2J\nnext"}
 
 class Command(Protocol):
     def __call__(self, *arguments: str, **env: str) -> CompletedProcess[str]: ...
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
-def contract(server: Server) -> Contract:
-    return server.contract
 
 
 @pytest.fixture

@@ -1,24 +1,10 @@
 """`inferstack infer` and `bench` against a server that answers as the API's contract says."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.cli.test_commands import run
 from tests.client.server import Contract, Server, problem
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
-def contract(server: Server) -> Contract:
-    return server.contract
 
 
 def test_the_line_break_of_echo_is_not_part_of_the_text(tmp_path: Path, server: Server) -> None:

@@ -96,16 +96,16 @@ def test_the_secret_that_the_guide_makes_has_every_key(copy: Path) -> None:
 def test_commands_name_what_is_there() -> None:
     docker, cluster = commands("Docker"), commands("a cluster") + commands("AWS")
     named = re.findall(r"--scale ([\w-]+)=|(?:restart|exec|--no-deps) ([\w-]+)", docker)
-    for service in {name for pair in named for name in pair if name}:
-        assert service in services()
-    for path in re.findall(r"-f ([\w./-]+)", docker + cluster + commands("kubectl")):
-        if path != "app-secrets.yaml":
-            assert (ROOT / path).exists(), path
-    for path in re.findall(r"-k ([\w./-]+)|kustomize ([\w./-]+)", TEXT):
-        assert (ROOT / (path[0] or path[1]) / "kustomization.yaml").exists()
+    assert set() < {name for pair in named for name in pair if name} <= services().keys()
+    files = set(re.findall(r"-f ([\w./-]+)", docker + cluster + commands("kubectl")))
+    files -= {"app-secrets.yaml"}
+    folders = set(re.findall(r"(?:-k|kustomize) ([\w./-]+)", TEXT))
+    paths = [*files, *(f"{folder}/kustomization.yaml" for folder in folders)]
+    assert files
+    assert folders
+    assert [path for path in paths if not (ROOT / path).exists()] == []
     workloads = {item["metadata"]["name"] for item in deployment_yaml()}
-    for name in re.findall(r"(?:deployment|service)[/ ]([a-z][\w-]+)", cluster):
-        assert name in workloads, name
+    assert set() < set(re.findall(r"(?:deployment|service)[/ ]([a-z][\w-]+)", cluster)) <= workloads
     for line in (*docker.splitlines(), *cluster.splitlines()):
         assert not line.startswith("docker-compose ")
     for overlay in manifests.OVERLAYS:

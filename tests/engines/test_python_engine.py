@@ -31,10 +31,10 @@ class Model:
 """
 
 
-def make(root: Path, code: str | None, config: str = "engine: python\n") -> Engine:
+def make(root: Path, code: str | None) -> Engine:
     folder = root / "m" / "1"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(config)
+    (folder / "config.yaml").write_text("engine: python\n")
     if code is not None:
         (folder / "model.py").write_text(code)
     return create(find(scan(root, load()), "m", 1), load(), "cpu")

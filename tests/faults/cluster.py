@@ -5,12 +5,7 @@ slow for tests that kill the same process again and again: here it is started ag
 """
 
 import asyncio
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -29,84 +24,13 @@ from inferstack.queue.connection import Redis, connect
 from inferstack.queue.registry import Registry
 from inferstack.storage.migrations import migrate
 from tests.faults import hazard
+from tests.faults.process import Process
 from tests.services import PostgresServer, RedisServer, free_port
 
-ROOT = Path(__file__).parents[2]
 MODEL = "hazard"
 NAME = f"{MODEL}:1"
 PATIENCE = 60.0
 ADMIN_PASSWORD = "a password of the administrator"
-
-SHIFTED = """
-import runpy, signal, sys, time
-offset, real, real_ns = 0.0, time.time, time.time_ns
-def jump(*_):
-    global offset
-    offset = {seconds}
-signal.signal(signal.SIGUSR1, jump)
-time.time = lambda: real() + offset
-time.time_ns = lambda: real_ns() + int(offset * 1e9)
-sys.argv = {argv!r}
-runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
-"""
-
-
-class Process:
-    """One of inferstack's processes."""
-
-    def __init__(self, name: str, module: str, *arguments: str, shift: float = 0.0) -> None:
-        """Args: shift: seconds by which its clock jumps at SIGUSR1."""
-        self.name = name
-        self.env: dict[str, str] = {}
-        self.starts = 0
-        self.ends: list[int] = []
-        """The exit statuses of those that ended and were started again."""
-        self.wanted = True
-        self.root = ROOT
-        """Where its code is: the next start may be that of another version."""
-        self._command = [sys.executable, "-m", module, *arguments]
-        if shift:
-            argv = [module, *arguments]
-            code = SHIFTED.format(seconds=shift, argv=argv, module=module)
-            self._command = [sys.executable, "-c", code]
-        self._running: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """Of the process that runs now."""
-        assert self._running is not None
-        return self._running.pid
-
-    @property
-    def dead(self) -> bool:
-        """Whether it has to be started (again)."""
-        return self._running is None or self._running.poll() is not None
-
-    def start(self, environment: Mapping[str, str], log: Path) -> None:
-        """Starts it without waiting for anything."""
-        self.starts += 1
-        if self._running is not None:
-            self.ends.append(self._running.wait())
-        with log.open("ab") as output:
-            self._running = subprocess.Popen(
-                self._command,
-                cwd=self.root,
-                env={**environment, **self.env},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def signal(self, number: int) -> None:
-        """Sends it a signal."""
-        os.kill(self.pid, number)
-
-    def stop(self) -> None:
-        """Ends it, also when it is stopped."""
-        if self._running is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._running.kill()
-            self._running.wait()
 
 
 class Cluster:
@@ -300,8 +224,3 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = PATIE
 async def _lives(redis: Redis, count: int) -> bool:
     replicas = await Registry(redis).replicas(NAME)
     return len(replicas) >= count
-
-
-def kill(pid: int) -> None:
-    """kill -9."""
-    os.kill(pid, signal.SIGKILL)

@@ -8,7 +8,8 @@ import pytest
 
 from inferstack.client.load import LoadReport, run
 from tests.faults import crowd
-from tests.faults.cluster import Cluster, Process, until
+from tests.faults.cluster import Cluster, until
+from tests.faults.process import Process
 from tests.faults.tally import NOTES
 
 SLOW = 500

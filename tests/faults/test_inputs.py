@@ -8,8 +8,9 @@ import pytest
 
 from inferstack.client import AsyncClient
 from inferstack.task import Priority, TaskState
-from tests.faults.cluster import MODEL, Cluster, Process, until
+from tests.faults.cluster import MODEL, Cluster, until
 from tests.faults.ledger import PATIENT, Ledger
+from tests.faults.process import Process
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -19,9 +19,10 @@ import pytest
 from inferstack.api.server import FAREWELL, LAST_WAIT
 from inferstack.client.load import Load, run_blocking
 from inferstack.task import TaskState
-from tests.faults.cluster import MODEL, ROOT, Cluster, Process, until
+from tests.faults.cluster import MODEL, Cluster, until
 from tests.faults.crowd import at_least
 from tests.faults.ledger import Ledger
+from tests.faults.process import ROOT, Process
 from tests.faults.tally import NOTES
 
 CLIENTS = 12

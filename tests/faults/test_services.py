@@ -4,6 +4,8 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import psutil
@@ -13,7 +15,7 @@ import redis
 from inferstack.client import AsyncClient, Problem, Retries
 from tests.faults.cluster import ADMIN_PASSWORD, MODEL, Cluster, until
 from tests.faults.ledger import LARGE, PATIENT, Ledger
-from tests.services import S3Server
+from tests.services import PostgresServer, S3Server
 
 pytestmark = pytest.mark.timeout(150)
 ONCE = Retries(attempts=1)
@@ -27,15 +29,15 @@ async def postgres_away(cluster: Cluster, how: str) -> AsyncIterator[None]:
         yield
         cluster.postgres.start()
         return
-    with frozen(cluster.postgres.pid):
+    with frozen(cluster.postgres):
         yield
 
 
 @contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """A server and its processes that take connections and never answer."""
-    server = psutil.Process(pid)
-    processes = [server, *server.children()]
+def frozen(server: PostgresServer | S3Server) -> Iterator[None]:
+    """A server that takes connections and never answers."""
+    first = psutil.Process(server.pid)
+    processes = [first, *first.children()]
     for process in processes:
         process.send_signal(signal.SIGSTOP)
     try:
@@ -83,59 +85,64 @@ async def _logs_in(http: httpx.AsyncClient, login: dict[str, str]) -> bool:
     return (await http.post("/api/auth/login", json=login)).status_code == 200
 
 
-async def test_without_the_object_store_only_those_wait_that_need_it(cluster: Cluster) -> None:
-    away = cluster.objects.with_name("away")
+class Store(NamedTuple):
+    """An object store that can be taken away."""
 
-    @contextmanager
-    def without() -> Iterator[None]:
-        cluster.objects.rename(away)
-        cluster.objects.write_text("a file where the folder was")
-        try:
-            yield
-        finally:
-            cluster.objects.unlink()
-            away.rename(cluster.objects)
-
-    await only_those_wait_that_need_it(cluster, Ledger(MODEL, cluster.objects), without())
+    cluster: Cluster
+    """That uses it."""
+    bucket: Path
+    """Where its objects lie."""
+    without: AbstractContextManager[None]
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen"])
-def test_without_the_s3_server_only_those_wait_that_need_it(how: str) -> None:
-    async def run() -> None:
-        ledger = Ledger(MODEL, server.bucket)
-        await only_those_wait_that_need_it(cluster, ledger, without())
-        print(*(f"--- {p.name}\n{cluster.log(p.name)[-3000:]}" for p in cluster.processes))
+@contextmanager
+def renamed(folder: Path) -> Iterator[None]:
+    """A file is where a folder was."""
+    away = folder.with_name("away")
+    folder.rename(away)
+    folder.write_text("a file where the folder was")
+    try:
+        yield
+    finally:
+        folder.unlink()
+        away.rename(folder)
 
-    @contextmanager
-    def without() -> Iterator[None]:
-        if how == "killed":
-            server.kill()
-            yield
-            server.start()
-            return
-        with frozen(server.pid):
-            yield
 
+@contextmanager
+def killed(server: S3Server) -> Iterator[None]:
+    """A server is away."""
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@pytest.fixture(params=[renamed, killed, frozen], ids=["folder", "s3-killed", "s3-frozen"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    if request.param is renamed:
+        cluster: Cluster = request.getfixturevalue("cluster")
+        yield Store(cluster, cluster.objects, renamed(cluster.objects))
+        return
     with (
         S3Server() as server,
         Cluster(
             s3_endpoint=server.url, s3_access_key=server.access, s3_secret_key=server.secret
         ) as cluster,
     ):
-        asyncio.run(run())
+        yield Store(cluster, server.bucket, request.param(server))
+        print(*(f"--- {p.name}\n{cluster.log(p.name)[-3000:]}" for p in cluster.processes))
 
 
-async def only_those_wait_that_need_it(
-    cluster: Cluster, ledger: Ledger, without: AbstractContextManager[None]
-) -> None:
-    """Args: without: takes the object store away."""
+async def test_without_the_object_store_only_those_wait_that_need_it(store: Store) -> None:
+    cluster, ledger = store.cluster, Ledger(MODEL, store.bucket)
     async with cluster.kept(), AsyncClient(cluster.url, retries=PATIENT) as client:
         for replica in cluster.replicas:
             # Idle, so they lose nothing by it: what follows runs when the store is gone.
             replica.signal(signal.SIGSTOP)
         waiting = [await ledger.submit(client, payload2="x" * LARGE) for _ in range(3)]
         growing = [await ledger.submit(client, more=LARGE) for _ in range(3)]
-        with without:
+        with store.without:
             ledger.tally.faults += 1
             for replica in cluster.replicas:
                 replica.signal(signal.SIGCONT)

@@ -11,7 +11,6 @@ import msgspec
 
 from inferstack.config import Settings
 from inferstack.queue.connection import connect
-from inferstack.queue.outbox import Outbox
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.task import Priority, Task, TaskState
 from tests.faults.tally import Tally
@@ -141,9 +140,6 @@ class World:
             if left:
                 self.tally.violations.append(f"I5, I6: left after {seconds} s: {left}")
             await self._check(TaskQueue(redis, NAME, self.settings))
-            lag = await Outbox(redis, [NAME], self.settings).lag()
-            if lag != {NAME: 0}:
-                self.tally.violations.append(f"I5: the outbox counts {lag}")
         finally:
             await redis.aclose()
 

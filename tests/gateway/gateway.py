@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import ctypes
 import http.client
 import json
 import re
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import tempfile
 import time
@@ -20,12 +18,11 @@ from typing import Any, Self
 import httpx
 
 from tests.programs import ServiceMissingError, nginx_programs
-from tests.services import free_port
+from tests.services import end_with_parent, free_port
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "nginx" / "gateway.sh"
 PATIENCE = 30.0
-PR_SET_PDEATHSIG = 1
 SENT = httpx.Request("GET", "http://127.0.0.1/")
 """Stands for requests that httpx would not send."""
 
@@ -65,7 +62,8 @@ class Gateway:
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                preexec_fn=_end_with_parent,
+                # Not SIGKILL: workers outlive a master that is killed.
+                preexec_fn=end_with_parent(signal.SIGTERM),
             )
         try:
             self._wait()
@@ -190,13 +188,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         time.sleep(0.05)
 
 
-def send(port: int, request: bytes, tls: ssl.SSLContext | None = None) -> httpx.Response:
+def send(port: int, request: bytes) -> httpx.Response:
     """The answer to these very bytes, which must ask for the connection to be closed."""
-    with contextlib.ExitStack() as stack:
-        plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
-        connection = stack.enter_context(
-            tls.wrap_socket(plain, server_hostname="localhost") if tls else plain
-        )
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         connection.sendall(request)
         answer = http.client.HTTPResponse(connection)
         answer.begin()
@@ -222,9 +216,3 @@ def problem(answer: httpx.Response) -> dict[str, Any]:
     assert answer.headers.get("retry-after", "") == str(body.get("retry_after", ""))
     assert answer.headers["x-request-id"]
     return body
-
-
-def _end_with_parent() -> None:
-    """As `services` does, but by SIGTERM: workers outlive a master that is killed."""
-    prctl: Callable[[int, int], int] = ctypes.CDLL(None).prctl
-    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

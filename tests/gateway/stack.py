@@ -18,7 +18,8 @@ from inferstack.engines.repository import scan
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from tests.faults import hazard
-from tests.faults.cluster import ADMIN_PASSWORD, MODEL, NAME, Process, until
+from tests.faults.cluster import ADMIN_PASSWORD, MODEL, NAME, until
+from tests.faults.process import Process
 from tests.services import free_port
 
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from inferstack.api.problems import (
+from inferstack.errors import (
     BadRequestError,
     HeadersTooLargeError,
+    InferstackError,
     MethodNotAllowedError,
+    NotFoundError,
     UrlTooLongError,
 )
-from inferstack.errors import InferstackError, NotFoundError
 from tests.gateway.conftest import PAGE, SCRIPT
 from tests.gateway.gateway import Gateway, problem, send
 from tests.gateway.stack import Replicated

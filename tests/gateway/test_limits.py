@@ -56,7 +56,9 @@ def test_an_address_with_too_many_requests_under_way_gets_429(stack: Replicated)
 
         wait_for(refuses_one_more)
         assert begun >= 2
-        problem(client.get("/health/live"))
+        refused = client.get("/health/live")
+        assert refused.status_code == 429
+        assert problem(refused)["type"].endswith("/too-many-requests")
         under_way.close()
         wait_for(lambda: client.get("/health/live").status_code == 200)
 
@@ -67,7 +69,7 @@ def test_logins_are_limited_more_than_the_rest(gateway: Gateway) -> None:
         answers = [client.post("/api/auth/login", json=wrong) for _ in range(30)]
         assert {answer.status_code for answer in answers[:21]} == {422}
         assert answers[-1].status_code == 429
-        problem(answers[-1])
+        assert problem(answers[-1])["type"].endswith("/too-many-requests")
         assert client.get("/health/live").status_code == 200
 
 

@@ -8,6 +8,7 @@ from inferstack.config import Settings, load
 from inferstack.deployment import Deployment, DeploymentState
 from inferstack.lifecycle.replica import ReplicaSession
 from inferstack.lifecycle.tasks import Tasks
+from inferstack.lifecycle.types import Caller
 from inferstack.queue.connection import connect
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.registry import Registry
@@ -16,6 +17,9 @@ from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution
 
+ANN = Caller("ann", "ann")
+BOB = Caller("bob", "bob")
+ROOT = Caller("root", "root", "admin")
 ECHO = Deployment(model="echo", version=1, state=DeploymentState.READY, batch_size=8)
 
 

@@ -31,13 +31,10 @@ from inferstack.queue.task_queue import TaskQueue
 from inferstack.storage import dead_letters as storage
 from inferstack.storage.dead_letters import Held, LetterFilter
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, TaskState, new_task_id
-from tests.lifecycle.conftest import ECHO, House
+from tests.lifecycle.conftest import ANN, BOB, ECHO, ROOT, House
 
 pytestmark = pytest.mark.asyncio
 
-ANN = Caller("ann", "ann")
-BOB = Caller("bob", "bob")
-ROOT = Caller("root", "root", "admin")
 ALL = LetterFilter()
 BOOM = TaskError("engine-error", "boom", traceback="line 1")
 NEXT = msgspec.structs.replace(ECHO, version=2)

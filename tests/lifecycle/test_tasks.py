@@ -25,13 +25,10 @@ from inferstack.queue.registry import Registry
 from inferstack.storage.history import HistoryFilter
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
-from tests.lifecycle.conftest import ECHO, House
+from tests.lifecycle.conftest import ANN, BOB, ECHO, ROOT, House
 
 pytestmark = pytest.mark.asyncio
 
-ANN = Caller("ann", "ann")
-BOB = Caller("bob", "bob")
-ROOT = Caller("root", "root", "admin")
 LARGE = {"text": "x" * 5000}
 
 
@@ -74,7 +71,8 @@ async def test_a_wait_that_ends_first_gives_a_receipt_and_the_task_lives_on(hous
     assert (await house.tasks.get(ANN, receipt.task_id)).state is TaskState.COMPLETED
 
 
-async def test_a_caller_that_departs_cancels_its_task(house: House) -> None:
+async def left(house: House) -> Task:
+    """A task whose caller departed while it ran."""
     departure = Departure()
     waiting = asyncio.create_task(house.tasks.run(ANN, hello(), 60.0, departure=departure))
     async with asyncio.timeout(10):
@@ -82,8 +80,11 @@ async def test_a_caller_that_departs_cancels_its_task(house: House) -> None:
             await asyncio.sleep(0.01)
     departure.happened()
     await asyncio.wait_for(waiting, 10)
-    task = await house.tasks.get(ANN, leases[0].task_id)
-    assert task.state is TaskState.CANCELLED
+    return await house.tasks.get(ANN, leases[0].task_id)
+
+
+async def test_a_caller_that_departs_cancels_its_task(house: House) -> None:
+    assert (await left(house)).state is TaskState.CANCELLED
 
 
 async def test_a_caller_that_departs_before_its_task_is_durable_cancels_it_too(
@@ -603,12 +604,4 @@ async def test_a_request_whose_commit_was_repeated_still_waits_for_its_own_task(
         return await enqueue(*args)
 
     monkeypatch.setattr(target.queue, "enqueue", twice)
-    departure = Departure()
-    waiting = asyncio.create_task(house.tasks.run(ANN, hello(), 60.0, departure=departure))
-    async with asyncio.timeout(10):
-        while not (leases := await house.replica.claim(1)):
-            await asyncio.sleep(0.01)
-    departure.happened()
-    await asyncio.wait_for(waiting, 10)
-    task = await house.tasks.get(ANN, leases[0].task_id)
-    assert task.state is TaskState.CANCELLED
+    assert (await left(house)).state is TaskState.CANCELLED

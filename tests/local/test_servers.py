@@ -17,7 +17,14 @@ from inferstack.local.place import locate, make_parent, reachable_binaries
 from inferstack.local.program import Program
 from inferstack.queue.connection import connect
 
-WHEEL = [b for b in binaries._postgres_candidates() if b.wheel]
+CANDIDATES = list(binaries._postgres_candidates())
+WHEEL = [found for found in CANDIDATES if found.wheel]
+BINARIES = dict.fromkeys([binaries.postgres(None), *WHEEL])
+"""Those that this machine would run, and all that the wheel brings."""
+
+
+def _name(found: PostgresBinaries) -> str:
+    return f"{'wheel' if found.wheel else 'machine'}-{found.major}"
 
 
 async def run(program: Program, home: Home, use: Callable[[], Awaitable[None]]) -> None:
@@ -63,7 +70,10 @@ async def test_redis_keeps_every_write_and_asks_for_the_password(
     await run(program, home, read)
 
 
-async def _postgres(home: Home, found: PostgresBinaries) -> None:
+@pytest.mark.parametrize("found", BINARIES, ids=_name)
+async def test_postgres_keeps_every_write_and_asks_for_the_password(
+    home: Home, found: PostgresBinaries
+) -> None:
     where = locate(home.root)
     make_parent(where)
     runnable = reachable_binaries(found, where.account)
@@ -71,37 +81,33 @@ async def _postgres(home: Home, found: PostgresBinaries) -> None:
     port = free_port(None)
     program = postgres_server.program(runnable, where.data, port, where.account)
 
-    async def use() -> None:
+    async def write() -> None:
         with psycopg.connect(postgres_server.url(port, "secret"), autocommit=True) as database:
             row = database.execute("SHOW server_version").fetchone()
             assert row is not None
             assert row[0].split(".")[0] == str(found.major)
-            database.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
             row = database.execute("SELECT rolpassword FROM pg_authid WHERE rolsuper").fetchone()
             assert row is not None
             assert row[0].startswith("SCRAM-SHA-256")
+            database.execute("CREATE TABLE kept AS SELECT 7 AS number")
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(postgres_server.url(port, "wrong"))
 
-    await run(program, home, use)
-    await run(program, home, use)
+    async def read() -> None:
+        with psycopg.connect(postgres_server.url(port, "secret")) as database:
+            assert database.execute("SELECT number FROM kept").fetchone() == (7,)
+
+    await run(program, home, write)
+    await run(program, home, read)
 
 
-async def test_postgres_starts_with_the_binaries_of_this_machine(home: Home) -> None:
-    await _postgres(home, binaries.postgres(None))
+def test_the_wheel_brings_postgresql() -> None:
+    assert WHEEL
 
 
-@pytest.mark.parametrize("found", WHEEL, ids=lambda found: str(found.major))
-async def test_postgres_starts_with_the_binaries_of_the_wheel(
-    home: Home, found: PostgresBinaries
-) -> None:
-    await _postgres(home, found)
-
-
-def test_data_decides_which_version_runs() -> None:
-    majors = {found.major for found in binaries._postgres_candidates()}
-    for major in majors:
-        assert binaries.postgres(major).major == major
+@pytest.mark.parametrize("major", sorted({found.major for found in CANDIDATES}))
+def test_data_decides_which_version_runs(major: int) -> None:
+    assert binaries.postgres(major).major == major
 
 
 def test_data_of_a_version_that_is_missing_is_refused_with_what_to_do() -> None:

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from inferstack.telemetry import metrics
 from monitoring.dashboards import DASHBOARDS, FOLDER
-from monitoring.dashboards.model import COLUMNS, Dashboard, render
+from monitoring.dashboards.model import Dashboard
+from monitoring.dashboards.render import COLUMNS, render
 from tests.monitoring.prometheus import CONFIG, ROOT
 
 TITLES = {

@@ -116,12 +116,12 @@ def shows(found: list[dict[str, Any]]) -> bool:
     return any(sample["value"][1] != "NaN" for sample in found)
 
 
-def wait_for(look: Callable[[], T], wanted: T) -> None:
-    """Looks until it sees what is wanted, with a limit."""
+def seen(look: Callable[[], T], wanted: T) -> T:
+    """Looks until it sees what is wanted, with a limit; returns what it saw last."""
     until = time.monotonic() + PATIENCE
-    while (found := look()) != wanted:
-        assert time.monotonic() < until, found
+    while (found := look()) != wanted and time.monotonic() < until:
         time.sleep(0.1)
+    return found
 
 
 def test_every_panel_shows_something_under_load(
@@ -141,8 +141,9 @@ def test_every_process_is_scraped(prometheus: Prometheus) -> None:
         found = prometheus.query('count by (service) (up{job="inferstack"} == 1)')
         return {sample["metric"]["service"]: sample["value"][1] for sample in found}
 
-    wait_for(counts, dict.fromkeys(SERVICES, "1"))
-    wait_for(lambda: {rule["health"] for rule in prometheus.rules()}, {"ok"})
+    once = dict.fromkeys(SERVICES, "1")
+    assert seen(counts, once) == once
+    assert seen(lambda: {rule["health"] for rule in prometheus.rules()}, {"ok"}) == {"ok"}
 
 
 def test_one_scrape_of_the_api_shows_every_process(stack: WatchedStack) -> None:
@@ -150,7 +151,7 @@ def test_one_scrape_of_the_api_shows_every_process(stack: WatchedStack) -> None:
         text = httpx.get(f"http://127.0.0.1:{stack.port}/metrics").text
         return set(re.findall(r'inferstack_build_info\{process="(\w+)-', text))
 
-    wait_for(shown, set(SERVICES))
+    assert seen(shown, set(SERVICES)) == set(SERVICES)
 
 
 def lines(stack: WatchedStack, task_id: str) -> list[dict[str, Any]]:

@@ -81,8 +81,9 @@ async def test_one_batch_may_hold_several_versions_of_a_task(history: History) -
     assert found.state is TaskState.COMPLETED
 
 
-async def test_an_empty_batch_is_fine(history: History) -> None:
+async def test_an_empty_batch_stores_nothing(history: History) -> None:
     await history.upsert([])
+    assert (await history.list(None, HistoryFilter())).tasks == []
 
 
 async def test_queue_time_is_kept_for_reports(history: History, clean_postgres_url: str) -> None:

@@ -19,7 +19,7 @@ def settings(**overrides: Any) -> Settings:
     return load(redis_url="redis://127.0.0.1:1/0", **overrides)
 
 
-def lease(number: int, data: Any = None, *, crashes: int = 0, attempt: int = 1) -> Lease:
+def lease(number: int, data: Any = None, *, crashes: int = 0) -> Lease:
     spec = TaskSpec(
         task_id=f"task-{number}",
         model="fake",
@@ -28,7 +28,7 @@ def lease(number: int, data: Any = None, *, crashes: int = 0, attempt: int = 1) 
         data={"n": number} if data is None else data,
         priority=Priority.NORMAL,
     )
-    return Lease(spec.task_id, attempt, crashes, spec)
+    return Lease(spec.task_id, 1, crashes, spec)
 
 
 class MemorySession:

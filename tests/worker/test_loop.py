@@ -53,6 +53,7 @@ async def test_batches_are_never_larger_than_the_batch_size() -> None:
 async def test_an_execution_tells_batch_size_and_times() -> None:
     session = MemorySession([lease(n) for n in range(4)])
     await work_off(session, FakeEngine(slowly(0.02)))
+    assert len(session.done) == 4
     for _, execution in session.done.values():
         assert execution.worker == session.worker
         assert execution.batch_size == 4

@@ -17,14 +17,13 @@ from redis.asyncio import Redis
 
 from inferstack.config import Settings, as_environment
 from inferstack.deployment import ReplicaStatus
-from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
-from inferstack.queue.task_queue import Submit, TaskQueue
-from inferstack.task import Task, TaskSpec, TaskState, new_task_id
+from inferstack.task import TaskState
 from inferstack.worker import gpu, node
 from tests.services import free_port
 
+from .callers import Callers
 from .fakes import settings as make_settings
 
 CONFIG = "engine: python\nreplicas: auto\nthreads: 1\ntimeout: 5\nbatch: {max_size: 1}\n"
@@ -127,29 +126,12 @@ async def replicas(redis: Redis, count: int) -> list[ReplicaStatus]:
             await asyncio.sleep(0.1)
 
 
-async def submit(redis: Redis, settings: Settings, data: dict[str, object]) -> str:
-    spec = TaskSpec(
-        task_id=new_task_id("slow:1"), model="slow", model_version=1, tenant="t", data=data
-    )
-    await TaskQueue(redis, "slow:1", settings).enqueue([Submit(spec, encode(spec), "", 1.0, False)])
-    return spec.task_id
-
-
-async def task(redis: Redis, settings: Settings, task_id: str, *states: TaskState) -> Task:
-    queue = TaskQueue(redis, "slow:1", settings)
-    async with asyncio.timeout(60):
-        while True:
-            found = await queue.get(task_id)
-            if found is not None and found.state in states:
-                return found
-            await asyncio.sleep(0.02)
-
-
 @pytest.mark.timeout(400)
 async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
     machines: Machines, redis: Redis, settings: Settings
 ) -> None:
     """One story, because Ray takes seconds to start."""
+    callers = Callers(redis, settings, "slow:1")
     member = machines.member("first")  # before there is a head
     head = machines.head()
     (first,) = await replicas(redis, 1)
@@ -159,13 +141,13 @@ async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
     both = await replicas(redis, 2)
     assert first.worker in {replica.worker for replica in both}  # it was not started anew
 
-    tasks = [await submit(redis, settings, {"sleep": 2}) for _ in both]
+    tasks = [await callers.submit({"sleep": 2}) for _ in both]
     for task_id in tasks:
-        await task(redis, settings, task_id, TaskState.RUNNING)
+        await callers.seen(task_id, TaskState.RUNNING)
     second.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(second.wait, 60) == 0
     for task_id in tasks:
-        found = await task(redis, settings, task_id, TaskState.COMPLETED, TaskState.FAILED)
+        found = await callers.finished(task_id)
         assert (found.state, found.attempts) == (TaskState.COMPLETED, 1)
     await replicas(redis, 1)
 

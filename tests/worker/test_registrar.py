@@ -11,14 +11,14 @@ from redis.asyncio import Redis
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState, ReplicaStatus
 from inferstack.engines.repository import find, scan
-from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
-from inferstack.queue.task_queue import Submit, TaskQueue
-from inferstack.task import TaskSpec, TaskState, new_task_id
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.task import TaskState
 from inferstack.worker import host
 from inferstack.worker.registrar import GONE, Registrar
 
+from .callers import Callers
 from .fakes import settings as make_settings
 
 OLD = Deployment(model="old", version=1, state=DeploymentState.READY)
@@ -46,14 +46,6 @@ def registrar(redis: Redis, settings: Settings) -> Registrar:
     return Registrar(redis, scan(settings.model_path, settings), settings)
 
 
-async def submit(redis: Redis, settings: Settings) -> str:
-    spec = TaskSpec(
-        task_id=new_task_id(OLD.name), model="old", model_version=1, tenant="t", data={}
-    )
-    await TaskQueue(redis, OLD.name, settings).enqueue([Submit(spec, encode(spec))])
-    return spec.task_id
-
-
 async def names(redis: Redis) -> list[str]:
     return [deployment.name for deployment in await Registry(redis).all()]
 
@@ -72,7 +64,7 @@ async def test_a_deployment_without_folder_and_tasks_is_removed(
 async def test_a_deployment_without_folder_stays_as_failed_until_its_tasks_are_finished(
     registrar: Registrar, redis: Redis, settings: Settings
 ) -> None:
-    task_id = await submit(redis, settings)
+    task_id = await Callers(redis, settings, OLD.name).submit({})
     for _ in range(2):
         await registrar.refresh()
         old = await row(redis, OLD.name)
@@ -90,7 +82,7 @@ async def test_a_deployment_without_folder_stays_as_failed_until_its_tasks_are_f
 async def test_a_deployment_of_another_machine_is_left_to_it(
     registrar: Registrar, redis: Redis, settings: Settings
 ) -> None:
-    await submit(redis, settings)
+    await Callers(redis, settings, OLD.name).submit({})
     await registrar.refresh()
     await Registry(redis).put(OLD)
     await registrar.refresh()

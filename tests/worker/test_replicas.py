@@ -20,13 +20,12 @@ from redis.asyncio import Redis
 
 from inferstack.config import Settings, as_environment
 from inferstack.deployment import Deployment, DeploymentState
-from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
-from inferstack.queue.task_queue import Submit, TaskQueue
-from inferstack.task import Task, TaskSpec, TaskState, new_task_id
+from inferstack.task import TaskState
 from inferstack.worker import ray_settings
 
+from .callers import Callers
 from .fakes import settings as make_settings
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -128,29 +127,12 @@ async def until(redis: Redis, name: str, state: DeploymentState) -> Deployment:
             await asyncio.sleep(0.1)
 
 
-async def submit(redis: Redis, settings: Settings, data: dict[str, object]) -> str:
-    spec = TaskSpec(
-        task_id=new_task_id("echo:1"), model="echo", model_version=1, tenant="t", data=data
-    )
-    await TaskQueue(redis, "echo:1", settings).enqueue([Submit(spec, encode(spec), "", 1.0, False)])
-    return spec.task_id
-
-
-async def finished(redis: Redis, settings: Settings, task_id: str) -> Task:
-    queue = TaskQueue(redis, "echo:1", settings)
-    async with asyncio.timeout(40):
-        while True:
-            task = await queue.get(task_id)
-            if task is not None and task.state.terminal:
-                return task
-            await asyncio.sleep(0.05)
-
-
 @pytest.mark.timeout(240)
 async def test_replicas_serve_fail_crash_and_drain(
     running: Running, redis: Redis, settings: Settings
 ) -> None:
     """One story, because Ray takes seconds to start."""
+    callers = Callers(redis, settings, "echo:1")
     await until(redis, "echo:1", DeploymentState.READY)
     wrong = await until(redis, "wrong:1", DeploymentState.FAILED)
     assert wrong.reason is not None
@@ -163,21 +145,21 @@ async def test_replicas_serve_fail_crash_and_drain(
     log = running.log.read_text()
     assert log.index("echo:1 is ready") < log.index("cannot load raises:1")
 
-    task = await finished(redis, settings, await submit(redis, settings, {"n": 1}))
+    task = await callers.finished(await callers.submit({"n": 1}))
     assert task.state is TaskState.COMPLETED
     assert orjson.loads(bytes(task.result or b"")) == {"n": 1}
 
-    task = await finished(redis, settings, await submit(redis, settings, {"fail": "on purpose"}))
+    task = await callers.finished(await callers.submit({"fail": "on purpose"}))
     assert task.state is TaskState.FAILED
     assert task.error is not None
     assert task.error.message == "ValueError: on purpose"
     assert task.attempts == settings.max_attempts
 
     (before,) = await Registry(redis).replicas("echo:1")
-    innocent = await submit(redis, settings, {"sleep_ms": 300, "n": 2})
+    innocent = await callers.submit({"sleep_ms": 300, "n": 2})
     await asyncio.sleep(0.15)
     os.kill(int(before.worker.split(":")[1]), signal.SIGKILL)
-    task = await finished(redis, settings, innocent)
+    task = await callers.finished(innocent)
     assert task.state is TaskState.COMPLETED
     assert task.execution is not None
     assert task.execution.worker != before.worker
@@ -186,11 +168,11 @@ async def test_replicas_serve_fail_crash_and_drain(
     _only_on_loopback(running.process.pid)
     if (ray := ray_settings.folder(settings)).exists():
         assert stat.S_IMODE(ray.parent.stat().st_mode) == 0o700
-    began = await submit(redis, settings, {"sleep_ms": 1500, "n": 3})
+    began = await callers.submit({"sleep_ms": 1500, "n": 3})
     await asyncio.sleep(0.5)
     children = psutil.Process(running.process.pid).children(recursive=True)
     assert await asyncio.to_thread(running.stop) == 0
-    task = await finished(redis, settings, began)
+    task = await callers.finished(began)
     assert task.state is TaskState.COMPLETED
     assert task.attempts == 1
     left = {replica.worker for replica in await Registry(redis).replicas("echo:1")}

@@ -1,8 +1,9 @@
 import { useQueryClient } from '@tanstack/react-query';
-import { type FormEvent, useEffect, useRef, useState } from 'react';
+import { type FormEvent, useState } from 'react';
 import { signIn } from '@/api/auth';
 import { useSessionExpired } from '@/api/session';
 import { Button } from '@/components/Button';
+import { Dialog } from '@/components/Dialog';
 import { Field } from '@/components/Fields';
 import { ProblemNotice } from '@/components/Notice';
 
@@ -25,22 +26,10 @@ export function SignIn() {
 
 /** The same, for local callers who want to act as somebody. */
 export function SignInDialog({ open, onClose }: { open: boolean; onClose: () => void }) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    const element = dialog.current;
-    if (open && !element?.open) element?.showModal();
-    if (!open && element?.open) element.close();
-  }, [open]);
   return (
-    <dialog
-      ref={dialog}
-      aria-label="Sign in"
-      onClose={onClose}
-      className="m-auto w-full max-w-sm rounded border border-strong-line bg-panel p-5 text-ink backdrop:bg-black/50"
-    >
-      <h2 className="text-base font-semibold">Sign in</h2>
+    <Dialog open={open} title="Sign in" onClose={onClose}>
       {open && <SignInForm onDone={onClose} />}
-    </dialog>
+    </Dialog>
   );
 }
 

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from inferstack.api.auth import ANONYMOUS
-from inferstack.api.bodies import require_json
-from inferstack.api.problems import LoginUnavailableError, invalid_body, wrong_field
+from inferstack.api.bodies import read_json
+from inferstack.api.problems import wrong_field
 from inferstack.api.routes.dependencies import AccountOf, CallerOf, ServicesOf
-from inferstack.errors import AuthenticationError
+from inferstack.errors import AuthenticationError, LoginUnavailableError
 from inferstack.lifecycle.types import Caller
 from inferstack.storage.accounts import ApiKey
 
@@ -157,11 +157,7 @@ def _key(key: ApiKey) -> Key:
 def _credentials(content_type: str | None, body: bytes) -> Credentials:
     media = (content_type or "").partition(";")[0].strip().lower()
     if media != FORM:
-        require_json((content_type or "").encode("latin-1"))
-        try:
-            return msgspec.json.decode(body, type=Credentials)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise invalid_body(error, body) from None
+        return read_json(content_type, body, Credentials)
     try:
         form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20)
     except ValueError as error:

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Query, Request, Response
 from msgspec import Meta
 
 from inferstack.api import dead_letter_views as views
-from inferstack.api.bodies import require_json
-from inferstack.api.problems import invalid_body, wrong_field
+from inferstack.api.bodies import read_json
+from inferstack.api.problems import wrong_field
 from inferstack.api.queries import refuse_nul, seconds
+from inferstack.api.routes.answers import Described, answer, content, described
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
 from inferstack.lifecycle.dead_letters import UNCHANGED
 from inferstack.lifecycle.redrive import Changes
@@ -25,8 +26,6 @@ ErrorType = Annotated[
 ]
 TIME = "ISO 8601 time or Unix seconds: tasks that failed "
 
-_encode = msgspec.json.Encoder().encode
-
 
 class RedriveMany(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Either `task_ids`, or a filter by which those that failed first are redriven."""
@@ -40,28 +39,24 @@ class RedriveMany(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """100 if left out."""
 
 
-def _answer(status: int, schema: str, description: str) -> dict[int | str, dict[str, Any]]:
-    ref = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    content = {"application/json": ref | {"example": views.EXAMPLES[schema]}}
-    return {status: {"description": description, "content": content}}
+def _with_example(schema: str, description: str, status: int = 200) -> Described:
+    return described(schema, description, status, example=views.EXAMPLES[schema])
 
 
-def _conflict(description: str) -> dict[int | str, dict[str, Any]]:
-    ref = {"schema": {"$ref": "#/components/schemas/ProblemView"}}
-    return {409: {"description": description, "content": {"application/problem+json": ref}}}
+def _conflict(description: str) -> Described:
+    return described("ProblemView", description, 409, media="application/problem+json")
 
 
 def _body(schema: str, *, required: bool) -> dict[str, Any]:
-    ref = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    content = {"application/json": ref | {"example": views.EXAMPLES[schema]}}
-    return {"requestBody": {"required": required, "content": content}}
+    held = content(schema, example=views.EXAMPLES[schema])
+    return {"requestBody": {"required": required, "content": held}}
 
 
 UNARCHIVED = _conflict("It failed a moment ago and is not listed yet; `Retry-After` says when.")
 
 
 @router.get(
-    "", response_class=Response, responses=_answer(200, "DeadLetterPageView", "A page of them.")
+    "", response_class=Response, responses=_with_example("DeadLetterPageView", "A page of them.")
 )
 async def list_dead_letters(
     services: ServicesOf,
@@ -76,13 +71,13 @@ async def list_dead_letters(
     refuse_nul(model=model, error=error, cursor=cursor)
     wanted = LetterFilter(model=model, error=error, since=_time(since, "since"))
     page = await services.dead_letters.list(who, wanted, limit, cursor)
-    return _json(views.page_view(page, who))
+    return answer(views.page_view(page, who))
 
 
 @router.post(
     "/redrive",
     response_class=Response,
-    responses=_answer(200, "RedrivesView", "A receipt or problem details for each."),
+    responses=_with_example("RedrivesView", "A receipt or problem details for each."),
     openapi_extra=_body("RedriveMany", required=True),
 )
 async def redrive_many(request: Request, services: ServicesOf, who: CallerOf) -> Response:
@@ -103,24 +98,24 @@ async def redrive_many(request: Request, services: ServicesOf, who: CallerOf) ->
         since = None if wanted.since is None else _time(str(wanted.since), "since")
         filters = LetterFilter(model=wanted.model, error=wanted.error, since=since)
         answers = await services.dead_letters.redrive_where(who, filters, wanted.limit or 100)
-    return _json(views.redriven_view(answers, request.url.path))
+    return answer(views.redriven_view(answers, request.url.path))
 
 
 @router.get(
     "/{task_id}",
     response_class=Response,
-    responses=_answer(200, "DeadLetterDetailView", "The dead letter.") | UNARCHIVED,
+    responses=_with_example("DeadLetterDetailView", "The dead letter.") | UNARCHIVED,
 )
 async def read_dead_letter(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     """One failed task with its input; 404 says why if it is no dead letter."""
-    return _json(views.detail_view(await services.dead_letters.get(who, task_id), who))
+    return answer(views.detail_view(await services.dead_letters.get(who, task_id), who))
 
 
 @router.post(
     "/{task_id}/redrive",
     status_code=202,
     response_class=Response,
-    responses=_answer(202, "RedriveView", "The new task is accepted and durable.")
+    responses=_with_example("RedriveView", "The new task is accepted and durable.", 202)
     | _conflict("It failed a moment ago, or its input was not kept."),
     openapi_extra=_body("Changes", required=False),
 )
@@ -128,7 +123,7 @@ async def redrive(task_id: str, request: Request, services: ServicesOf, who: Cal
     """Submits a failed task again as a new one; repeats give the same new task."""
     changes = await _read(request, Changes) if await request.body() else UNCHANGED
     receipt = await services.dead_letters.redrive(who, task_id, changes)
-    response = _json(views.redrive_view(receipt), 202)
+    response = answer(views.redrive_view(receipt), 202)
     response.headers["location"] = f"/api/inference/{receipt.task_id}"
     if receipt.existing:
         response.headers["idempotency-replayed"] = "true"
@@ -138,15 +133,15 @@ async def redrive(task_id: str, request: Request, services: ServicesOf, who: Cal
 @router.delete(
     "/{task_id}",
     response_class=Response,
-    responses=_answer(200, "PurgeView", "It is gone.") | UNARCHIVED,
+    responses=_with_example("PurgeView", "It is gone.") | UNARCHIVED,
 )
 async def purge(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     """Removes a failed task and its input for good."""
-    return _json(views.purge_view(await services.dead_letters.purge(who, task_id)))
+    return answer(views.purge_view(await services.dead_letters.purge(who, task_id)))
 
 
 @router.delete(
-    "", response_class=Response, responses=_answer(200, "PurgeView", "How many are gone.")
+    "", response_class=Response, responses=_with_example("PurgeView", "How many are gone.")
 )
 async def purge_many(
     services: ServicesOf,
@@ -159,7 +154,7 @@ async def purge_many(
     """Removes the failed tasks that match, oldest first; without a filter all of the caller's."""
     refuse_nul(model=model, error=error)
     wanted = LetterFilter(model=model, error=error, before=_time(before, "before"))
-    return _json(views.purge_view(await services.dead_letters.purge_where(who, wanted, limit)))
+    return answer(views.purge_view(await services.dead_letters.purge_where(who, wanted, limit)))
 
 
 def _time(text: str | None, field: str) -> float | None:
@@ -167,13 +162,4 @@ def _time(text: str | None, field: str) -> float | None:
 
 
 async def _read(request: Request, kind: type[T]) -> T:
-    require_json((request.headers.get("content-type") or "").encode("latin-1"))
-    body = await request.body()
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid_body(error, body) from None
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(_encode(value), status, media_type="application/json")
+    return read_json(request.headers.get("content-type"), await request.body(), kind)

@@ -88,7 +88,7 @@ async def detailed(services: ServicesOf, _: CallerOf) -> DetailedHealth:
             ok=finding.ok,
             essential=finding.essential,
             detail=finding.detail,
-            latency_ms=None if finding.latency is None else round(finding.latency * 1000, 3),
+            latency_ms=finding.latency_ms,
         )
         for finding in services.monitor.findings()
     ]

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from inferstack.api import preferences, views
 from inferstack.api.bodies import read_batch, require_json
 from inferstack.api.queries import refuse_nul, seconds
+from inferstack.api.routes.answers import answer, described, ref
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
 from inferstack.errors import TaskNotFoundError
 from inferstack.storage.history import HistoryFilter
@@ -15,24 +15,14 @@ from inferstack.task import Priority, TaskState, task_id_hint
 
 router = APIRouter(prefix="/api/inference", tags=["inference"])
 
-_encode = msgspec.json.Encoder().encode
+_ITEMS = {"type": "array", "items": ref("Submission"), "minItems": 1, "maxItems": 1000}
+_EXAMPLE = [{"data": {"text": "one"}}, {"data": {"text": "two"}, "priority": "low"}]
+_JSON = {"application/json": {"schema": _ITEMS, "example": _EXAMPLE}}
+BATCH: dict[str, Any] = {"requestBody": {"required": True, "content": _JSON}}
+TASK = described("TaskView", "The task as it is now.")
 
 
-def _answers(name: str, description: str) -> dict[int | str, dict[str, Any]]:
-    schema = {"$ref": f"#/components/schemas/{name}"}
-    content = {"application/json": {"schema": schema}}
-    return {200: {"description": description, "content": content}}
-
-
-def _batch_body() -> dict[str, Any]:
-    item = {"$ref": "#/components/schemas/Submission"}
-    schema = {"type": "array", "items": item, "minItems": 1, "maxItems": 1000}
-    example = [{"data": {"text": "one"}}, {"data": {"text": "two"}, "priority": "low"}]
-    content = {"application/json": {"schema": schema, "example": example}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-@router.get("", response_class=Response, responses=_answers("PageView", "A page of history."))
+@router.get("", response_class=Response, responses=described("PageView", "A page of history."))
 async def list_tasks(
     services: ServicesOf,
     who: CallerOf,
@@ -56,14 +46,14 @@ async def list_tasks(
         cursor=cursor,
     )
     page = await services.tasks.list(who, wanted)
-    return _json(views.page_view(page, who))
+    return answer(views.page_view(page, who))
 
 
 @router.post(
     "/batch",
     response_class=Response,
-    responses=_answers("BatchView", "A receipt or problem details for each request, in order."),
-    openapi_extra=_batch_body(),
+    responses=described("BatchView", "A receipt or problem details for each request, in order."),
+    openapi_extra=BATCH,
 )
 async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) -> Response:
     """Submits up to 1,000 tasks; a bad one does not sink the others."""
@@ -73,51 +63,39 @@ async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) ->
     given = request.headers.get("idempotency-key")
     key = None if given is None else preferences.idempotency_key(given.encode("latin-1"))
     answers = [*await services.tasks.submit_many(who, items, idempotency_key=key, trace=trace)]
-    return _json(views.batch_view(answers, request.url.path))
+    return answer(views.batch_view(answers, request.url.path))
 
 
 @router.get(
     "/{task_id}/position",
     response_class=Response,
-    responses=_answers("PositionView", "Where it stands."),
+    responses=described("PositionView", "Where it stands."),
 )
 async def position(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     """Where a task stands in its queue now."""
     _check_id(task_id)
-    return _json(views.position_view(await services.tasks.position(who, task_id)))
+    return answer(views.position_view(await services.tasks.position(who, task_id)))
 
 
 @router.get(
     "/{task_id}/request",
     response_class=Response,
-    responses=_answers("RequestView", "What `POST /api/inference` takes to do it again."),
+    responses=described("RequestView", "What `POST /api/inference` takes to do it again."),
 )
 async def read_request(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     """The request that made a task, input included; 409 if the input was not kept."""
     _check_id(task_id)
-    return _json(views.request_view(await services.tasks.request(who, task_id)))
+    return answer(views.request_view(await services.tasks.request(who, task_id)))
 
 
-@router.delete(
-    "/{task_id}",
-    response_class=Response,
-    responses=_answers("TaskView", "The task as it is now."),
-)
-@router.post(
-    "/{task_id}/cancel",
-    response_class=Response,
-    responses=_answers("TaskView", "The task as it is now."),
-)
+@router.delete("/{task_id}", response_class=Response, responses=TASK)
+@router.post("/{task_id}/cancel", response_class=Response, responses=TASK)
 async def cancel(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     """Cancels a task: at once while it waits, cooperatively while it runs."""
     _check_id(task_id)
-    return _json(views.task_view(await services.tasks.cancel(who, task_id), who))
+    return answer(views.task_view(await services.tasks.cancel(who, task_id), who))
 
 
 def _check_id(task_id: str) -> None:
     if task_id_hint(task_id) is None:
         raise TaskNotFoundError("there is no such task", task_id=task_id)
-
-
-def _json(value: Any) -> Response:
-    return Response(_encode(value), media_type="application/json")

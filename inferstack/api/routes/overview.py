@@ -1,22 +1,18 @@
 """The live overview, as one stream of server-sent events."""
 
-from typing import Any
-
 from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
+from inferstack.api.routes.answers import described
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
 
 router = APIRouter(prefix="/api/overview", tags=["overview"])
 
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "Event `history` (`OverviewHistory`), then `sample` every second.",
-        "content": {
-            "text/event-stream": {"schema": {"$ref": "#/components/schemas/OverviewSample"}}
-        },
-    }
-}
+ANSWERS = described(
+    "OverviewSample",
+    "Event `history` (`OverviewHistory`), then `sample` every second.",
+    media="text/event-stream",
+)
 
 
 @router.get("/stream", response_class=StreamingResponse, responses=ANSWERS)

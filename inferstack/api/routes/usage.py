@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from inferstack.api.problems import wrong_field
 from inferstack.api.queries import seconds
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
-from inferstack.storage.usage import Period
+from inferstack.storage.usage import Period, UsageLine
 
 router = APIRouter(tags=["usage"])
 
@@ -17,25 +17,6 @@ USUAL = {"hour": timedelta(days=1), "day": timedelta(days=30), "month": timedelt
 MOST = {"hour": timedelta(days=31), "day": timedelta(days=366), "month": timedelta(days=3660)}
 
 TIME = "ISO 8601 time or Unix seconds"
-
-
-class UsageLine(BaseModel):
-    """What one tenant had of one model version in one period."""
-
-    start: datetime
-    tenant: str
-    model: str
-    model_version: int
-    completed: int
-    failed: int
-    cancelled: int
-    expired: int
-    compute_seconds: float
-    """Of the device; a batch's time is shared by the tasks in it."""
-    queue_seconds: float
-    """That tasks waited for a replica."""
-    cost: float
-    """In the model's unit, such as tokens."""
 
 
 class UsageReport(BaseModel):
@@ -61,9 +42,7 @@ async def usage(
         raise wrong_field("since", f"lies 1 second to {MOST[period].days} days before until")
     tenant = None if who.role == "admin" else who.tenant
     lines = await services.usage.read(tenant, start, end, period)
-    return UsageReport(
-        since=start, until=end, usage=[UsageLine(**line._asdict()) for line in lines]
-    )
+    return UsageReport(since=start, until=end, usage=lines)
 
 
 def _time(text: str, field: str) -> datetime:

@@ -1,7 +1,7 @@
 import { Link } from 'react-router';
 import type { DeadLetter } from '@/api/deadLetters';
 import { count, shortId } from '@/components/format';
-import { Scroll } from '@/components/Scroll';
+import { Table, Titles } from '@/components/Table';
 import { Time } from '@/components/Time';
 
 interface Props {
@@ -19,38 +19,37 @@ export function LetterTable({ letters, chosen, onChoose, stale }: Props) {
     onChoose(next);
   };
   return (
-    <Scroll label="Dead letters">
-      <table className={`table ${stale ? 'opacity-60' : ''}`}>
-        <thead>
-          <tr>
-            <th className="w-0">
-              <input
-                type="checkbox"
-                aria-label="Select all on this page"
-                checked={all}
-                onChange={() => onChoose(new Set(all ? [] : letters.map((l) => l.task_id)))}
-              />
-            </th>
-            <th>Task</th>
-            <th>Deployment</th>
-            <th>Error</th>
-            <th>Failed</th>
-            <th className="number">Attempts</th>
-            <th className="number">Crashes</th>
-          </tr>
-        </thead>
-        <tbody>
-          {letters.map((letter) => (
-            <Row
-              key={letter.task_id}
-              letter={letter}
-              chosen={chosen.has(letter.task_id)}
-              onToggle={() => toggle(letter.task_id)}
+    <Table
+      label="Dead letters"
+      stale={stale}
+      head={
+        <>
+          <th className="w-0">
+            <input
+              type="checkbox"
+              aria-label="Select all on this page"
+              checked={all}
+              onChange={() => onChoose(new Set(all ? [] : letters.map((l) => l.task_id)))}
             />
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
+          </th>
+          <Titles
+            texts={['Task', 'Deployment', 'Error', 'Failed']}
+            numbers={['Attempts', 'Crashes']}
+          />
+        </>
+      }
+    >
+      <tbody>
+        {letters.map((letter) => (
+          <Row
+            key={letter.task_id}
+            letter={letter}
+            chosen={chosen.has(letter.task_id)}
+            onToggle={() => toggle(letter.task_id)}
+          />
+        ))}
+      </tbody>
+    </Table>
   );
 }
 

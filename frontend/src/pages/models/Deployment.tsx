@@ -5,8 +5,8 @@ import { Json } from '@/components/Code';
 import { Fact, Facts } from '@/components/Facts';
 import { count, rate } from '@/components/format';
 import { Panel } from '@/components/Panel';
-import { Scroll } from '@/components/Scroll';
 import { State } from '@/components/State';
+import { Table, Titles } from '@/components/Table';
 
 /** One version of a model. */
 export function Deployment({ of }: { of: Model }) {
@@ -64,36 +64,27 @@ export function Deployment({ of }: { of: Model }) {
 }
 
 function Replicas({ of }: { of: Model }) {
+  const numbers = ['Running', 'Capacity', 'Batches', 'Completed'];
   return (
-    <Scroll label={`Replicas of ${deploymentOf(of)}`}>
-      <table className="table">
-        <thead>
-          <tr>
-            <th>Replica</th>
-            <th>State</th>
-            <th>Device</th>
-            <th className="number">Running</th>
-            <th className="number">Capacity</th>
-            <th className="number">Batches</th>
-            <th className="number">Completed</th>
+    <Table
+      label={`Replicas of ${deploymentOf(of)}`}
+      head={<Titles texts={['Replica', 'State', 'Device']} numbers={numbers} />}
+    >
+      <tbody>
+        {of.replicas.map((replica) => (
+          <tr key={replica.worker}>
+            <td className="font-mono text-xs">{replica.worker}</td>
+            <td>
+              <State of={replica.state} />
+            </td>
+            <td>{replica.device}</td>
+            <td className="number">{count(replica.running)}</td>
+            <td className="number">{`${rate(replica.capacity)}/s`}</td>
+            <td className="number">{count(replica.batches)}</td>
+            <td className="number">{count(replica.completed)}</td>
           </tr>
-        </thead>
-        <tbody>
-          {of.replicas.map((replica) => (
-            <tr key={replica.worker}>
-              <td className="font-mono text-xs">{replica.worker}</td>
-              <td>
-                <State of={replica.state} />
-              </td>
-              <td>{replica.device}</td>
-              <td className="number">{count(replica.running)}</td>
-              <td className="number">{`${rate(replica.capacity)}/s`}</td>
-              <td className="number">{count(replica.batches)}</td>
-              <td className="number">{count(replica.completed)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
+        ))}
+      </tbody>
+    </Table>
   );
 }

@@ -3,10 +3,24 @@ import type { OverviewSample } from '@/api/overview';
 import { count, milliseconds, rate } from '@/components/format';
 import { Empty } from '@/components/Notice';
 import { Panel } from '@/components/Panel';
-import { Scroll } from '@/components/Scroll';
 import { State } from '@/components/State';
+import { Table, Titles } from '@/components/Table';
 
 type Deployment = OverviewSample['deployments'][number];
+
+const TEXTS = ['Deployment', 'State', 'Circuit'];
+const NUMBERS = [
+  'High',
+  'Normal',
+  'Low',
+  'Running',
+  'Completed/s',
+  'Failed/s',
+  'Batch',
+  'Compute p50',
+  'p95',
+  'Replicas',
+];
 
 export function Deployments({ deployments }: { deployments: Deployment[] }) {
   return (
@@ -16,32 +30,13 @@ export function Deployments({ deployments }: { deployments: Deployment[] }) {
           Put a model into MODEL_PATH and start inferstack again.
         </Empty>
       ) : (
-        <Scroll label="Deployments">
-          <table className="table">
-            <thead>
-              <tr>
-                <th>Deployment</th>
-                <th>State</th>
-                <th>Circuit</th>
-                <th className="number">High</th>
-                <th className="number">Normal</th>
-                <th className="number">Low</th>
-                <th className="number">Running</th>
-                <th className="number">Completed/s</th>
-                <th className="number">Failed/s</th>
-                <th className="number">Batch</th>
-                <th className="number">Compute p50</th>
-                <th className="number">p95</th>
-                <th className="number">Replicas</th>
-              </tr>
-            </thead>
-            <tbody>
-              {deployments.map((deployment) => (
-                <Row key={`${deployment.model}:${deployment.version}`} of={deployment} />
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <Table label="Deployments" head={<Titles texts={TEXTS} numbers={NUMBERS} />}>
+          <tbody>
+            {deployments.map((deployment) => (
+              <Row key={`${deployment.model}:${deployment.version}`} of={deployment} />
+            ))}
+          </tbody>
+        </Table>
       )}
     </Panel>
   );

@@ -3,11 +3,14 @@ import { bytes, count, rate } from '@/components/format';
 import { Meter } from '@/components/Meter';
 import { Empty } from '@/components/Notice';
 import { Panel } from '@/components/Panel';
-import { Scroll } from '@/components/Scroll';
 import { State } from '@/components/State';
+import { Table, Titles } from '@/components/Table';
 
 type Device = OverviewSample['devices'][number];
 type Replica = OverviewSample['deployments'][number]['replicas'][number];
+
+const TEXTS = ['Device, replicas', 'State', 'Utilisation'];
+const NUMBERS = ['Memory', 'Running', 'Capacity', 'Completed'];
 
 interface Running extends Replica {
   deployment: string;
@@ -23,30 +26,17 @@ export function Devices({ sample }: { sample: OverviewSample }) {
       {sample.devices.length === 0 ? (
         <Empty title="No replicas">Models that start, or failed to, are on the Models page.</Empty>
       ) : (
-        <Scroll label="Devices and replicas">
-          <table className="table">
-            <thead>
-              <tr>
-                <th>Device, replicas</th>
-                <th>State</th>
-                <th>Utilisation</th>
-                <th className="number">Memory</th>
-                <th className="number">Running</th>
-                <th className="number">Capacity</th>
-                <th className="number">Completed</th>
-              </tr>
-            </thead>
-            {sample.devices.map((device) => (
-              <DeviceRows
-                key={`${device.host} ${device.device}`}
-                device={device}
-                replicas={replicas.filter(
-                  (replica) => replica.host === device.host && replica.device === device.device,
-                )}
-              />
-            ))}
-          </table>
-        </Scroll>
+        <Table label="Devices and replicas" head={<Titles texts={TEXTS} numbers={NUMBERS} />}>
+          {sample.devices.map((device) => (
+            <DeviceRows
+              key={`${device.host} ${device.device}`}
+              device={device}
+              replicas={replicas.filter(
+                (replica) => replica.host === device.host && replica.device === device.device,
+              )}
+            />
+          ))}
+        </Table>
       )}
     </Panel>
   );

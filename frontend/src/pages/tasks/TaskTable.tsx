@@ -3,9 +3,12 @@ import { isFinished, type Task, useCancel } from '@/api/tasks';
 import { Button } from '@/components/Button';
 import { count, milliseconds, seconds, shortId } from '@/components/format';
 import { ProblemNotice } from '@/components/Notice';
-import { Scroll } from '@/components/Scroll';
 import { PriorityMark, State } from '@/components/State';
+import { Table, Titles } from '@/components/Table';
 import { Time } from '@/components/Time';
+
+const TEXTS = ['State', 'Task', 'Model', 'Priority', 'Created'];
+const NUMBERS = ['Queue', 'Compute', 'Processing', 'Batch', 'Attempts'];
 
 interface Props {
   tasks: Task[];
@@ -18,37 +21,29 @@ export function TaskTable({ tasks, stale }: Props) {
   return (
     <>
       {cancel.error && <ProblemNotice error={cancel.error} />}
-      <Scroll label="Tasks">
-        <table className={`table ${stale ? 'opacity-60' : ''}`}>
-          <thead>
-            <tr>
-              <th>State</th>
-              <th>Task</th>
-              <th>Model</th>
-              <th>Priority</th>
-              <th>Created</th>
-              <th className="number">Queue</th>
-              <th className="number">Compute</th>
-              <th className="number">Processing</th>
-              <th className="number">Batch</th>
-              <th className="number">Attempts</th>
-              <th>
-                <span className="sr-only">Actions</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {tasks.map((task) => (
-              <Row
-                key={task.task_id}
-                task={task}
-                busy={cancel.isPending && cancel.variables === task.task_id}
-                onCancel={() => cancel.mutate(task.task_id)}
-              />
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Table
+        label="Tasks"
+        stale={stale}
+        head={
+          <>
+            <Titles texts={TEXTS} numbers={NUMBERS} />
+            <th>
+              <span className="sr-only">Actions</span>
+            </th>
+          </>
+        }
+      >
+        <tbody>
+          {tasks.map((task) => (
+            <Row
+              key={task.task_id}
+              task={task}
+              busy={cancel.isPending && cancel.variables === task.task_id}
+              onCancel={() => cancel.mutate(task.task_id)}
+            />
+          ))}
+        </tbody>
+      </Table>
     </>
   );
 }

@@ -1,0 +1,51 @@
+"""Ray and Serve themselves: joined or started, asked, ended."""
+
+import logging
+from typing import Any
+
+from inferstack.config import Settings
+from inferstack.worker import ray_settings
+
+log = logging.getLogger(__name__)
+
+
+def start(settings: Settings) -> None:
+    """Joins or starts a Ray cluster."""
+    import ray
+    from ray import serve
+
+    local = settings.ray_address is None
+    ray.init(
+        address=settings.ray_address or "local",
+        namespace="inferstack",
+        include_dashboard=False if local else None,
+        log_to_driver=True,
+        logging_level=logging.WARNING,
+        **ray_settings.options(settings) if local else {},
+    )
+    # At any other level, Serve tells each failure in a hundred lines; its replicas tell it in one.
+    level = "DEBUG" if settings.log_level == "DEBUG" else "CRITICAL"
+    # What Serve says in this process, in a format of its own, is that it was called.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(proxy_location="Disabled", logging_config={"log_level": level})
+
+
+def given_up() -> list[str]:
+    """Deployments that Serve does not try to start any more."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    applications = serve.status().applications
+    failed = ApplicationStatus.DEPLOY_FAILED
+    return [name for name, found in applications.items() if found.status == failed]
+
+
+def stop() -> None:
+    """Drains every replica and, if it is ours, ends Ray."""
+    import ray
+    from ray import serve
+
+    untyped: tuple[Any, ...] = (serve, ray)
+    for part in untyped:
+        part.shutdown()
+    log.info("all replicas have ended")
