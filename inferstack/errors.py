@@ -236,6 +236,10 @@ class StorageUnavailableError(InferstackError):
     usual_retry_after = 5.0
 
 
+class StorageRefusedError(StorageUnavailableError):
+    """The database or the object store refuses the credentials."""
+
+
 class LoginsBusyError(InferstackError):
     """Too many passwords are being checked now."""
 

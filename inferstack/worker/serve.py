@@ -26,7 +26,7 @@ from inferstack.queue.connection import connect
 from inferstack.queue.statistics import sample
 from inferstack.telemetry import pulse
 from inferstack.worker import gpu, measures, ray_settings, scaling
-from inferstack.worker.host import LoadedModel, load, redis_url
+from inferstack.worker.host import LoadedModel, load, redis_url, services_arrived
 from inferstack.worker.loop import Worker
 from inferstack.worker.placement import Placement, default_first, place
 from inferstack.worker.registrar import Registrar
@@ -285,6 +285,8 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
     """Keeps the registry true until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
+    if not await services_arrived(settings, stopping):
+        return
     redis = connect(redis_url(settings))
     registrar = Registrar(redis, entries, settings, tells_losses=True)
     registering = asyncio.create_task(registrar.run())
