@@ -100,22 +100,30 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (DBAPIError, TimeoutError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip()
-        refused = REFUSED.search(cause) if isinstance(error, OperationalError) else None
-        if refused is not None:
-            reason = cause[refused.start() :].split("\n", 1)[0]
-            raise StorageRefusedError(f"DATABASE_URL: PostgreSQL refuses it: {reason}") from error
-        cause = cause.split("\n", 1)[0]
-        if getattr(getattr(error, "orig", None), "sqlstate", None) in UNMIGRATED:
-            raise StorageUnavailableError(
-                f"the tables are not those of this version: {cause}; run `inferstack migrate`"
-            ) from error
-        for driver, ours, saying in TRANSLATIONS:
-            if isinstance(error, driver):
-                raise ours(f"{saying}: {cause}") from error
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            raise StorageUnavailableError(f"PostgreSQL went away: {cause}") from error
-        raise
+        ours = _ours(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _ours(error: Exception) -> InferstackError | None:
+    """The error of inferstack that one of the driver becomes; None if it stays what it is."""
+    orig = getattr(error, "orig", None)
+    said = str(orig or error).strip()
+    cause = said.split("\n", 1)[0]
+    if isinstance(error, OperationalError) and (refused := REFUSED.search(said)):
+        reason = said[refused.start() :].split("\n", 1)[0]
+        return StorageRefusedError(f"DATABASE_URL: PostgreSQL refuses it: {reason}")
+    if getattr(orig, "sqlstate", None) in UNMIGRATED:
+        return StorageUnavailableError(
+            f"the tables are not those of this version: {cause}; run `inferstack migrate`"
+        )
+    for driver, ours, saying in TRANSLATIONS:
+        if isinstance(error, driver):
+            return ours(f"{saying}: {cause}")
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return StorageUnavailableError(f"PostgreSQL went away: {cause}")
+    return None
 
 
 class Database:
