@@ -22,6 +22,11 @@ EXAMPLE_SECRETS = frozenset(
 """What documentation puts where a secret belongs, and what others try first."""
 SECRETS = ("secret_key", "admin_password", "s3_secret_key", "ray_auth_token")
 URLS_WITH_PASSWORDS = ("database_url", "redis_url", "celery_broker_url")
+TAKES = {
+    "database_url": "postgresql://user:password@host:port/name",
+    "redis_url": "redis://:password@host:port/number",
+}
+"""What those settings look like that some processes cannot do without."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -145,34 +150,34 @@ class Settings(BaseSettings):
         return values
 
     @model_validator(mode="after")
-    def _exposed_only_with_authentication(self) -> "Settings":
-        secret = self.secret_key.get_secret_value() if self.secret_key else ""
-        if secret and len(secret) < 32:
-            raise ValueError("SECRET_KEY must have 32 characters or more")
-        if self.auth_required and not secret:
-            raise ValueError("AUTH_REQUIRED=true needs SECRET_KEY with 32 characters or more")
-        if self.host not in LOOPBACK and not self.auth_required:
-            raise ValueError(
-                f"HOST={self.host} is reachable from outside: set AUTH_REQUIRED=true and SECRET_KEY"
-            )
-        if self.failpoint_file is not None and self.environment == "production":
-            raise ValueError("FAILPOINT_FILE kills processes: it is refused in production")
+    def _fit_together(self) -> "Settings":
+        found = [*self._exposed_without_authentication()]
+        if self.environment == "production":
+            found += self._refused_in_production()
+        if found:
+            raise ValueError("\n".join(found))
         return self
 
-    @model_validator(mode="after")
-    def _no_example_in_production(self) -> "Settings":
-        if self.environment != "production":
-            return self
-        found = [name for name, value in self._passwords() if _is_example(value)]
-        if found:
-            raise ValueError(
-                "\n".join(
+    def _exposed_without_authentication(self) -> Iterator[str]:
+        secret = self.secret_key.get_secret_value() if self.secret_key else ""
+        if secret and len(secret) < 32:
+            yield "SECRET_KEY must have 32 characters or more"
+        if self.auth_required and not secret:
+            yield "AUTH_REQUIRED=true needs SECRET_KEY with 32 characters or more"
+        if self.host not in LOOPBACK and not self.auth_required:
+            yield (
+                f"HOST={self.host} is reachable from outside: set AUTH_REQUIRED=true and SECRET_KEY"
+            )
+
+    def _refused_in_production(self) -> Iterator[str]:
+        if self.failpoint_file is not None:
+            yield "FAILPOINT_FILE kills processes: it is refused in production"
+        for name, value in self._passwords():
+            if _is_example(value):
+                yield (
                     f"{name.upper()} holds an example secret: production needs one of your own, "
                     "such as `openssl rand -hex 32` prints"
-                    for name in found
                 )
-            )
-        return self
 
     def _passwords(self) -> Iterator[tuple[str, str]]:
         """Setting and secret, of those that hold one."""
@@ -217,6 +222,22 @@ def load(**overrides: Any) -> Settings:
 def settings() -> Settings:
     """The settings of this process, read once."""
     return load()
+
+
+def require(current: Settings, *names: str) -> None:
+    """Makes sure that what a process cannot do without is set.
+
+    Args:
+        current: the settings of the process.
+        names: fields out of `TAKES`.
+
+    Raises:
+        ConfigurationError: one line for each variable that is missing.
+    """
+    missing = [name for name in names if getattr(current, name) is None]
+    if missing:
+        lines = [f"{name.upper()} is not set; it takes {TAKES[name]}" for name in missing]
+        raise ConfigurationError("\n".join(lines))
 
 
 def client_settings() -> ClientSettings:

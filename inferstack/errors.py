@@ -261,6 +261,10 @@ class StorageUnavailableError(TemporarilyUnavailableError):
     usual_retry_after = 5.0
 
 
+class StorageRefusedError(StorageUnavailableError):
+    """The database or the object store refuses the credentials."""
+
+
 class LoginsBusyError(TemporarilyUnavailableError):
     """Too many passwords are being checked now."""
 

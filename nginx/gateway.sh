@@ -154,6 +154,15 @@ derive() {
     GATEWAY_READ_TIMEOUT=$((${seconds:-0} + 15))
 }
 
+# Anybody can make things in /tmp: who owns the folder, or may write to it, could replace what was
+# rendered before NGINX reads it.
+make_folder() {
+    (umask 022 && mkdir -p "$GATEWAY_FOLDER")
+    ls -ldn "$GATEWAY_FOLDER" | awk -v me="$(id -u)" '
+        { exit !($1 ~ /^d/ && substr($1, 9, 1) != "w" && $3 == me) }
+    ' || fail "GATEWAY_FOLDER=$GATEWAY_FOLDER: it takes a folder of this user's own"
+}
+
 # Replaces every ${NAME}; one that is not set is an error.
 render() {
     awk '
@@ -180,7 +189,7 @@ esac
 check_variables
 read_version
 derive
-mkdir -p "$GATEWAY_FOLDER"
+make_folder
 for name in nginx http problems headers own site api; do
     render "$name" "$name"
 done

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from inferstack.errors import InferstackError
+from inferstack.errors import ConfigurationError, InferstackError, StorageRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -50,21 +50,26 @@ class _Watch:
 
     def __init__(self, check: Check) -> None:
         self.check = check
+        self.refusal: StorageRefusedError | None = None
         self.error: str | None = "not asked yet"
         self.latency: float | None = None
         self.answered_at = time.monotonic()
 
     async def look(self) -> None:
         start = time.monotonic()
+        self.refusal = None
         try:
             await self.check.ask()
             error = None
+        except StorageRefusedError as failure:
+            self.refusal, error = failure, failure.detail
         except (InferstackError, OSError) as failure:
             error = str(failure)
         except Exception as failure:
             log.exception("health check failed: %s", self.check.name)
             error = type(failure).__name__
-        if self.latency is not None and (error is None) != (self.error is None):
+        changed = (error is None) != (self.error is None)
+        if error is not None if self.latency is None else changed:
             log.warning("%s: %s", self.check.name, error or "answers again")
         self.answered_at = time.monotonic()
         self.error, self.latency = error, self.answered_at - start
@@ -102,8 +107,16 @@ class Monitor:
         """Whether this process has been told to end."""
 
     async def start(self) -> None:
-        """Asks once, then keeps asking."""
+        """Asks once, then keeps asking.
+
+        Raises:
+            ConfigurationError: a service refuses the credentials. Later, when there are requests
+                to answer, that is a failed check as any other.
+        """
         await asyncio.gather(*(watch.look() for watch in self._watches))
+        refused = [watch.refusal.detail for watch in self._watches if watch.refusal is not None]
+        if refused:
+            raise ConfigurationError("\n".join(refused))
         self._stopping.clear()
         self._tasks = [asyncio.create_task(watch.repeat(self._stopping)) for watch in self._watches]
 

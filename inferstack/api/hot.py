@@ -24,6 +24,7 @@ ITEM = "/api/inference/{task_id}"
 NAMES = frozenset({"batch"})
 """Last parts of a path under PREFIX that are not task ids."""
 
+_PREFIX = PREFIX.encode()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -98,15 +99,19 @@ class HotRoutes:
 
 
 def _task_response(task: Task, caller: Caller, wait: float) -> Response:
-    headers: Headers = [JSON_TYPE]
+    headers: Headers = [JSON_TYPE, (b"x-task-id", task.spec.task_id.encode())]
     if wait > 0:
         headers.append(preferences.applied(wait))
     return Response(200, headers, _encode(task_view(task, caller)))
 
 
 def _receipt_response(receipt: Receipt, wait: float) -> Response:
-    location = (PREFIX + receipt.task_id).encode("ascii")
-    headers: Headers = [JSON_TYPE, (b"location", location)]
+    task_id = receipt.task_id.encode()
+    headers: Headers = [
+        JSON_TYPE,
+        (b"x-task-id", task_id),
+        (b"location", _PREFIX + task_id),
+    ]
     if wait > 0:
         headers.append(preferences.applied(wait))
     if receipt.existing:

@@ -167,7 +167,11 @@ def _json_answer(description: str, schema: str, example: dict[str, Any]) -> dict
     applied = _header("string", "`wait=N`, where a wait was honoured.")
     return {
         "description": description,
-        "headers": {"Preference-Applied": applied, "X-Request-ID": _header("string", "For logs.")},
+        "headers": {
+            "Preference-Applied": applied,
+            "X-Request-ID": _header("string", "For logs."),
+            "X-Task-Id": _header("string", "As `task_id`, for logs."),
+        },
         "content": content(schema, example=example),
     }
 

@@ -10,7 +10,7 @@ import msgspec
 
 from inferstack.api.exchange import PROBLEM_TYPE, Headers, Response
 from inferstack.errors import InferstackError, InvalidRequestError
-from inferstack.task import Priority
+from inferstack.task import Priority, task_id_hint
 from inferstack.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,9 @@ def problem(error: Exception, instance: str) -> tuple[int, Headers, dict[str, An
         headers.append((b"www-authenticate", b'Bearer realm="inferstack"'))
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    # Only what is one: a caller can ask for any, also for one with a line break in it.
+    if error.task_id is not None and task_id_hint(error.task_id) is not None:
+        headers.append((b"x-task-id", error.task_id.encode()))
     return error.status, headers, error.problem(instance)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import NamedTuple
 
 from inferstack import failpoint
@@ -10,13 +11,13 @@ from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
 from inferstack.api.overview import Overview
 from inferstack.api.tokens import Tokens
-from inferstack.config import Settings
+from inferstack.config import Settings, require
 from inferstack.errors import ConfigurationError, InvalidRequestError
 from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Caller
 from inferstack.queue.background import end
-from inferstack.queue.connection import connect, translated
+from inferstack.queue.connection import connect, ping
 from inferstack.storage.accounts import Accounts, check_account
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
@@ -61,11 +62,10 @@ class Lifetime:
                 administrator's name or password.
         """
         _check_admin(settings)
-        if settings.redis_url is None:
-            raise ConfigurationError("REDIS_URL is not set; it takes redis://...")
+        require(settings, "redis_url", "database_url")
         failpoint.arm(settings)
         self._settings = settings
-        self._redis = connect(settings.redis_url)
+        self._redis = connect(str(settings.redis_url))
         self._database = Database.from_settings(settings, statement_timeout=STATEMENT_TIMEOUT)
         self._store = ObjectStore.from_settings(settings)
         self._admin: asyncio.Task[None] | None = None
@@ -98,7 +98,7 @@ class Lifetime:
         """Returns once tasks can be accepted; waits for Redis as long as that takes.
 
         Raises:
-            ConfigurationError: Redis refuses the credentials.
+            ConfigurationError: Redis, PostgreSQL or the object store refuses the credentials.
         """
         try:
             await self._start()
@@ -129,14 +129,10 @@ class Lifetime:
 
     def _checks(self) -> tuple[Check, ...]:
         return (
-            Check("queue", self._ping, essential=True),
+            Check("queue", partial(ping, self._redis), essential=True),
             Check("database", self._database.check, essential=False),
             Check("objects", self._store.check, essential=False),
         )
-
-    async def _ping(self) -> None:
-        with translated():
-            await self._redis.ping()
 
     async def _ensure_admin(self) -> None:
         """Inference needs no PostgreSQL, so its absence must not keep the API from starting."""

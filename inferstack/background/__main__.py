@@ -1,18 +1,31 @@
 """`python -m inferstack.background`: a Celery worker, and its clock unless `--no-beat` is given."""
 
 import argparse
+import asyncio
+import signal
 import sys
 import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
+from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
 from prometheus_client import generate_latest
 
 from inferstack import config
 from inferstack.background.app import QUEUE, create_app, send_all
+from inferstack.background.liveness import Liveness
+from inferstack.config import Settings, require
 from inferstack.errors import ConfigurationError
-from inferstack.telemetry import logs, metrics
-from inferstack.telemetry.exposure import shown_by_thread
+from inferstack.lifecycle import arrival
+from inferstack.queue.connection import connect
+from inferstack.storage.database import Database
+from inferstack.storage.objects import ObjectStore
+from inferstack.telemetry import logs, metrics, pulse
+from inferstack.telemetry.aside import aside
+from inferstack.telemetry.exposure import shown
 
 THREADS = 2
 """A long duty must not keep the frequent ones waiting."""
@@ -26,29 +39,83 @@ def main() -> int:
     try:
         settings = config.settings()
         logs.setup("background", level=settings.log_level, style=settings.log_format)
-        app = create_app(settings)
+        require(settings, "redis_url", "database_url")
+        liveness = Liveness()
+        with aside(_seen(settings, liveness)) as own:
+            app = create_app(settings)
+            if not asyncio.run(_services_arrived(settings)):
+                return 0
+            worker = _worker(app, settings, beat=not chosen.no_beat)
+            liveness.watch(worker)
+
+            def begun(**_: Any) -> None:
+                own.ready()
+                if not chosen.no_beat:
+                    send_all(app)
+
+            worker_ready.connect(begun, weak=False)
+            worker.start()
+            return int(worker.exitcode or 0)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
-    if not chosen.no_beat:
-        worker_ready.connect(lambda **_: send_all(app), weak=False)
+
+
+@asynccontextmanager
+async def _seen(settings: Settings, liveness: Liveness) -> AsyncIterator[pulse.Pulse]:
+    """Shows its metrics and its sign of life meanwhile."""
+    async with (
+        shown("background", _exposition, settings),
+        pulse.beating("background", settings.inferstack_home, liveness) as own,
+    ):
+        yield own
+
+
+async def _services_arrived(settings: Settings) -> bool:
+    """Waits for what every duty needs; False if a signal came first.
+
+    Celery would wait for its broker, too, but for ever if that refuses the password.
+
+    Raises:
+        ConfigurationError: a service refuses the credentials.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    urls = {"REDIS_URL": settings.redis_url, "CELERY_BROKER_URL": settings.celery_broker_url}
+    # Celery takes other brokers, too; whether they answer it finds out itself.
+    servers = {
+        name: connect(url, max_connections=1, variable=name)
+        for name, url in urls.items()
+        if url is not None and url.startswith(("redis://", "rediss://"))
+    }
+    database = Database.from_settings(settings)
+    needs = [arrival.queue(server, name) for name, server in servers.items()]
+    needs += [arrival.database(database), arrival.objects(ObjectStore.from_settings(settings))]
+    try:
+        return await arrival.arrived(needs, stopping)
+    finally:
+        for server in servers.values():
+            await server.aclose()
+        await database.close()
+
+
+def _worker(app: Celery, settings: Settings, *, beat: bool) -> Any:
     # It warns of root because of pickle, which is not accepted.
     warnings.simplefilter("ignore", SecurityWarning)
-    worker = app.Worker(
+    return app.Worker(
         # Duties wait for PostgreSQL and Redis: threads do, and no process has to be forked.
         pool="threads",
         concurrency=THREADS,
         queues=[QUEUE],
-        beat=not chosen.no_beat,
+        beat=beat,
         loglevel=settings.log_level,
         quiet=True,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
     )
-    with shown_by_thread("background", _exposition, settings):
-        worker.start()
-    return int(worker.exitcode or 0)
 
 
 def _exposition() -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 from inferstack.background import duties
 from inferstack.config import Settings
@@ -61,6 +62,8 @@ def create_app(settings: Settings) -> Celery:
     )
     for name, (duty, every) in DUTIES.items():
         metrics.DUTY_PERIOD.labels(name).set(every)
+        # One that never succeeds is late, too: it counts from here.
+        metrics.DUTY_SUCCESS.labels(name).set_to_current_time()
         app.task(_runner(name, duty, settings), name=name, shared=False)
     return app
 
@@ -75,11 +78,14 @@ def broker_url(settings: Settings) -> str:
     """Where messages go: CELERY_BROKER_URL, or the queue's Redis.
 
     Raises:
-        ConfigurationError: neither is set.
+        ConfigurationError: neither is set, or Celery does not know such a broker.
     """
     url = settings.celery_broker_url or settings.redis_url
     if url is None:
         raise ConfigurationError("neither CELERY_BROKER_URL nor REDIS_URL is set")
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in TRANSPORT_ALIASES:
+        raise ConfigurationError("CELERY_BROKER_URL is not a URL of a broker; it takes redis://...")
     return url
 
 

@@ -5,8 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from inferstack.config import Settings
-from inferstack.errors import ConfigurationError
+from inferstack.config import Settings, require
 from inferstack.lifecycle.recovery import Recovery
 from inferstack.lifecycle.retention import remove_old_tasks
 from inferstack.queue.connection import connect
@@ -53,9 +52,8 @@ async def roll_up(settings: Settings) -> int:
 
 async def resend(settings: Settings) -> int:
     """Puts tasks back into the queue that Redis has lost; returns how many."""
-    if settings.redis_url is None:
-        raise ConfigurationError("REDIS_URL is not set; it takes redis://...")
-    redis = connect(settings.redis_url)
+    require(settings, "redis_url")
+    redis = connect(str(settings.redis_url))
     try:
         async with _database(settings) as database:
             return await Recovery(redis, database, settings).run()

@@ -11,6 +11,7 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,
     MasterDownError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -21,7 +22,7 @@ from redis.exceptions import (
 
 from inferstack.errors import ConfigurationError, QueueFullError, QueueUnavailableError
 
-__all__ = ["Redis", "connect", "translated"]
+__all__ = ["Redis", "connect", "ping", "translated"]
 
 PASSING = (ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
 PASSING_PREFIXES = ("MISCONF", "BUSY", "NOREPLICAS")
@@ -32,7 +33,11 @@ COMMAND_TIMEOUT = 10.0
 
 
 def connect(
-    url: str, *, max_connections: int = 64, timeout: float | None = COMMAND_TIMEOUT
+    url: str,
+    *,
+    max_connections: int = 64,
+    timeout: float | None = COMMAND_TIMEOUT,
+    variable: str = "REDIS_URL",
 ) -> "Redis":
     """A client that never repeats a command by itself.
 
@@ -42,27 +47,49 @@ def connect(
         url: `redis://` or `rediss://`.
         max_connections: upper limit of the pool.
         timeout: seconds for one command; None for connections that block.
+        variable: the setting that names it.
+
+    Raises:
+        ConfigurationError: it is no URL of Redis.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        # How long a command waits for one of them when all are busy.
-        timeout=COMMAND_TIMEOUT,
-        socket_timeout=timeout,
-        socket_connect_timeout=5.0,
-        socket_keepalive=True,
-        health_check_interval=0,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-        # In RESP3, redis-py writes out every published message for a log line that nobody reads.
-        protocol=2,
-    )
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=max_connections,
+            # How long a command waits for one of them when all are busy.
+            timeout=COMMAND_TIMEOUT,
+            socket_timeout=timeout,
+            socket_connect_timeout=5.0,
+            socket_keepalive=True,
+            health_check_interval=0,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=False,
+            # In RESP3, redis-py writes out every published message for a line that nobody reads.
+            protocol=2,
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"{variable} is not a URL of Redis: {error}") from None
     return Redis.from_pool(pool)
 
 
+async def ping(redis: "Redis", variable: str = "REDIS_URL") -> None:
+    """Asks for an answer; errors as of `translated`.
+
+    Args:
+        redis: a client from `connect`.
+        variable: the setting that names it.
+    """
+    with translated(variable=variable):
+        await redis.ping()
+
+
 @contextmanager
-def translated(task_id: str | None = None) -> Iterator[None]:
+def translated(task_id: str | None = None, *, variable: str = "REDIS_URL") -> Iterator[None]:
     """Turns driver errors into errors of inferstack.
+
+    Args:
+        task_id: the task that the commands are about.
+        variable: the setting that names the server.
 
     Raises:
         ConfigurationError: Redis refuses the credentials.
@@ -71,8 +98,8 @@ def translated(task_id: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except AuthenticationError as error:
-        raise ConfigurationError(f"REDIS_URL: {error}") from error
+    except (AuthenticationError, NoPermissionError) as error:
+        raise ConfigurationError(f"{variable}: {error}") from error
     except OutOfMemoryError as error:
         raise QueueFullError(
             "Redis is at its memory limit", task_id=task_id, retry_after=5.0

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from prometheus_client import generate_latest
 
 from inferstack import failpoint
-from inferstack.config import Settings
-from inferstack.errors import ConfigurationError, InferstackError
+from inferstack.config import Settings, require
+from inferstack.errors import ConfigurationError, InferstackError, StorageRefusedError
 from inferstack.queue.connection import connect
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.registry import Registry
@@ -43,11 +43,10 @@ class RecorderProcess:
         Raises:
             ConfigurationError: REDIS_URL or DATABASE_URL is missing or wrong.
         """
-        if settings.redis_url is None:
-            raise ConfigurationError("REDIS_URL is not set; it takes redis://...")
+        require(settings, "redis_url", "database_url")
         failpoint.arm(settings)
         self._settings = settings
-        self._redis = connect(settings.redis_url)
+        self._redis = connect(str(settings.redis_url))
         self._database = Database.from_settings(settings)
         self._deployments = Deployments(Registry(self._redis), Models(self._database))
         outboxes = Outboxes(
@@ -56,15 +55,20 @@ class RecorderProcess:
         self._recorder = Recorder(outboxes, History(self._database), written=self._written)
         self._tracer = Tracer.from_settings(settings)
         self._stopping = asyncio.Event()
+        self._pulse: pulse.Pulse | None = None
 
     async def run(self) -> None:
-        """Archives until SIGTERM or SIGINT, then what is still waiting, and returns."""
+        """Archives until SIGTERM or SIGINT, then what is still waiting, and returns.
+
+        Raises:
+            ConfigurationError: Redis or PostgreSQL refuses the credentials.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         jobs = [
             asyncio.create_task(self._recorder.run()),
-            asyncio.create_task(self._every(REFRESH, self._deployments.refresh)),
+            asyncio.create_task(self._every(REFRESH, self._refresh)),
             asyncio.create_task(self._every(REFRESH, self._tick)),
         ]
         # What is imported stays. A batch makes thousands of objects, and without this every
@@ -78,7 +82,7 @@ class RecorderProcess:
             # None ends by itself before a stop: if one does, it raised, and all end with it.
             async with (
                 shown("recorder", _exposition, self._settings),
-                pulse.beating("recorder", self._settings.inferstack_home),
+                pulse.beating("recorder", self._settings.inferstack_home) as self._pulse,
             ):
                 await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
                 self.stop()
@@ -89,6 +93,12 @@ class RecorderProcess:
             await self._redis.aclose()
             await self._database.close()
         log.info("stopped")
+
+    async def _refresh(self) -> None:
+        """Once Redis and PostgreSQL have answered this, the recorder is ready."""
+        await self._deployments.refresh()
+        if self._pulse is not None:
+            self._pulse.ready()
 
     def _written(self, tasks: Sequence[Task]) -> None:
         tally.count(tasks)
@@ -101,13 +111,19 @@ class RecorderProcess:
         self._recorder.stop()
 
     async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
-        """Repeats a job until the stop; one that fails is repeated sooner."""
+        """Repeats a job until the stop; one that fails is repeated sooner.
+
+        Raises:
+            ConfigurationError: a service refuses the credentials.
+        """
         failing = False
         while not self._stopping.is_set():
             pause = seconds
             try:
                 await job()
                 failing = False
+            except (ConfigurationError, StorageRefusedError) as error:
+                raise ConfigurationError(error.detail) from error
             except InferstackError as error:
                 if not failing:
                     log.warning("%s waits: %s", job.__name__.strip("_"), error)

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL, and its errors in the terms of inferstack."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -25,6 +26,7 @@ from inferstack.errors import (
     ConflictError,
     InferstackError,
     InvalidRequestError,
+    StorageRefusedError,
     StorageUnavailableError,
 )
 
@@ -42,6 +44,19 @@ CONNECT_ARGS = {
     "tcp_user_timeout": 20_000,
 }
 SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+
+REFUSED = re.compile(
+    r"password authentication failed|no password supplied|no pg_hba\.conf entry"
+    r'|role "[^"]*" (?:does not exist|is not permitted to log in)|database "[^"]*" does not exist'
+)
+"""What PostgreSQL says when it is there and does not let us in.
+
+libpq tells no error code of a connection that failed. A server that speaks another language is one
+that does not answer: it is waited for.
+"""
+
+UNMIGRATED = frozenset({"3F000", "42P01", "42703"})
+"""Codes of a schema, a table or a column that is not there: the migration has yet to run."""
 
 TRANSLATIONS: tuple[tuple[type[Exception], type[InferstackError], str], ...] = (
     (DataError, InvalidRequestError, "the database cannot hold this value"),
@@ -85,13 +100,30 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (DBAPIError, TimeoutError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
-        for driver, ours, saying in TRANSLATIONS:
-            if isinstance(error, driver):
-                raise ours(f"{saying}: {cause}") from error
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            raise StorageUnavailableError(f"PostgreSQL went away: {cause}") from error
-        raise
+        ours = _ours(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _ours(error: Exception) -> InferstackError | None:
+    """The error of inferstack that one of the driver becomes; None if it stays what it is."""
+    orig = getattr(error, "orig", None)
+    said = str(orig or error).strip()
+    cause = said.split("\n", 1)[0]
+    if isinstance(error, OperationalError) and (refused := REFUSED.search(said)):
+        reason = said[refused.start() :].split("\n", 1)[0]
+        return StorageRefusedError(f"DATABASE_URL: PostgreSQL refuses it: {reason}")
+    if getattr(orig, "sqlstate", None) in UNMIGRATED:
+        return StorageUnavailableError(
+            f"the tables are not those of this version: {cause}; run `inferstack migrate`"
+        )
+    for driver, ours, saying in TRANSLATIONS:
+        if isinstance(error, driver):
+            return ours(f"{saying}: {cause}")
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return StorageUnavailableError(f"PostgreSQL went away: {cause}")
+    return None
 
 
 class Database:
@@ -147,6 +179,7 @@ class Database:
 
         Raises:
             StorageUnavailableError: PostgreSQL does not answer.
+            StorageRefusedError: it does not let us in.
             InvalidRequestError: a value that PostgreSQL cannot hold.
             ConflictError: a uniqueness or reference rule is broken.
         """
@@ -190,6 +223,7 @@ class Database:
 
         Raises:
             StorageUnavailableError: there is none.
+            StorageRefusedError: PostgreSQL does not let us in.
         """
         async with self.transaction() as connection:
             await connection.execute(text("SELECT 1"))

@@ -1,6 +1,7 @@
 """Large inputs and results: a local folder or any S3-compatible store, by one library."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,13 +9,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
 from inferstack.config import Settings
-from inferstack.errors import NotFoundError, StorageUnavailableError
+from inferstack.errors import NotFoundError, StorageRefusedError, StorageUnavailableError
 
 FOLDER = "objects"
+PROBE = "health"
+"""Key of an object that nobody writes."""
 DEFAULT_BUCKET = str(Settings.model_fields["s3_bucket"].default)
 
 
@@ -25,6 +28,7 @@ class ObjectStore:
         """Args: store: where the bodies lie; see `from_settings`."""
         self._store = store
         self._folder = store.prefix if isinstance(store, LocalStore) else None
+        self._bucket_seen = self._folder is not None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ObjectStore":
@@ -104,13 +108,22 @@ class ObjectStore:
         """Asks the store for an answer, for health checks.
 
         Raises:
-            StorageUnavailableError: there is none.
+            StorageUnavailableError: there is none, or no bucket.
+            StorageRefusedError: it refuses the keys.
         """
+        with contextlib.suppress(NotFoundError), _translated(PROBE):
+            await self._store.head_async(PROBE)
+        if not self._bucket_seen:
+            await self._see_bucket()
+
+    async def _see_bucket(self) -> None:
+        """Once: a bucket that is not there looks like an object that is not there."""
         try:
-            with _translated("health"):
-                await self._store.head_async("health")
-        except NotFoundError:
-            return
+            with _translated(PROBE):
+                await self._store.list_with_delimiter_async(prefix=PROBE)
+        except (NotFoundError, StorageUnavailableError) as error:
+            raise StorageUnavailableError(f"S3_BUCKET cannot be listed: {error}") from error
+        self._bucket_seen = True
 
 
 def is_remote(settings: Settings) -> bool:
@@ -164,5 +177,16 @@ def _translated(key: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no object {key}") from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise StorageRefusedError(
+            f"S3_ACCESS_KEY, S3_SECRET_KEY: the object store refuses them: {_line(error)}"
+        ) from error
     except (BaseError, OSError) as error:
-        raise StorageUnavailableError(f"the object store failed on {key}: {error}") from error
+        raise StorageUnavailableError(
+            f"the object store failed on {key}: {_line(error)}"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says, without the many lines of details that the library adds."""
+    return str(error).strip().split("\n", 1)[0]

@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import os
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from inferstack.config import Settings
@@ -88,26 +87,3 @@ async def shown(
         yield
     finally:
         await exposure.stop()
-
-
-@contextmanager
-def shown_by_thread(
-    service: str, exposition: Callable[[], bytes], settings: Settings
-) -> Iterator[None]:
-    """As `shown`, for a process that has no event loop: a thread of its own runs one."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="metrics", daemon=True)
-    thread.start()
-
-    def run(step: Coroutine[None, None, None]) -> None:
-        asyncio.run_coroutine_threadsafe(step, loop).result()
-
-    exposure = Exposure(service, exposition, settings)
-    run(exposure.start())
-    try:
-        yield
-    finally:
-        run(exposure.stop())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()

@@ -324,7 +324,7 @@ DUTY_FAILURES = Counter(
 )
 DUTY_SUCCESS = Gauge(
     "inferstack_duty_success_timestamp_seconds",
-    "When a duty was done last, in seconds since the epoch.",
+    "When a duty was done last, or its process began, in seconds since the epoch.",
     ("duty",),
     registry=BACKGROUND,
 )

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,19 +28,21 @@ def folder_for(home: Path) -> Path:
     It lies in the temporary folder, since the path of a socket may have 107 bytes only.
 
     Raises:
-        PermissionError: another user has made it.
+        PermissionError: it is not one that this user has made.
     """
     folder = _folder(home)
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user")
+    # Anybody can make things in the temporary folder, also a link to a folder of ours.
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not a folder of this user")
     return folder
 
 
 def sweep(home: Path) -> None:
     """Removes what killed processes left, and the folder once it is empty."""
     folder = _folder(home)
-    for beat in folder.glob("*.alive"):
+    for beat in (*folder.glob("*.alive"), *folder.glob("*.ready")):
         # Whoever lives makes it again with the next beat.
         beat.unlink(missing_ok=True)
     for path in folder.glob("*.sock"):

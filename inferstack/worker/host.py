@@ -12,11 +12,12 @@ import msgspec
 
 from inferstack import failpoint
 from inferstack.batching import CostFit
-from inferstack.config import Settings
+from inferstack.config import Settings, require
 from inferstack.deployment import DeploymentState
 from inferstack.engines.base import Engine, create, summary
 from inferstack.engines.repository import ModelEntry, find, scan
-from inferstack.errors import ConfigurationError, InferstackError, ModelLoadError
+from inferstack.errors import InferstackError, ModelLoadError
+from inferstack.lifecycle import arrival
 from inferstack.lifecycle.replica import ReplicaSession
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
@@ -101,9 +102,18 @@ def redis_url(settings: Settings) -> str:
     Raises:
         ConfigurationError: REDIS_URL is not set.
     """
-    if settings.redis_url is None:
-        raise ConfigurationError("REDIS_URL is not set: it takes redis://host:port/number")
-    return settings.redis_url
+    require(settings, "redis_url")
+    return str(settings.redis_url)
+
+
+async def services_arrived(settings: Settings, stopping: asyncio.Event) -> bool:
+    """Waits for what replicas need; errors and result as of `arrival.arrived`."""
+    redis = connect(redis_url(settings), max_connections=1)
+    needs = [arrival.queue(redis), arrival.objects(ObjectStore.from_settings(settings))]
+    try:
+        return await arrival.arrived(needs, stopping)
+    finally:
+        await redis.aclose()
 
 
 def worker_name() -> str:

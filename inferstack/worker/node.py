@@ -67,9 +67,10 @@ class Node:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        async with pulse.beating("node", self._settings.inferstack_home):
+        async with pulse.beating("node", self._settings.inferstack_home) as own:
             try:
                 await (self._start_head() if self._head else self._start_member())
+                own.ready()
                 return await self._watch()
             finally:
                 await self._end()

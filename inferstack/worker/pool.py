@@ -20,7 +20,7 @@ from inferstack.telemetry import logs
 from inferstack.telemetry.exposure import shown
 from inferstack.worker import gpu, measures
 from inferstack.worker.early import EarlyOutput
-from inferstack.worker.host import redis_url
+from inferstack.worker.host import redis_url, services_arrived
 from inferstack.worker.placement import default_first, place
 from inferstack.worker.registrar import Registrar
 
@@ -104,7 +104,8 @@ class Pool:
         self._replicas = replicas
         self._environment = {**environment, **OFFLINE}
         self._report = report
-        self._stopping = asyncio.Event()
+        self.stopping = asyncio.Event()
+        """Set once it has been told to end."""
         self._children: set[asyncio.subprocess.Process] = set()
 
     async def run(
@@ -127,20 +128,20 @@ class Pool:
             for replica in self._replicas:
                 group.create_task(self._keep(replica))
             starting = group.create_task(start_later())
-            await self._stopping.wait()
+            await self.stopping.wait()
             starting.cancel()
             await self._end()
 
     def stop(self) -> None:
         """Has every replica drained."""
-        self._stopping.set()
+        self.stopping.set()
 
     async def _keep(self, replica: ReplicaPlan) -> None:
         pause, deaths = FIRST_PAUSE, 0
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             started = time.monotonic()
             ended = await self._run(replica)
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 return
             if ended.ready and time.monotonic() - started > SETTLED:
                 pause = FIRST_PAUSE
@@ -150,7 +151,7 @@ class Pool:
             if deaths >= MOST_EARLY_DEATHS:
                 self._report(name, _reason(ended))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                await asyncio.wait_for(self.stopping.wait(), pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _run(self, replica: ReplicaPlan) -> Ended:
@@ -168,7 +169,7 @@ class Pool:
             early.close_write_end()
             os.close(stderr)
         self._children.add(child)
-        if self._stopping.is_set():
+        if self.stopping.is_set():
             child.terminate()
         code = await child.wait()
         self._children.discard(child)
@@ -199,7 +200,8 @@ async def serve(settings: Settings) -> None:
     """Keeps every deployment running and registered until SIGTERM or SIGINT.
 
     Raises:
-        InferstackError: MODEL_PATH or REDIS_URL are not usable.
+        InferstackError: MODEL_PATH or REDIS_URL are not usable, or a service refuses the
+            credentials.
     """
     entries = scan(settings.model_path, settings)
     redis = connect(redis_url(settings))
@@ -210,10 +212,12 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pool.stop)
-    registering = asyncio.create_task(registrar.run())
+    registering: asyncio.Task[None] | None = None
     try:
         async with shown("worker", measures.of_devices, settings):
-            await pool.run(rest, registrar.default_settled)
+            if await services_arrived(settings, pool.stopping):
+                registering = asyncio.create_task(registrar.run())
+                await pool.run(rest, registrar.default_settled)
     finally:
         await end(registering)
         await redis.aclose()

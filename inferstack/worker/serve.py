@@ -21,7 +21,7 @@ from inferstack.queue.connection import connect
 from inferstack.telemetry import pulse
 from inferstack.telemetry.exposure import shown
 from inferstack.worker import measures, ray_cluster, ray_settings
-from inferstack.worker.host import redis_url
+from inferstack.worker.host import redis_url, services_arrived
 from inferstack.worker.placement import default_first
 from inferstack.worker.ray_fleet import MOST_EARLY_DEATHS, Fleet
 from inferstack.worker.registrar import Registrar
@@ -42,6 +42,8 @@ async def serve(entries: Sequence[ModelEntry], settings: Settings) -> None:
     """Keeps every deployment running and registered until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
+    if not await services_arrived(settings, stopping):
+        return
     redis = connect(redis_url(settings))
     registrar = Registrar(redis, entries, settings, tells_losses=True)
     registering = asyncio.create_task(registrar.run())

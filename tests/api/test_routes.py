@@ -47,6 +47,13 @@ async def test_an_unknown_task_is_404(client: httpx.AsyncClient, task_id: str) -
         assert answer.json()["task_id"] == task_id
 
 
+async def test_an_id_that_is_none_gets_into_no_header(client: httpx.AsyncClient) -> None:
+    answer = await client.get(f"{URL}/x%0d%0ax-evil:1")
+    assert answer.status_code == 404
+    assert answer.json()["task_id"] == "x\r\nx-evil:1"
+    assert not {"x-task-id", "x-evil"} & set(answer.headers)
+
+
 async def test_another_tenants_task_is_404(client: httpx.AsyncClient, world: World) -> None:
     task_id = await submit(client, **world.bearer())
     url = f"{URL}/{task_id}"

@@ -11,9 +11,11 @@ from inferstack.api.exchange import Request
 from inferstack.errors import (
     DeploymentUnavailableError,
     QueueFullError,
+    QueueUnavailableError,
     StorageUnavailableError,
     TenantQueueFullError,
 )
+from inferstack.task import new_task_id
 from tests.api.fakes import World
 
 URL = "/api/inference"
@@ -31,6 +33,7 @@ async def test_a_submit_is_answered_202_with_location(
     assert body["queue_position"] == 3
     assert body["estimated_wait_time"] == 0.25
     assert answer.headers["location"] == f"{URL}/{body['task_id']}"
+    assert answer.headers["x-task-id"] == body["task_id"]
     assert "preference-applied" not in answer.headers
 
 
@@ -60,6 +63,7 @@ async def test_a_wait_gives_the_finished_task(
     assert answer.headers["preference-applied"] == applied
     assert world.tasks.calls[-1]["wait"] == wait
     body = answer.json()
+    assert answer.headers["x-task-id"] == body["task_id"]
     assert body["status"] == "completed"
     assert body["result"] == {"text": "hello"}
     assert body["created_at"] == "2026-11-23T16:00:00.250000Z"
@@ -268,6 +272,16 @@ async def test_a_full_queue_says_when_to_come_back(
     assert answer.status_code == status
     assert answer.headers["retry-after"] == "3"
     assert _problem(answer)["retry_after"] == 2.4
+
+
+async def test_a_submit_without_a_certain_end_tells_its_task_in_the_head_too(
+    client: httpx.AsyncClient, world: World
+) -> None:
+    task_id = new_task_id("echo:1")
+    world.tasks.error = QueueUnavailableError(task_id=task_id)
+    answer = await client.post(URL, json=GOOD)
+    assert answer.status_code == 503
+    assert answer.headers["x-task-id"] == _problem(answer)["task_id"] == task_id
 
 
 @pytest.mark.parametrize("error", [DeploymentUnavailableError(), StorageUnavailableError()])

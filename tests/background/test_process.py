@@ -16,6 +16,8 @@ from inferstack.config import Settings, as_environment
 from inferstack.queue.connection import Redis
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.storage.history import History
+from inferstack.telemetry import metrics, peers, pulse
+from inferstack.telemetry.peers import folder_for
 from tests.services import RedisServer
 from tests.storage.samples import queued
 
@@ -27,11 +29,28 @@ sys.exit(__main__.main())
 """
 
 
+LIVELY = """
+import sys, time
+from inferstack.background import __main__, liveness
+from inferstack.telemetry import pulse
+liveness.PERIOD, liveness.PATIENCE, pulse.PERIOD = 0.1, 1.0, 0.1
+"""
+STUCK = """
+watch = liveness.Liveness.watch
+def watch_and_stick(self, worker):
+    watch(self, worker)
+    worker.timer.call_after(2.0, time.sleep, (60.0,))
+liveness.Liveness.watch = watch_and_stick
+"""
+MAIN = "sys.exit(__main__.main())"
+
+
 class Running:
     """A worker and what it says."""
 
     def __init__(self, command: list[str], settings: Settings, log: Path) -> None:
         self.log = log
+        self.home = settings.inferstack_home
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -40,6 +59,18 @@ class Running:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since its latest sign of life."""
+        return time.time() - (folder_for(self.home) / "background.alive").stat().st_mtime
+
+    def until_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while not pulse.alive("background", self.home, ready=True):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -61,6 +92,7 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Running]
     yield begin
     for each in running:
         each.close()
+    peers.sweep(settings.inferstack_home)
 
 
 async def resent(redis: Redis, settings: Settings, task_id: str, worker: Running) -> None:
@@ -93,7 +125,7 @@ async def test_it_works_on_after_the_broker_was_away(
 ) -> None:
     first, second = queued(), queued()
     with RedisServer() as broker:
-        worker = start("--no-beat", celery_broker_url=broker.url)
+        worker = start("--no-beat", code=LIVELY + MAIN, celery_broker_url=broker.url)
         app = create_app(settings.model_copy(update={"celery_broker_url": broker.url}))
         await history.upsert([first])
         app.send_task("resend")
@@ -101,19 +133,51 @@ async def test_it_works_on_after_the_broker_was_away(
         assert broker.process is not None
         os.kill(broker.process.pid, signal.SIGKILL)
         broker.process.wait()
+        # A restart of the worker would not bring the broker back.
+        lives_for(worker, 2.0)
         broker.start()
         await history.upsert([second])
         app.close()
         app.send_task("resend")
         await resent(redis, settings, second.spec.task_id, worker)
+        lives_for(worker, 2.0)
         app.close()
 
 
+def lives_for(worker: Running, seconds: float) -> None:
+    """Sees that the worker shows signs of life meanwhile."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert worker.silent_for < 1.0
+        time.sleep(0.05)
+
+
+def test_a_worker_whose_loop_is_stuck_shows(start: Callable[..., Running]) -> None:
+    worker = start("--no-beat", code=LIVELY + STUCK + MAIN)
+    worker.until_ready()
+    deadline = time.monotonic() + 30
+    while worker.silent_for < 2.0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert worker.process.poll() is None
+
+
 def test_a_wrong_broker_is_one_line(start: Callable[..., Running]) -> None:
-    worker = start(redis_url=None, celery_broker_url=None)
+    worker = start(celery_broker_url="localhost:6379")
     assert worker.process.wait(30) == 1
     assert worker.log.read_text().count("\n") == 1
-    assert "neither CELERY_BROKER_URL nor REDIS_URL is set" in worker.log.read_text()
+    assert worker.log.read_text().startswith("CELERY_BROKER_URL is not a URL of a broker")
+
+
+def test_a_duty_that_never_succeeds_is_late_from_the_start_on(settings: Settings) -> None:
+    begun = time.time()
+    create_app(settings)
+    for name in DUTIES:
+        shown = metrics.BACKGROUND.get_sample_value(
+            "inferstack_duty_success_timestamp_seconds", {"duty": name}
+        )
+        assert shown is not None
+        assert begun <= shown <= time.time()
 
 
 def test_every_duty_is_sent_to_a_worker_that_knows_it(settings: Settings) -> None:

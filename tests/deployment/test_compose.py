@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from inferstack import config
 from inferstack.api import server
@@ -15,6 +16,7 @@ from inferstack.worker import node
 from tests.deployment.files import BESIDE, ROOT, compose, example, images, services
 
 PORTS = {"nginx": 80, "frontend": 5173, "ray-head": 8265, "prometheus": 9090, "grafana": 3000}
+STORES = {"redis", "postgres", "s3"}
 MODELS_RUN_HERE = {"ray-head", "ray-head-cpu", "gpu-worker", "cpu-worker"}
 
 
@@ -131,6 +133,27 @@ def test_models_get_no_secret_that_they_do_not_need() -> None:
         for secret in ("SECRET_KEY", "ADMIN_PASSWORD", "DATABASE_URL", "DB_PASSWORD"):
             assert blanked[secret] == "", (name, secret)
         assert blanked["GRAFANA_PASSWORD"] == ""
+
+
+def test_every_process_of_ours_is_asked_whether_it_works() -> None:
+    checks = {name: service.get("healthcheck", {}) for name, service in services().items()}
+    assert {name for name, check in checks.items() if check.get("disable")} == {"migrate"}
+    for name in ("recorder", "background"):
+        assert checks[name]["test"][-3:] == ["inferstack.telemetry.pulse", name, "--ready"]
+        assert checks[name]["retries"] > 0
+
+
+def test_prometheus_scrapes_every_process_of_ours() -> None:
+    config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.compose.yml").read_text())
+    (found,) = [job for job in config["scrape_configs"] if job["job_name"] == "inferstack"]
+    (discovery,) = found["dns_sd_configs"]
+    # Those without a GPU go by the names of those with one.
+    renamed = {"ray-head-cpu", "cpu-worker"}
+    ours = {name for name, service in services().items() if "env_file" in service}
+    assert set(discovery["names"]) == ours - {"migrate"} - renamed
+    for path in (ROOT / "docker").glob("*.Dockerfile"):
+        if "METRICS_PORT" in path.read_text():
+            assert f"METRICS_PORT={discovery['port']}" in path.read_text()
 
 
 def test_containers_get_longer_to_end_than_their_programs_take() -> None:

@@ -231,7 +231,7 @@ def test_the_api_and_the_recorder_run_from_their_image(
         url = f"http://127.0.0.1:{port}/api/auth/login"
         assert httpx.post(url, json=login, trust_env=False).status_code == 200
         pulse = ("python", "-P", "-m", "inferstack.telemetry.pulse")
-        assert inside(*pulse, "recorder").returncode == 0
+        assert inside(*pulse, "recorder", "--ready").returncode == 0
         assert inside(*pulse, "node").returncode == 1
         assert api.stop() == 0
         assert recorder.stop() == 0

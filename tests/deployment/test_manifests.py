@@ -1,6 +1,7 @@
 """Kubernetes manifests, without a cluster: valid, and as the code and Compose need them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import yaml
 
 from inferstack import config
 from inferstack.api import server
@@ -16,6 +18,7 @@ from scripts import check_manifests as manifests
 from tests.deployment.files import ROOT, services
 
 Manifest = dict[str, Any]
+PROMETHEUS = ROOT / "monitoring" / "prometheus"
 
 needs_kubectl = pytest.mark.skipif(
     shutil.which("kubectl") is None and not os.environ.get("CI"),
@@ -283,6 +286,43 @@ def test_every_pod_is_behind_a_policy_and_the_ports_that_policies_name_exist(ove
         for rule in policy["spec"].get("ingress", ()):
             for port in rule.get("ports", ()):
                 assert app is None or port["port"] in ports[app], policy["metadata"]["name"]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_every_process_of_ours_is_asked_whether_it_lives_and_works(overlay: str) -> None:
+    for name, template in pods(rendered(overlay)).items():
+        for container in template["spec"]["containers"]:
+            if "inferstack/" in container["image"]:
+                assert {"livenessProbe", "readinessProbe"} <= set(container), name
+    found = pods(rendered(overlay))
+    for name, service in (("recorder",) * 2, ("background",) * 2, ("gpu-worker", "node")):
+        (container,) = found[name]["spec"]["containers"]
+        assert container["livenessProbe"]["exec"]["command"][-1] == service
+        assert container["readinessProbe"]["exec"]["command"][-2:] == [service, "--ready"]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_prometheus_scrapes_every_pod_that_shows_metrics_and_is_let_in(overlay: str) -> None:
+    config = yaml.safe_load((PROMETHEUS / "prometheus.kubernetes.yml").read_text())
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "inferstack"]
+    (discovery,) = job["kubernetes_sd_configs"]
+    kept, *_ = job["relabel_configs"]
+    shown = {
+        template["metadata"]["labels"]["app"]
+        for template in pods(rendered(overlay)).values()
+        for container in template["spec"]["containers"]
+        if "inferstack/" in container["image"]
+        and "metrics" in {port["name"] for port in container["ports"]}
+    }
+    assert shown == {"api-server", "recorder", "background", "ray-head", "gpu-worker"}
+    assert all(re.fullmatch(kept["regex"], f"{app};metrics") for app in shown)
+    assert not re.fullmatch(kept["regex"], "api-server;http")
+    policy = of(rendered(overlay), "NetworkPolicy")["metrics"]
+    (let_in,) = policy["spec"]["podSelector"]["matchExpressions"]
+    assert set(let_in["values"]) == shown
+    assert discovery["namespaces"]["names"] == [policy["metadata"]["namespace"]]
 
 
 def test_kubernetes_and_compose_run_the_same_images() -> None:

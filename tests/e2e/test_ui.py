@@ -31,6 +31,8 @@ MISSING = missing()
 expect.set_options(timeout=20_000)
 
 PAGES = ["overview", "playground", "tasks", "models", "dead-letters"]
+LOST = ["tasks/unknown", "no/such-page"]
+"""Where there is nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +248,17 @@ def test_a_lost_connection_is_shown_and_heals(
     expect(page.get_by_text(re.compile("^live"))).to_be_visible()
 
 
+def test_a_page_whose_script_does_not_load_says_what_to_do(client: Client, visit: Visit) -> None:
+    visitor = visit()
+    visitor.context.route(re.compile(r"/assets/.*\.js$"), lambda route: route.abort())
+    page = visitor.open("/overview")
+    expect(page.get_by_role("alert")).to_contain_text("The page could not be loaded")
+    visitor.context.unroute_all()
+    page.get_by_role("link", name="Reload the page").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 @pytest.mark.parametrize(("theme", "size"), LOOKS)
 def test_every_page_can_be_read_by_everybody(
     client: Client, visit: Visit, theme: Any, size: tuple[int, int]
@@ -257,7 +270,7 @@ def test_every_page_can_be_read_by_everybody(
     client.wait(failed)
     done = client.infer({"text": "Hello, world!"}).task_id
     wrong = []
-    for path in [*PAGES, f"tasks/{done}", f"dead-letters/{failed}", "tasks/unknown"]:
+    for path in [*PAGES, f"tasks/{done}", f"dead-letters/{failed}", *LOST]:
         visitor.open(f"/{path}")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         expect(page.get_by_text(re.compile("^Loading"))).to_have_count(0)
@@ -266,6 +279,6 @@ def test_every_page_can_be_read_by_everybody(
             wrong.append(f"{path} is {visitor.overflow()} pixels too wide")
         if SCREENSHOTS:
             name = f"{path.split('/')[0]}{'-detail' if '/' in path else ''}"
-            name = "problem" if path == "tasks/unknown" else name
+            name = {LOST[0]: "problem", LOST[1]: "none"}.get(path, name)
             page.screenshot(path=f"{SCREENSHOTS}/{name}-{theme}-{width}.png", full_page=True)
     assert wrong == []

@@ -59,6 +59,21 @@ def test_what_the_environment_does_not_say_has_a_default() -> None:
     assert "client_max_body_size 16777216;" in http
 
 
+@pytest.mark.parametrize("kind", ["open", "link"])
+def test_a_folder_that_others_could_write_to_is_refused(kind: str) -> None:
+    gateway = Gateway(ADDRESS)
+    folder = gateway.folder / "nginx"
+    if kind == "open":
+        folder.mkdir()
+        folder.chmod(0o777)
+    else:
+        folder.symlink_to(gateway.folder)
+    done = gateway.check()
+    gateway.remove()
+    assert done.returncode == 1
+    assert done.stderr == f"GATEWAY_FOLDER={folder}: it takes a folder of this user's own\n"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

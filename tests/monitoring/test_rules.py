@@ -30,7 +30,7 @@ def test_a_test_of_rules_can_fail(tmp_path: Path) -> None:
     assert promtool("test", "rules", str(tmp_path / "broken_test.yml")).returncode == 1
 
 
-@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus.compose.yml"])
+@pytest.mark.parametrize("name", [path.name for path in CONFIG.glob("prometheus*.yml")])
 def test_the_configuration_is_one(name: str) -> None:
     done = promtool("check", "config", name)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,12 +4,14 @@ import contextlib
 import psutil
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 
 from inferstack.config import load
 from inferstack.errors import (
     ConfigurationError,
     InvalidRequestError,
+    StorageRefusedError,
     StorageUnavailableError,
 )
 from inferstack.storage.database import Database, database_url
@@ -61,7 +63,37 @@ async def test_a_transaction_that_raises_leaves_nothing_behind(database: Databas
 async def test_a_mistake_in_our_sql_is_not_hidden(database: Database) -> None:
     with pytest.raises(ProgrammingError):
         async with database.transaction() as connection:
-            await connection.execute(text("SELECT nothing FROM nowhere"))
+            await connection.execute(text("SELECT 1 FROM models GROUP"))
+
+
+async def test_tables_that_are_not_there_yet_are_waited_for(empty_postgres_url: str) -> None:
+    database = Database(empty_postgres_url)
+    with pytest.raises(StorageUnavailableError, match="run `inferstack migrate`"):
+        async with database.transaction() as connection:
+            await connection.execute(text("SELECT model FROM models"))
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"username": "nobody"}, 'password authentication failed for user "nobody"'),
+        ({"password": "wrong"}, 'password authentication failed for user "inferstack"'),
+        ({"password": None}, "no password supplied"),
+        ({"database": "none"}, 'database "none" does not exist'),
+    ],
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_who_is_not_let_in_is_told_by_what_setting(
+    clean_postgres_url: str, host: str, change: dict[str, str | None], reason: str
+) -> None:
+    url = make_url(clean_postgres_url).set(host=host)
+    url = url._replace(**change)
+    database = Database(url.render_as_string(hide_password=False))
+    with pytest.raises(StorageRefusedError) as caught:
+        await database.check()
+    assert caught.value.detail == f"DATABASE_URL: PostgreSQL refuses it: {reason}"
+    await database.close()
 
 
 async def test_a_value_that_cannot_be_stored_is_an_invalid_request(database: Database) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inferstack.config import load
-from inferstack.errors import NotFoundError, StorageUnavailableError
+from inferstack.errors import NotFoundError, StorageRefusedError, StorageUnavailableError
 from inferstack.storage.objects import ObjectStore
 from tests.services import S3Server, free_port
 
@@ -69,12 +69,28 @@ async def test_a_store_that_answers_is_healthy(store: ObjectStore) -> None:
     await store.check()
 
 
-async def test_wrong_keys_are_storage_unavailable(s3_endpoint: str) -> None:
+async def test_wrong_keys_are_refused_in_one_line_that_names_them(s3_endpoint: str) -> None:
     store = ObjectStore.from_settings(
         load(s3_endpoint=s3_endpoint, s3_access_key=ACCESS, s3_secret_key="wrong-secret-here")
     )
-    with pytest.raises(StorageUnavailableError, match="object store"):
-        await store.put("k", b"1")
+    for attempt in (store.put("k", b"1"), store.check()):
+        with pytest.raises(StorageRefusedError, match=r"^S3_ACCESS_KEY, S3_SECRET_KEY: ") as caught:
+            await attempt
+        assert "\n" not in caught.value.detail
+
+
+async def test_a_bucket_that_is_not_there_is_no_healthy_store(s3_endpoint: str) -> None:
+    store = ObjectStore.from_settings(
+        load(
+            s3_endpoint=s3_endpoint,
+            s3_access_key=ACCESS,
+            s3_secret_key=SECRET,
+            s3_bucket="not-there",
+        )
+    )
+    with pytest.raises(StorageUnavailableError, match=r"^S3_BUCKET cannot be listed: ") as caught:
+        await store.check()
+    assert "\n" not in caught.value.detail
 
 
 async def test_no_server_is_storage_unavailable() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from inferstack.config import Settings, load
 from inferstack.telemetry import discovery, peers
+from inferstack.telemetry.aside import aside
 from inferstack.telemetry.endpoint import MOST_HEAD
-from inferstack.telemetry.exposure import Exposure, shown, shown_by_thread
+from inferstack.telemetry.exposure import Exposure, shown
 from tests.services import free_port
 
 PAGE = b"# HELP a A.\n# TYPE a gauge\na 1.0\n"
@@ -68,11 +69,11 @@ async def test_a_process_is_found_while_it_lives_and_not_later(home: Path) -> No
 
 
 def test_a_process_without_an_event_loop_is_found_too(home: Path) -> None:
-    with shown_by_thread("background", lambda: PAGE, settings(home)):
+    with aside(shown("background", lambda: PAGE, settings(home))):
         address = targets(home)["background"]
         assert httpx.get(f"http://{address}/metrics", trust_env=False).content == PAGE
     assert targets(home) == {}
-    assert "metrics" not in {thread.name for thread in threading.enumerate()}
+    assert "aside" not in {thread.name for thread in threading.enumerate()}
 
 
 async def test_only_the_page_is_answered(home: Path) -> None:

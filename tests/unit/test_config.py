@@ -55,6 +55,29 @@ def test_an_exposed_address_needs_authentication(monkeypatch: pytest.MonkeyPatch
     assert config.load().host == "0.0.0.0"
 
 
+def test_settings_that_do_not_fit_together_are_all_told_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(
+            host="0.0.0.0",
+            secret_key="short",
+            environment="production",
+            failpoint_file="x",
+            redis_url="redis://:change-me@redis/0",
+        )
+    lines = caught.value.detail.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *("SECRET_KEY", "HOST=0.0.0.0", "FAILPOINT_FILE", "REDIS_URL"),
+    ]
+
+
+def test_all_that_is_missing_is_told_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.require(config.load(), *config.TAKES)
+    lines = caught.value.detail.splitlines()
+    assert lines == [f"{name.upper()} is not set; it takes {t}" for name, t in config.TAKES.items()]
+    config.require(config.load(redis_url="redis://x"), "redis_url")
+
+
 def test_a_child_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     first = config.load(
         model_list=("a", "b"), secret_key="s" * 40, auth_required=True, redis_url="redis://x"

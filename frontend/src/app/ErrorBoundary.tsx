@@ -18,10 +18,10 @@ export class ErrorBoundary extends Component<{ children: ReactNode }, State> {
   override render() {
     if (!this.state.failed) return this.props.children;
     return (
-      <main className="mx-auto max-w-2xl space-y-3 p-6">
+      <div className="mx-auto max-w-2xl space-y-3 p-6">
         <ProblemNotice error={this.state.error} />
         <Button onClick={() => window.location.reload()}>Reload the page</Button>
-      </main>
+      </div>
     );
   }
 }

@@ -1,14 +1,17 @@
 import { Link, useLocation } from 'react-router';
-import { Empty } from '@/components/Notice';
+import { PageTitle } from '@/components/Panel';
 
 export function NotFound() {
   const { pathname } = useLocation();
   return (
-    <Empty title="There is no such page">
-      Nothing is at <code>{pathname}</code>.{' '}
-      <Link className="link" to="/overview">
-        Go to the overview
-      </Link>
-    </Empty>
+    <>
+      <PageTitle title="There is no such page" />
+      <p className="mt-3">
+        Nothing is at <code className="break-words">{pathname}</code>.{' '}
+        <Link className="link" to="/overview">
+          Go to the overview
+        </Link>
+      </p>
+    </>
   );
 }

@@ -38,7 +38,7 @@ export function Numbers({ sample, points }: Props) {
         more={spark('var(--chart-2)', ({ rates: r }) => (r ? r.failed + r.expired : null))}
       />
       <Headline
-        name="Latency p95"
+        name="Latency p95, when waited for"
         value={milliseconds(latency?.p95)}
         more={spark('var(--chart-4)', (point) => point.latency?.p95 ?? null)}
       />
@@ -50,7 +50,7 @@ export function Numbers({ sample, points }: Props) {
       <Headline
         name="Running"
         value={count(queue.running)}
-        more={<Small>{`${count(queue.delayed)} wait for a retry`}</Small>}
+        more={<Small>{`held by replicas; ${count(queue.delayed)} wait for a retry`}</Small>}
       />
       <Headline
         name="Replicas"

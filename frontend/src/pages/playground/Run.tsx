@@ -91,7 +91,10 @@ function Waiting({ sent: { receipt, timeout }, state }: WaitingProps) {
     <div className="rounded border border-line bg-sunken p-3">
       <p role="status" className="flex flex-wrap items-baseline gap-x-2">
         {running ? (
-          <span className="text-base font-semibold">Running</span>
+          <>
+            <span className="text-base font-semibold">Running</span>
+            <span className="text-muted">a replica computes it or takes it next</span>
+          </>
         ) : position == null ? (
           <span className="text-base font-semibold">Waits for a retry</span>
         ) : (

@@ -1,5 +1,13 @@
 import { Link, useNavigate, useParams } from 'react-router';
-import { isFinished, type Task, useCancel, useRetry, useTask, useTaskRequest } from '@/api/tasks';
+import {
+  isFinished,
+  type Task,
+  type TaskState,
+  useCancel,
+  useRetry,
+  useTask,
+  useTaskRequest,
+} from '@/api/tasks';
 import { Button, buttonClass } from '@/components/Button';
 import { Json } from '@/components/Code';
 import { CopyButton } from '@/components/Copy';
@@ -10,6 +18,15 @@ import { PageTitle, Panel } from '@/components/Panel';
 import { State } from '@/components/State';
 import { TaskError } from './TaskError';
 import { Timeline } from './Timeline';
+
+/** Why there is no result. A task counts as running from the moment that a replica holds it. */
+const WITHOUT_RESULT: Record<Exclude<TaskState, 'completed'>, string> = {
+  queued: 'Not yet: it waits for a replica, or for its next attempt.',
+  running: 'Not yet: a replica holds it, and computes it or takes it next.',
+  failed: 'It has failed: there is none.',
+  cancelled: 'It was cancelled: there is none.',
+  expired: 'It has expired: there is none.',
+};
 
 /** One task: what it is, where its time went, what came of it. */
 export function TaskDetail() {
@@ -99,9 +116,7 @@ function Body({ task }: { task: Task }) {
           {task.status === 'completed' ? (
             <Json value={task.result} what="the result" />
           ) : (
-            <p className="text-muted">
-              {isFinished(task.status) ? `It is ${task.status}: there is none.` : 'Not yet.'}
-            </p>
+            <p className="text-muted">{WITHOUT_RESULT[task.status]}</p>
           )}
         </Panel>
       </div>

@@ -69,11 +69,19 @@ export function stepsOf(task: Task): Step[] {
   return steps.filter((step) => step.ms > 0);
 }
 
-function momentsOf(task: Task): { name: string; at: string | null | undefined }[] {
+/** When it was where. A replica claims a task before its batch begins, which is known afterwards. */
+export function momentsOf(task: Task): { name: string; at: string | null | undefined }[] {
   const again = task.attempts > 1 ? ` (attempt ${task.attempts})` : '';
+  const wait = task.timings.batch_wait_ms;
+  const began = task.started_at && wait != null ? later(task.started_at, wait) : null;
   return [
     { name: 'accepted', at: task.created_at },
-    ...(task.started_at ? [{ name: `started${again}`, at: task.started_at }] : []),
+    ...(task.started_at ? [{ name: `claimed${again}`, at: task.started_at }] : []),
+    ...(began ? [{ name: 'batch began', at: began }] : []),
     ...(isFinished(task.status) ? [{ name: task.status, at: task.completed_at }] : []),
   ];
+}
+
+function later(iso: string, milliseconds: number): string {
+  return new Date(Date.parse(iso) + milliseconds).toISOString();
 }
