@@ -55,8 +55,9 @@ def bench(wanted: Wanted, target: Target, token: str | None, *, json: bool) -> N
         connections=wanted.connections,
         wait=wanted.wait,
     )
-    model = {"model": wanted.model, "version": wanted.version}
-    bodies = declared.bodies(wait=scenario.wait, data=wanted.data, **model)
+    bodies = declared.bodies(
+        wait=scenario.wait, model=wanted.model, version=wanted.version, data=wanted.data
+    )
     load = declared.load(scenario, target, bodies, allow_remote=wanted.allow_remote)
     requests(load)  # Refuses a target that may not be loaded before anything goes there.
     _one_request(target, token, wanted, bodies[0])

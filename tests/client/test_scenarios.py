@@ -98,8 +98,9 @@ def test_every_priority_is_in_the_mix(declared: Declaration) -> None:
 def test_bodies_take_model_inputs_and_a_time_to_live_that_outlasts_the_wait(
     declared: Declaration,
 ) -> None:
-    given = {"wait": 90.0, "model": "echo", "version": 2}
-    sent = [json.loads(b) for b in declared.bodies(data=[{"n": 1}, {"n": 2}, {"n": 3}], **given)]
+    data = [{"n": 1}, {"n": 2}, {"n": 3}]
+    bodies = declared.bodies(wait=90.0, model="echo", version=2, data=data)
+    sent = [json.loads(body) for body in bodies]
     assert {(b["model"], b["model_version"], b["timeout"]) for b in sent} == {("echo", 2, 90.0)}
     # Each input goes with each priority.
     assert len({(b["data"]["n"], b["priority"]) for b in sent}) == 9
