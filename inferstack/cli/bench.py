@@ -1,7 +1,7 @@
 """`inferstack bench`: load on a running inferstack, and what it did with it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -9,17 +9,53 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inferstack.cli import place
+from inferstack.cli import place, scenario
 from inferstack.cli.output import answers
 from inferstack.cli.tasks import Url
 from inferstack.client import options
 from inferstack.client.load import Load, LoadReport, run_blocking
+from inferstack.client.scenarios import ScenarioName
 from inferstack.errors import ConfigurationError
 
 DEFAULT_PAYLOAD = '{"text": "The quick brown fox jumps over the lazy dog near the river bank."}'
+LONGEST = 4 * 3600.0
+"""Seconds."""
 
 Connections = Annotated[
-    int, typer.Option(min=1, max=10_000, help="Connections, each with one request at a time.")
+    int | None,
+    typer.Option(
+        min=1,
+        max=10_000,
+        help="Connections, each with one request at a time.",
+        show_default="64, or the scenario's",
+    ),
+]
+Duration = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, max=LONGEST, help="Seconds of all of it.", show_default="10, or the scenario's"
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, help="Requests per second.", show_default="as fast as it can, or the scenario's"
+    ),
+]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Seconds to wait for results; 0 only submits.",
+        show_default="30, or the scenario's",
+    ),
+]
+Payload = Annotated[
+    str | None,
+    typer.Option(
+        help="A request's `data` as JSON, or @FILE with one per line.",
+        show_default="a sentence, or the scenario's texts",
+    ),
 ]
 Token = Annotated[
     str | None,
@@ -31,39 +67,57 @@ Token = Annotated[
 
 def bench(
     url: Url = None,
+    scenario_name: Annotated[
+        ScenarioName | None,
+        typer.Option("--scenario", help="A declared load with limits; exit status 1 if one broke."),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The default model if left out.")] = None,
     version: Annotated[int | None, typer.Option(help="The newest one if left out.")] = None,
-    payload: Annotated[
-        str, typer.Option(help="A request's `data` as JSON, or @FILE with one per line.")
-    ] = DEFAULT_PAYLOAD,
-    connections: Connections = 64,
-    duration: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds.")] = 10.0,
-    rate: Annotated[
-        float | None, typer.Option(min=0.1, help="Requests per second; as fast as it can if none.")
-    ] = None,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for results; 0 only submits.")
-    ] = 30.0,
+    payload: Payload = None,
+    connections: Connections = None,
+    duration: Duration = None,
+    rate: Rate = None,
+    wait: Wait = None,
     token: Token = None,
     allow_remote: Annotated[bool, typer.Option(help="Load another machine than this.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Sends requests for a while and prints the rate, the latencies and the errors.
 
-    A request that is refused as it is (4xx, but not 408 or 429) ends it at once.
+    A request that is refused as it is (4xx, but not 408 or 429) ends it at once. With a scenario
+    only the first request does that; the rest is counted and held against the scenario's limits.
     """
     target = options.target(place.api_url(url), token, None)
+    if scenario_name is not None:
+        wanted = scenario.Wanted(
+            name=scenario_name,
+            model=model,
+            version=version,
+            data=[] if payload is None else inputs(payload),
+            rate=rate,
+            duration=duration,
+            connections=connections,
+            wait=wait,
+            allow_remote=allow_remote,
+        )
+        scenario.bench(wanted, target, token, json=as_json)
+        return
+    wait = 30.0 if wait is None else wait
     load = Load(
         url=f"{target.url}/api/inference",
-        bodies=bodies(payload, model, version),
+        bodies=bodies(DEFAULT_PAYLOAD if payload is None else payload, model, version),
         headers={**target.headers, **prefer(wait)},
-        connections=connections,
-        duration=duration,
+        connections=connections or 64,
+        duration=duration or 10.0,
         rate=rate,
         timeout=max(wait, 5.0),
         allow_remote=allow_remote,
         stop_at_problem=True,
     )
+    _measure(load, as_json)
+
+
+def _measure(load: Load, as_json: bool) -> None:
     report = run_blocking(load)
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())
@@ -77,9 +131,23 @@ def bodies(payload: str, model: str | None, version: int | None) -> list[bytes]:
     """The JSON bodies to send in turn.
 
     Args:
-        payload: one `data` object as JSON, or `@` and a file with one on each line.
+        payload: see `inputs`.
         model: the model's name; left out of the body if None.
         version: likewise.
+
+    Raises:
+        ConfigurationError: a payload is no JSON object, or the file cannot be read.
+    """
+    extra = {"model": model, "model_version": version}
+    extra = {name: value for name, value in extra.items() if value is not None}
+    return [msgspec.json.encode({"data": data, **extra}) for data in inputs(payload)]
+
+
+def inputs(payload: str) -> list[dict[str, Any]]:
+    """The inputs that a payload stands for.
+
+    Args:
+        payload: one `data` object as JSON, or `@` and a file with one on each line.
 
     Raises:
         ConfigurationError: a payload is no JSON object, or the file cannot be read.
@@ -88,20 +156,14 @@ def bodies(payload: str, model: str | None, version: int | None) -> list[bytes]:
     if payload.startswith("@"):
         try:
             lines = [line for line in Path(payload[1:]).read_text().splitlines() if line.strip()]
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"--payload: {error}") from error
     if not lines:
         raise ConfigurationError("--payload: the file is empty")
-    return [_body(line, model, version) for line in lines]
-
-
-def _body(line: str, model: str | None, version: int | None) -> bytes:
     try:
-        data = msgspec.json.decode(line, type=dict)
+        return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
     except msgspec.DecodeError as error:
         raise ConfigurationError(f"--payload takes a JSON object: {error}") from error
-    body = {"data": data, "model": model, "model_version": version}
-    return msgspec.json.encode({key: value for key, value in body.items() if value is not None})
 
 
 def prefer(wait: float) -> dict[str, str]:

@@ -6,6 +6,8 @@ from inferstack.errors import InferstackError
 
 MAX_HEAD = 64 * 1024
 NO_BODY = frozenset({204, 304})
+COME_BACK = frozenset({429, 503})
+"""Statuses with which a server asks its client to come back later."""
 
 
 class ProtocolError(InferstackError):
@@ -22,6 +24,8 @@ class Frame(NamedTuple):
     """Bytes it takes."""
     close: bool
     """Whether the server closes the connection after it."""
+    retry_after: bool = False
+    """Whether the server is busy and says when to come back."""
 
 
 def frame(buffer: bytes, closed: bool = False) -> Frame | None:
@@ -51,7 +55,8 @@ def frame(buffer: bytes, closed: bool = False) -> Frame | None:
         return rest and rest._replace(end=rest.end + body)
     close = b"\r\nconnection: close" in head or head.startswith(b"http/1.0")
     end = _body_end(buffer, head, body, status, closed)
-    return None if end is None else Frame(status, end, close)
+    retry_after = status in COME_BACK and b"\r\nretry-after:" in head
+    return None if end is None else Frame(status, end, close, retry_after)
 
 
 def _body_end(buffer: bytes, head: bytes, body: int, status: int, closed: bool) -> int | None:

@@ -1,4 +1,4 @@
-"""A light HTTP load generator: keep-alive connections, closed loop or a fixed rate.
+"""A light HTTP load generator: keep-alive connections, closed loop or fixed rates.
 
 With a fixed rate, latency counts from the time a request was due, not from when a
 connection became free for it, so that a stalled server cannot hide the requests it
@@ -8,23 +8,36 @@ itself.
 
 import asyncio
 import time
-from array import array
-from collections import Counter, deque
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from math import inf
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
-
-import msgspec
 
 from inferstack.client import wire
 from inferstack.client.errors import Problem
+from inferstack.client.http1 import Frame
 from inferstack.client.load_connection import Connection
-from inferstack.client.load_report import LoadReport, percentiles
-from inferstack.errors import ConfigurationError, InferstackError
+from inferstack.client.load_plan import Load, Step, due_times, requests
+from inferstack.client.load_report import LoadReport, Tally, good
+from inferstack.errors import InferstackError
 
-__all__ = ["Load", "LoadReport", "UnreachableError", "requests", "run", "run_blocking"]
+__all__ = [
+    "Load",
+    "LoadReport",
+    "Step",
+    "UnreachableError",
+    "requests",
+    "run",
+    "run_blocking",
+    "run_steps",
+    "run_steps_blocking",
+]
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+T = TypeVar("T")
+
 CONNECT_TOGETHER = 64
 BUSY = frozenset({408, 429})
 """Refusals that say nothing against the request itself."""
@@ -38,54 +51,6 @@ class UnreachableError(InferstackError):
     slug = "unreachable"
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send, how fast and for how long."""
-
-    url: str
-    bodies: Sequence[bytes] = ()
-    """JSON bodies, sent in turn with POST; GET without a body if empty."""
-    headers: dict[str, str] = {}
-    connections: int = 64
-    duration: float = 10.0
-    """Seconds during which requests are sent."""
-    rate: float | None = None
-    """Requests per second; None keeps every connection busy."""
-    warm_up: float = 0.0
-    """Seconds at the start that are sent but not counted."""
-    timeout: float = 30.0
-    """Seconds to wait for what is still under way when sending ends."""
-    max_requests: int = 5_000_000
-    allow_remote: bool = False
-    """Whether the server may be another machine than this one."""
-    stop_at_problem: bool = False
-    """Whether the first refusal of a request itself (4xx, but not 408 or 429) ends the run."""
-
-
-def requests(load: Load) -> list[bytes]:
-    """The requests as they go over the wire.
-
-    Raises:
-        ConfigurationError: the URL is not `http://`, or not this machine's.
-    """
-    url = urlsplit(load.url)
-    if url.scheme != "http" or not url.hostname:
-        raise ConfigurationError(f"the load generator takes http:// URLs, not {load.url!r}")
-    if url.hostname not in LOOPBACK and not load.allow_remote:
-        raise ConfigurationError(
-            f"{url.hostname} is not this machine: load it with --allow-remote (allow_remote=True)"
-        )
-    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    extra = "".join(f"{name}: {value}\r\n" for name, value in load.headers.items())
-    if not load.bodies:
-        return [f"GET {target} HTTP/1.1\r\nHost: {url.netloc}\r\n{extra}\r\n".encode()]
-    return [
-        f"POST {target} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n{extra}\r\n".encode()
-        + body
-        for body in load.bodies
-    ]
-
-
 class _Run:
     """The state of one run."""
 
@@ -93,27 +58,39 @@ class _Run:
         self.load = load
         self.loop = asyncio.get_running_loop()
         self.wire = requests(load)
+        self.expected = load.expected
         self.open: set[Connection] = set()
         self.idle: list[Connection] = []
         self.backlog: deque[float] = deque()
-        self.latencies = array("d")
-        self.statuses: Counter[int] = Counter()
-        self.errors: Counter[str] = Counter()
-        self.sent = self.under_way = self.scheduled = self.in_window = self.bytes_received = 0
-        self.start = self.count_from = self.end = 0.0
+        self.tallies = [Tally() for _ in load.spans]
+        self.dues = due_times(load.paced)
+        self.paced = bool(load.paced)
+        self.sent = self.under_way = self.scheduled = 0
+        self.start = self.next_due = 0.0
+        self.bounds = list(load.bounds)
         self.sending = False
         self.finished = asyncio.Event()
         self.problem: Problem | None = None
         self.reconnecting: set[asyncio.Task[None]] = set()
 
-    def next_request(self) -> bytes:
+    @property
+    def count_from(self) -> float:
+        return self.bounds[0]
+
+    @property
+    def end(self) -> float:
+        return self.bounds[-1]
+
+    def tally(self, when: float) -> Tally:
+        """Where what happens at a time, or was due then, counts; the warm-up goes to the first."""
+        return self.tallies[bisect_right(self.bounds, when, 1, len(self.tallies)) - 1]
+
+    def next_request(self, due: float) -> bytes:
         request = self.wire[self.sent % len(self.wire)]
         self.sent += 1
         self.under_way += 1
+        self.tally(due).sent += 1
         return request
-
-    def received(self, size: int) -> None:
-        self.bytes_received += size
 
     def refused(self, status: int, body: bytes) -> None:
         if self.load.stop_at_problem and status not in BUSY and self.problem is None:
@@ -121,23 +98,13 @@ class _Run:
             self.sending = False
             self.finished.set()
 
-    def unanswered(self, reason: str) -> None:
+    def unanswered(self, due: float, reason: str) -> None:
         self.under_way -= 1
-        self.errors[reason] += 1
+        self.tally(due).failed(reason)
 
-    async def go(self) -> LoadReport:
+    async def go(self) -> list[LoadReport]:
         await self._connect_all()
-        self.start = time.perf_counter()
-        self.count_from = self.start + self.load.warm_up
-        self.end = self.count_from + self.load.duration
-        self.sending = True
-        self.loop.call_later(self.end - self.start, self._stop_sending)
-        if self.load.rate is None:
-            for connection in list(self.open):
-                connection.send(time.perf_counter())
-        else:
-            self.idle = list(self.open)
-            self._pace(self.load.rate)
+        self._begin()
         latest = self.end - self.start + self.load.timeout
         try:
             with suppress(TimeoutError):
@@ -146,7 +113,7 @@ class _Run:
             await self._close()
         if self.problem is not None:
             raise self.problem
-        return self._report()
+        return self._reports()
 
     async def _connect_all(self) -> None:
         for first in range(0, self.load.connections, CONNECT_TOGETHER):
@@ -164,39 +131,70 @@ class _Run:
         self.open.add(connection)
         return connection
 
-    def _pace(self, rate: float) -> None:
+    def _begin(self) -> None:
+        self.start = time.perf_counter()
+        self.bounds = [self.start + offset for offset in self.load.bounds]
+        self.sending = True
+        if self.paced:
+            self.idle = list(self.open)
+            self.next_due = self._following()
+            self._pace()
+            return
+        self.loop.call_later(self.end - self.start, self._stop_sending)
+        for connection in list(self.open):
+            connection.send(time.perf_counter())
+
+    def _pace(self) -> None:
         now = time.perf_counter()
-        while self.sending and (due := self.start + self.scheduled / rate) <= now:
-            if self.scheduled >= self.load.max_requests or due >= self.end:
+        while self.sending and self.next_due <= now:
+            if self.scheduled >= self.load.max_requests:
                 self._stop_sending()
                 return
             self.scheduled += 1
             if self.idle:
-                self.idle.pop().send(due)
+                self.idle.pop().send(self.next_due)
             else:
-                self.backlog.append(due)
-        if self.sending:
-            self.loop.call_later(max(due - now, TICK), self._pace, rate)
+                self.backlog.append(self.next_due)
+            self.next_due = self._following()
+        if self.next_due == inf and now >= self.end:
+            self._stop_sending()
+        elif self.sending:
+            self.loop.call_later(max(min(self.next_due, self.end) - now, TICK), self._pace)
 
-    def answered(self, due: float, status: int, connection: Connection | None) -> None:
+    def _following(self) -> float:
+        return self.start + next(self.dues, inf)
+
+    def answered(
+        self, due: float, answer: Frame, complete: bool, connection: Connection | None
+    ) -> None:
         now = time.perf_counter()
         self.under_way -= 1
         if due >= self.count_from:
-            self.latencies.append(now - due)
-            self.statuses[status] += 1
-        if self.count_from <= now <= self.end:
-            self.in_window += 1
+            tally = self.tally(due)
+            tally.bytes_received += answer.end
+            if complete:
+                tally.answered(now - due, answer)
+            else:
+                tally.failed("not-completed", now - due)
+        if complete and good(answer.status) and self.count_from <= now <= self.end:
+            self.tally(now).good += 1
         if connection is not None:
             self._give_work(connection, now)
         self._check_finished()
 
     def _give_work(self, connection: Connection, now: float) -> None:
+        self._give_up_late(now)
         if self.backlog:
             connection.send(self.backlog.popleft())
-        elif self.sending and self.load.rate is None and self.sent < self.load.max_requests:
+        elif self.sending and not self.paced and self.sent < self.load.max_requests:
             connection.send(now)
         else:
             self.idle.append(connection)
+
+    def _give_up_late(self, now: float) -> None:
+        patience = self.load.patience
+        while patience is not None and self.backlog and now - self.backlog[0] > patience:
+            self.tally(self.backlog.popleft()).unsent += 1
 
     def lost(self, connection: Connection) -> None:
         self.open.discard(connection)
@@ -212,11 +210,13 @@ class _Run:
         try:
             connection = await self._connect()
         except UnreachableError:
-            self.errors["unreachable"] += 1
+            now = time.perf_counter()
+            self.tally(now).failed("unreachable")
             if not self.open:
                 self._stop_sending()
             return
         self._give_work(connection, time.perf_counter())
+        self._check_finished()
 
     def _stop_sending(self) -> None:
         self.sending = False
@@ -230,11 +230,10 @@ class _Run:
     async def _close(self) -> None:
         self.sending = False
         now = time.perf_counter()
-        late = [c.due for c in self.open if c.due is not None] + list(self.backlog)
+        self._give_up_late(now)
+        for due in [c.due for c in self.open if c.due is not None] + list(self.backlog):
+            self.tally(due).failed("timeout", now - due)
         self.backlog.clear()
-        for due in late:
-            self.errors["timeout"] += 1
-            self.latencies.append(now - due)
         for connection in list(self.open):
             connection.due = None
             if connection.transport is not None:
@@ -243,18 +242,13 @@ class _Run:
             task.cancel()
         await asyncio.sleep(0)
 
-    def _report(self) -> LoadReport:
-        window = min(self.end, time.perf_counter()) - self.count_from
-        return LoadReport(
-            sent=self.sent,
-            completed=sum(self.statuses.values()),
-            duration=round(window, 3),
-            rate=self.in_window / window if window > 0 else 0.0,
-            statuses=dict(self.statuses),
-            errors=dict(self.errors),
-            latency_ms=percentiles(self.latencies),
-            bytes_received=self.bytes_received,
-        )
+    def _reports(self) -> list[LoadReport]:
+        now = time.perf_counter()
+        spans = zip(self.bounds, self.bounds[1:], strict=False)
+        return [
+            tally.report(max(0.0, min(end, now) - begin))
+            for tally, (begin, end) in zip(self.tallies, spans, strict=True)
+        ]
 
 
 async def run(load: Load) -> LoadReport:
@@ -265,20 +259,32 @@ async def run(load: Load) -> LoadReport:
         Problem: the first refusal, if that ends the run.
         UnreachableError: a connection cannot be made at the start.
     """
+    return (await _Run(load).go())[0]
+
+
+async def run_steps(load: Load) -> list[LoadReport]:
+    """Sends the load; what came of each of its steps, as `run` does it.
+
+    A request counts in the step in which it was due, whenever its answer comes. `rate` is about
+    the good answers that arrive during the step, whenever their requests were due.
+    """
     return await _Run(load).go()
 
 
 def run_blocking(load: Load) -> LoadReport:
-    """`run` on an event loop of its own, uvloop's where it is installed.
+    """`run` on an event loop of its own, uvloop's where it is installed."""
+    return _blocking(lambda: run(load))
 
-    Raises:
-        ConfigurationError: the URL is not one that may be loaded.
-        Problem: the first refusal, if that ends the run.
-        UnreachableError: a connection cannot be made at the start.
-    """
+
+def run_steps_blocking(load: Load) -> list[LoadReport]:
+    """`run_steps` on an event loop of its own, uvloop's where it is installed."""
+    return _blocking(lambda: run_steps(load))
+
+
+def _blocking(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         from uvloop import new_event_loop
     except ImportError:
-        return asyncio.run(run(load))
+        return asyncio.run(start())
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(run(load))
+        return runner.run(start())

@@ -3,25 +3,34 @@
 import asyncio
 from typing import Protocol, cast
 
-from inferstack.client.http1 import ProtocolError, frame
+from inferstack.client.http1 import Frame, ProtocolError, frame
 
 
 class Owner(Protocol):
     """What a connection tells its run."""
 
-    def next_request(self) -> bytes:
+    expected: bytes
+    """What an answer of status 200 must hold."""
+
+    def next_request(self, due: float) -> bytes:
         """The next request as it goes over the wire."""
 
-    def received(self, size: int) -> None:
-        """Bytes arrived."""
+    def answered(
+        self, due: float, answer: Frame, complete: bool, connection: "Connection | None"
+    ) -> None:
+        """A request was answered; the connection is free again unless it is None.
 
-    def answered(self, due: float, status: int, connection: "Connection | None") -> None:
-        """A request was answered; the connection is free again unless it is None."""
+        Args:
+            due: when it was due.
+            answer: its status, and whether it says when to come back.
+            complete: whether it holds what it must.
+            connection: the one that brought it.
+        """
 
     def refused(self, status: int, body: bytes) -> None:
         """The server answered a request with a status of 4xx."""
 
-    def unanswered(self, reason: str) -> None:
+    def unanswered(self, due: float, reason: str) -> None:
         """A request will have no answer."""
 
     def lost(self, connection: "Connection") -> None:
@@ -48,11 +57,10 @@ class Connection(asyncio.Protocol):
         """Sends the next request, which was due at `due` (seconds of `perf_counter`)."""
         assert self.transport is not None
         self.due = due
-        self.transport.write(self.owner.next_request())
+        self.transport.write(self.owner.next_request(due))
 
     def data_received(self, data: bytes) -> None:
         """Takes what arrived; most answers arrive in one piece."""
-        self.owner.received(len(data))
         self.buffer = self.buffer + data if self.buffer else data
         self._take(closed=False)
 
@@ -69,17 +77,20 @@ class Connection(asyncio.Protocol):
         if 400 <= answer.status < 500:
             body = self.buffer[: answer.end].partition(b"\r\n\r\n")[2]
             self.owner.refused(answer.status, body)
+        expected = self.owner.expected
+        complete = answer.status != 200 or self.buffer.find(expected, 0, answer.end) >= 0
         self.buffer = self.buffer[answer.end :]
         due, self.due = self.due, None
         if answer.close or closed:
-            self.owner.answered(due, answer.status, None)
+            self.owner.answered(due, answer, complete, None)
             self.drop()
         else:
-            self.owner.answered(due, answer.status, self)
+            self.owner.answered(due, answer, complete, self)
 
     def _fail(self, reason: str) -> None:
-        self.due = None
-        self.owner.unanswered(reason)
+        assert self.due is not None
+        due, self.due = self.due, None
+        self.owner.unanswered(due, reason)
         self.drop()
 
     def drop(self) -> None:
@@ -92,7 +103,7 @@ class Connection(asyncio.Protocol):
         if self.due is not None and exc is None:
             self._take(closed=True)
         if self.due is not None:
-            self.due = None
-            self.owner.unanswered("connection-lost")
+            due, self.due = self.due, None
+            self.owner.unanswered(due, "connection-lost")
         self.transport = None
         self.owner.lost(self)

@@ -52,6 +52,9 @@ def test_every_command_explains_itself(tmp_path: Path) -> None:
         (["infer", "hi", "--url", ""], "'' is not a URL"),
         (["bench", "--url", "http://localhost:99999"], "is not a URL"),
         (["bench", "--url", "http://10.0.0.1"], "--allow-remote"),
+        (["bench", "--scenario", "load", "--url", "http://10.0.0.1"], "--allow-remote"),
+        (["bench", "--scenario", "load", "--url", "http://127.0.0.1:9"], "127.0.0.1:9"),
+        (["bench", "--scenario", "load", "--payload", "[1]"], "--payload takes a JSON object"),
         (["keys", "revoke", ""], "at least its first 4 characters"),
     ],
 )

@@ -169,7 +169,12 @@ def _answer(handler: BaseHTTPRequestHandler, contract: Contract) -> None:
 
 def _write(handler: BaseHTTPRequestHandler, answer: Answer, *, cut: bool = False) -> None:
     status, headers, content = answer
-    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    # Without spaces, as the API writes it.
+    body = (
+        content
+        if isinstance(content, bytes)
+        else json.dumps(content, separators=(",", ":")).encode()
+    )
     handler.send_response(status)
     for name, value in {"content-type": "application/json", **headers}.items():
         handler.send_header(name, value)

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from inferstack.client.errors import Problem
-from inferstack.client.load import Load, UnreachableError, requests, run
+from inferstack.client.load import Load, Step, UnreachableError, requests, run, run_steps
+from inferstack.client.load_plan import due_times
 from inferstack.client.load_report import percentiles
 from inferstack.errors import ConfigurationError
 
@@ -174,6 +175,88 @@ def test_another_machine_is_refused_with_the_flag_that_allows_it() -> None:
 
 def test_another_machine_is_loaded_when_asked_for() -> None:
     assert requests(Load(url="http://10.0.0.1/", allow_remote=True))
+
+
+def test_each_step_has_its_rate_from_where_the_last_one_ended() -> None:
+    assert list(due_times([Step(0.5, 4), Step(1, 3)])) == pytest.approx(
+        [0, 0.25, 0.5, 0.5 + 1 / 3, 0.5 + 2 / 3]
+    )
+
+
+@pytest.mark.parametrize("step", [Step(0.3, 10), Step(0.7, 10), Step(1.1, 70), Step(60, 1200)])
+def test_rounding_adds_no_request(step: Step) -> None:
+    assert step.count == round(step.seconds * step.rate)
+    assert len(list(due_times([step]))) == step.count
+
+
+async def test_steps_follow_each_other_and_are_told_apart() -> None:
+    async with server(ok) as url:
+        first, second = await run_steps(
+            Load(url=url, connections=4, steps=[Step(0.3, 100), Step(0.2, 400)])
+        )
+    assert (first.completed, second.completed) == (30, 80)
+    assert (first.duration, second.duration) == (0.3, 0.2)
+    assert second.rate == pytest.approx(400, rel=0.1)
+
+
+async def test_a_stall_at_the_end_of_a_step_counts_there_and_where_others_were_due() -> None:
+    async def answer(number: int, request: bytes) -> bytes | None:
+        if number == 20:
+            await asyncio.sleep(0.3)
+        return OK
+
+    async with server(answer) as url:
+        first, second = await run_steps(
+            Load(url=url, connections=1, steps=[Step(0.2, 100), Step(0.4, 100)])
+        )
+    assert (first.completed, second.completed) == (20, 40)
+    assert first.latency_ms["max"] > 250
+    assert second.latency_ms["max"] > 200
+    assert first.latency_ms["p50"] < 100
+
+
+async def test_what_waits_too_long_for_a_connection_is_given_up() -> None:
+    async def answer(number: int, request: bytes) -> bytes | None:
+        if number == 1:
+            await asyncio.sleep(0.5)
+        return OK
+
+    async with server(answer) as url:
+        report = await run(Load(url=url, connections=1, rate=100, duration=0.4, patience=0.2))
+    # Those that were due in the first 0.3 of the 0.5 s had waited for too long then.
+    assert 25 <= report.unsent <= 31
+    assert report.completed == 40 - report.unsent
+    assert report.errors == {}
+    assert report.failed == report.unsent
+
+
+REFUSAL = b"HTTP/1.1 503 No\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
+
+
+async def test_a_refusal_that_says_when_to_come_back_is_told_apart_and_has_no_latency() -> None:
+    async def answer(number: int, request: bytes) -> bytes | None:
+        if number == 1:
+            await asyncio.sleep(0.3)
+            return REFUSAL
+        return REFUSAL.replace(b"Retry-After: 2\r\n", b"") if number == 2 else OK
+
+    async with server(answer) as url:
+        report = await run(Load(url=url, connections=1, max_requests=4, duration=10))
+    assert report.statuses == {200: 2, 503: 2}
+    assert report.refusals == {503: 1}
+    assert report.failed == 2
+    assert report.latency_ms["max"] < 300
+
+
+async def test_an_answer_without_what_it_must_hold_is_not_completed() -> None:
+    async def answer(number: int, request: bytes) -> bytes | None:
+        return OK if number % 2 else OK.replace(b"ok", b"no")
+
+    async with server(answer) as url:
+        load = Load(url=url, connections=1, max_requests=4, duration=10, expected=b"ok")
+        report = await run(load)
+    assert report.statuses == {200: 2}
+    assert report.errors == {"not-completed": 2}
 
 
 def test_percentiles_of_nothing_are_zero() -> None:
