@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -33,8 +34,11 @@ def create_app(settings: Settings) -> Celery:
     Raises:
         ConfigurationError: there is neither CELERY_BROKER_URL nor REDIS_URL.
     """
-    app = Celery("inferstack", broker=broker_url(settings), set_as_current=False)
+    broker = broker_url(settings)
+    app = Celery("inferstack", broker=broker, set_as_current=False)
     app.conf.update(
+        # Without it kombu takes any certificate, and shows the password to whoever has one.
+        broker_use_ssl=broker.startswith("rediss://") and {"ssl_cert_reqs": ssl.CERT_REQUIRED},
         accept_content=["json"],
         task_serializer="json",
         task_default_queue=QUEUE,

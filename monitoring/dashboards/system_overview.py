@@ -135,7 +135,7 @@ PARTS = Row(
         ),
         Panel(
             "Alerts",
-            "Firing, by name; docs/monitoring.md says what to do.",
+            "Firing, by name; docs/operations.md says what to do.",
             [
                 Query(
                     or_none(

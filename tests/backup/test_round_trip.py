@@ -22,9 +22,9 @@ from inferstack.local import control
 from inferstack.storage.accounts import Accounts
 from inferstack.storage.database import Database
 from inferstack.task import TaskState
+from tests.docs.pages import commands
 from tests.local.stack import ROOT, RealStack
 
-DOC = ROOT / "docs" / "backup.md"
 LARGE = {"text": "x" * 200_000}
 PASSWORD = "a good password"
 LONG = 600.0
@@ -111,10 +111,9 @@ class Traffic:
                 self.accepted[receipt.task_id] = number
 
 
-def commands() -> list[str]:
+def documented() -> list[str]:
     """What the documentation tells to type, but the start of the stack."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", DOC.read_text(), re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in commands("docs/backup.md") for line in block.text.splitlines()]
     return [line for line in lines if not line.endswith("inferstack up")]
 
 
@@ -177,7 +176,7 @@ def end_now(stack: RealStack) -> None:
 def test_what_was_accepted_before_a_backup_is_there_after_its_restore(
     old: GatedStack, new: GatedStack, place: Path
 ) -> None:
-    backup, check, restore = commands()
+    backup, check, restore = documented()
     gate = place / "gate"
     old.up()
     identity = old.home.identity()

@@ -1,5 +1,6 @@
-"""The guides of deployment: commands run, or name what is there; links lead somewhere."""
+"""The guide of deployment: its commands run, or name what is there."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,26 +10,23 @@ import pytest
 import yaml
 
 from inferstack import config
+from inferstack.storage.accounts import Accounts
+from inferstack.storage.database import Database
+from inferstack.storage.migrations import migrate
 from scripts import check_manifests as manifests
 from tests.deployment.files import ROOT, compose, services
 from tests.deployment.test_manifests import containers, deployment_yaml, needs_kubectl, pods
+from tests.docs import pages
+from tests.programs import postgres_binaries, program
+from tests.services import create_database, drop_database
 
-GUIDES = ("deployment.md", "production-checklist.md")
-NEEDS = {"Docker", "kubectl", "a cluster", "AWS"}
-TEXT = (ROOT / "docs" / "deployment.md").read_text()
-
-
-def blocks() -> list[tuple[str | None, str]]:
-    """What a block of commands needs, and the block."""
-    found = []
-    for block in re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL):
-        needs = re.match(r"# needs (.+)\n", block)
-        found.append((needs[1] if needs else None, block))
-    return found
+NEEDS = {"# needs Docker", "# needs kubectl", "# needs a cluster", "# needs AWS"}
+TEXT = pages.text("docs/deployment.md")
+BLOCKS = pages.commands("docs/deployment.md")
 
 
-def commands(needs: str) -> str:
-    return "\n".join(block for need, block in blocks() if need == needs)
+def marked(mark: str) -> str:
+    return "\n".join(block.text for block in BLOCKS if block.mark == mark)
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +36,17 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("docker-compose.yml", "docker-compose.prod.yml", ".env.example"):
         shutil.copy(ROOT / name, place)
     shutil.copytree(ROOT / "kubernetes", place / "kubernetes")
-    able = {None} | ({"kubectl"} if shutil.which("kubectl") else set())
-    for needs, block in blocks():
-        if needs in able:
-            run = ["bash", "-euo", "pipefail", "-c", block]
+    able = {None} | ({"# needs kubectl"} if shutil.which("kubectl") else set())
+    for block in BLOCKS:
+        if block.mark in able:
+            run = ["bash", "-euo", "pipefail", "-c", block.text]
             done = subprocess.run(run, cwd=place, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, block + done.stderr
+            assert done.returncode == 0, block.text + done.stderr
     return place
 
 
 def test_every_block_says_what_it_needs() -> None:
-    assert {needs for needs, _ in blocks()} == NEEDS | {None}
+    assert {block.mark for block in BLOCKS} == NEEDS | {None}
 
 
 def test_the_settings_that_the_guide_makes_are_good_for_production(
@@ -90,14 +88,17 @@ def test_the_secret_that_the_guide_makes_has_every_key(copy: Path) -> None:
         if "secretKeyRef" in variable.get("valueFrom", {})
     }
     assert set(made["data"]) == needed
-    assert all(f"--from-literal={key}=" in commands("AWS") for key in needed if key[:2] != "s3")
+    assert all(
+        f"--from-literal={key}=" in marked("# needs AWS") for key in needed if key[:2] != "s3"
+    )
 
 
 def test_commands_name_what_is_there() -> None:
-    docker, cluster = commands("Docker"), commands("a cluster") + commands("AWS")
+    docker = marked("# needs Docker")
+    cluster = marked("# needs a cluster") + marked("# needs AWS")
     named = re.findall(r"--scale ([\w-]+)=|(?:restart|exec|--no-deps) ([\w-]+)", docker)
     assert set() < {name for pair in named for name in pair if name} <= services().keys()
-    files = set(re.findall(r"-f ([\w./-]+)", docker + cluster + commands("kubectl")))
+    files = set(re.findall(r"-f ([\w./-]+)", docker + cluster + marked("# needs kubectl")))
     files -= {"app-secrets.yaml"}
     folders = set(re.findall(r"(?:-k|kustomize) ([\w./-]+)", TEXT))
     paths = [*files, *(f"{folder}/kustomization.yaml" for folder in folders)]
@@ -112,18 +113,53 @@ def test_commands_name_what_is_there() -> None:
         assert f"overlays/{overlay}" in TEXT
 
 
-@pytest.mark.parametrize("guide", GUIDES)
-def test_links_lead_somewhere(guide: str) -> None:
-    text = (ROOT / "docs" / guide).read_text()
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("https://"):
-            continue
-        name, _, anchor = target.partition("#")
-        path = ROOT / "docs" / (name or guide)
-        assert path.exists(), target
-        headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-        assert not anchor or anchor in {_anchor(heading) for heading in headings}, target
+async def test_the_data_that_move_to_aws_are_there_and_come_back(
+    postgres_server_url: str, tmp_path: Path
+) -> None:
+    """With the words of the guide, between two databases and two folders instead of buckets."""
+    old, new = (create_database(postgres_server_url) for _ in range(2))
+    for url, username in ((old, "alice"), (new, "try")):
+        migrate(url)
+        await users(url, add=username)
+    objects = tmp_path / "old" / "inferstack"
+    objects.mkdir(parents=True)
+    (objects / "input").write_text("large")
+    (tmp_path / "aws" / "inferstack-example").mkdir(parents=True)
+    there, back = [block.text for block in BLOCKS if block.text.count("pg_restore")]
+    environment = {
+        "PATH": f"{Path(program('rclone')).parent}:{postgres_binaries()}:{os.environ['PATH']}",
+        "RCLONE_CONFIG": str(tmp_path / "none"),
+        "OLD_DATABASE_URL": old,
+        "RDS_URL": new,
+    }
+    for remote in ("old", "aws"):
+        environment[f"RCLONE_CONFIG_{remote.upper()}_TYPE"] = "alias"
+        environment[f"RCLONE_CONFIG_{remote.upper()}_REMOTE"] = str(tmp_path / remote)
+
+    def run(block: str) -> None:
+        command = ["bash", "-euo", "pipefail", "-c", block]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    for _ in range(2):
+        run(there)
+        assert await users(new) == ["alice"]
+    await users(new, add="bob")
+    (tmp_path / "aws" / "inferstack-example" / "result").write_text("larger")
+    run(back)
+    assert await users(old) == ["alice", "bob"]
+    assert {path.name for path in objects.iterdir()} == {"input", "result"}
+    for url in (old, new):
+        drop_database(postgres_server_url, url)
 
 
-def _anchor(heading: str) -> str:
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+async def users(url: str, *, add: str | None = None) -> list[str]:
+    """The users of a database."""
+    database = Database.from_settings(config.load(database_url=url))
+    accounts = Accounts(database)
+    try:
+        if add is not None:
+            await accounts.create_user(add, "a good password")
+        return [user.username for user in await accounts.users()]
+    finally:
+        await database.close()

@@ -12,9 +12,10 @@ RULES = sorted((CONFIG / "rules").glob("*.yml"))
 TESTS = sorted((CONFIG / "tests").glob("*.yml"))
 
 
-def alerts() -> list[str]:
+def alerts() -> dict[str, dict[str, str]]:
+    """The annotations of each."""
     groups = yaml.safe_load((CONFIG / "rules" / "alerts.yml").read_text())["groups"]
-    return [rule["alert"] for group in groups for rule in group["rules"]]
+    return {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]}
 
 
 def test_every_rule_does_what_its_test_says() -> None:
@@ -38,10 +39,16 @@ def test_the_configuration_is_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("alert", alerts())
-def test_every_alert_is_tested_and_explained(alert: str) -> None:
+def test_every_alert_is_tested_and_has_its_entry_in_the_runbook(alert: str) -> None:
     tests = yaml.safe_load((CONFIG / "tests" / "alerts_test.yml").read_text())["tests"]
     cases = [case for test in tests for case in test["alert_rule_test"]]
     fires = {bool(case["exp_alerts"]) for case in cases if case["alertname"] == alert}
     assert fires == {True, False}
-    text = (ROOT / "docs" / "monitoring.md").read_text()
+    assert alerts()[alert]["runbook"] == f"docs/operations.md#{alert.lower()}"
+    text = (ROOT / "docs" / "operations.md").read_text()
     assert re.search(rf"^### {alert}$", text, re.MULTILINE)
+
+
+def test_the_runbook_tells_of_no_other_alert() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert set(re.findall(r"\bInferstack[A-Z]\w+", text)) == alerts().keys()

@@ -33,6 +33,20 @@ def test_migrating_again_changes_nothing(empty_postgres_url: str) -> None:
         assert connection.execute("SELECT username FROM users").fetchall() == [("ann",)]
 
 
+def test_whoever_rolls_back_goes_on_with_the_tables_of_the_later_version(
+    empty_postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    migrate(empty_postgres_url)
+    with psycopg.connect(empty_postgres_url) as connection:
+        connection.execute("ALTER TABLE tasks ADD COLUMN later text")
+        connection.execute("UPDATE alembic_version SET version_num = '9999_later'")
+    migrate(empty_postgres_url)
+    assert "of a later version (9999_later)" in caplog.text
+    with psycopg.connect(empty_postgres_url) as connection:
+        kept = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    assert kept == [("9999_later",)]
+
+
 def test_processes_that_migrate_at_once_wait_for_each_other(empty_postgres_url: str) -> None:
     errors: list[BaseException] = []
 

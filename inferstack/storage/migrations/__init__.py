@@ -1,13 +1,17 @@
 """The schema's history, and the function that brings a database up to date."""
 
+import logging
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from inferstack.storage.database import sync_engine, translated
+
+log = logging.getLogger(__name__)
 
 LOCK = 0x696E6665
 """Key of the advisory lock: of several processes that migrate at once, one works, others wait."""
@@ -22,6 +26,9 @@ def knows(revision: str) -> bool:
 def migrate(database_url: str) -> None:
     """Brings the schema to the newest version; does nothing when it is there.
 
+    Migrations only add, so a schema that a later version has made is left as it is: whoever rolls
+    back goes on with it.
+
     Args:
         database_url: `postgresql://...`, as a user who may create tables.
 
@@ -34,6 +41,10 @@ def migrate(database_url: str) -> None:
     try:
         with translated(), engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+            revision = MigrationContext.configure(connection).get_current_revision()
+            if revision is not None and not knows(revision):
+                log.warning("the tables are of a later version (%s) and stay as they are", revision)
+                return
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     finally:
