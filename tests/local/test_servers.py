@@ -67,7 +67,10 @@ async def _postgres(home: Home, found: PostgresBinaries) -> None:
     where = locate(home.root)
     make_parent(where)
     runnable = reachable_binaries(found, where.account)
+    elsewhere = home.root / "elsewhere"
+    where.data.with_name("data.password").symlink_to(elsewhere)
     postgres_server.create(runnable, where.data, "secret", where.account)
+    assert not elsewhere.exists()
     port = free_port(None)
     program = postgres_server.program(runnable, where.data, port, where.account)
 
