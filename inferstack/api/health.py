@@ -68,8 +68,9 @@ class _Watch:
         except Exception as failure:
             log.exception("health check failed: %s", self.check.name)
             error = type(failure).__name__
-        changed = (error is None) != (self.error is None)
-        if error is not None if self.latency is None else changed:
+        # Before the first look it counts as there: what is away from the start on is told, too.
+        was_away = self.error is not None and self.latency is not None
+        if (error is not None) != was_away:
             log.warning("%s: %s", self.check.name, error or "answers again")
         self.answered_at = time.monotonic()
         self.error, self.latency = error, self.answered_at - start

@@ -77,10 +77,7 @@ def create(binaries: PostgresBinaries, data: Path, password: str, account: Accou
     secret = data.with_name(f"{data.name}.password")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        secret.touch(mode=0o600)
-        secret.write_text(password + "\n")
-        if account is not None:
-            os.chown(secret, account.uid, account.gid)
+        _write_secret(secret, password, account)
         _run(
             [
                 str(binaries.folder / "initdb"),
@@ -97,6 +94,16 @@ def create(binaries: PostgresBinaries, data: Path, password: str, account: Accou
         stdin=f"CREATE DATABASE {DATABASE}\n",
     )
     fresh.rename(data)
+
+
+def _write_secret(path: Path, password: str, account: Account | None) -> None:
+    # The folder is the account's: root must not follow a link that it finds there.
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(password + "\n")
+        if account is not None:
+            os.fchown(file.fileno(), account.uid, account.gid)
 
 
 def _run(command: list[str], account: Account | None, stdin: str = "") -> None:

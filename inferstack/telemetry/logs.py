@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from inferstack.wording import encodable
+
 STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message",
     "asctime",
@@ -104,5 +106,6 @@ def _encode(line: dict[str, Any]) -> str:
     try:
         return _encoder.encode(line).decode()
     except (TypeError, ValueError, RecursionError):
-        # An `extra` that is no JSON must not lose the line.
-        return _encoder.encode({name: str(value) for name, value in line.items()}).decode()
+        # An `extra` that is no JSON must not lose the line, nor half of a surrogate pair.
+        plain = {name: encodable(str(value)) for name, value in line.items()}
+        return _encoder.encode(plain).decode()

@@ -138,13 +138,15 @@ class Tracer:
         count = min(MOST_SENT, len(self._waiting))
         if not count:
             return True
-        body = _encode(request([self._waiting.popleft() for _ in range(count)]))
+        spans = [self._waiting.popleft() for _ in range(count)]
         try:
+            body = _encode(request(spans))
             answer = await client.post(
                 self._url, content=body, headers={"content-type": "application/json"}
             )
             answer.raise_for_status()
-        except httpx.HTTPError as error:
+        except Exception as error:
+            # Whatever it is, the next ones are to be sent.
             if not self._failing:
                 log.warning("spans are lost: %s: %s", self._url, error or type(error).__name__)
             self._failing = True

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+import redis
 
 from inferstack.config import Settings
 from inferstack.storage.migrations import migrate
@@ -89,6 +90,8 @@ def right(
     redis_url: str, postgres: PostgresServer, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """An environment in which every process starts."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
     return {
         "REDIS_URL": redis_url,
         "CELERY_BROKER_URL": redis_url,
@@ -184,8 +187,8 @@ def test_a_process_waits_for_redis_is_not_ready_and_starts_when_it_comes(
     try:
         found = start(process, REDIS_URL=server.url, CELERY_BROKER_URL=server.url)
         found.until(lambda: found.said("Redis does not answer") > 0)
+        found.until(lambda: process == "api" or pulse.alive(process, found.home))
         assert not found.ready(process)
-        assert process == "api" or pulse.alive(process, found.home)
         server.start()
         found.until(lambda: found.ready(process))
     finally:
@@ -200,8 +203,8 @@ def test_a_process_waits_for_postgresql_is_not_ready_and_starts_when_it_comes(
     try:
         found = start(process)
         found.until(lambda: found.said("PostgreSQL does not answer") > 0)
+        found.until(lambda: pulse.alive(process, found.home))
         assert not found.ready(process)
-        assert pulse.alive(process, found.home)
     finally:
         postgres.start()
     found.until(lambda: found.ready(process))

@@ -77,7 +77,10 @@ async def test_postgres_keeps_every_write_and_asks_for_the_password(
     where = locate(home.root)
     make_parent(where)
     runnable = reachable_binaries(found, where.account)
+    elsewhere = home.root / "elsewhere"
+    where.data.with_name("data.password").symlink_to(elsewhere)
     postgres_server.create(runnable, where.data, "secret", where.account)
+    assert not elsewhere.exists()
     port = free_port(None)
     program = postgres_server.program(runnable, where.data, port, where.account)
 

@@ -32,10 +32,15 @@ def test_an_exception_is_in_the_line() -> None:
     assert "ValueError: boom" in json.loads(JsonFormatter("api").format(made))["exception"]
 
 
-@pytest.mark.parametrize("value", [object(), {1: {2}}, {(1, 2): 3}])
+@pytest.mark.parametrize("value", [object(), {1: {2}}, {(1, 2): 3}, "\ud800", ["\ud800"]])
 def test_an_extra_that_is_no_json_does_not_lose_the_line(value: object) -> None:
     found = json.loads(JsonFormatter("api").format(record("kept", odd=value)))
     assert found["message"] == "kept"
+
+
+def test_half_of_a_surrogate_pair_does_not_lose_the_line() -> None:
+    found = json.loads(JsonFormatter("api").format(record("a \ud800 in the message")))
+    assert found["message"] == "a \\ud800 in the message"
 
 
 def test_a_text_line_is_readable() -> None:

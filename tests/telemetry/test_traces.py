@@ -177,6 +177,24 @@ async def test_a_collector_that_is_away_is_told_once_and_holds_nobody_up(
     assert caplog.text.count("spans are lost") == 1
 
 
+async def test_a_span_that_cannot_be_written_does_not_end_the_sending(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traces, "INTERVAL", 0.01)
+    collector = Collector()
+    async with await asyncio.start_server(collector.answer, "127.0.0.1", 0) as server:
+        tracer = Tracer(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", 1.0)
+        tracer.start()
+        tracer.add(msgspec.structs.replace(span(1), error="\ud800"))
+        async with asyncio.timeout(10):
+            while "spans are lost" not in caplog.text:
+                await asyncio.sleep(0.01)
+        tracer.add(span(2))
+        await asyncio.wait_for(collector.got.wait(), 10)
+        await tracer.stop()
+    assert [each["spanId"][-1] for each in collector.spans()] == ["2"]
+
+
 def test_waiting_spans_are_bounded() -> None:
     tracer = Kept()
     for number in range(traces.MOST_WAITING + 5):

@@ -20,6 +20,7 @@ from inferstack.deployment import ReplicaStatus
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.task import TaskState
+from inferstack.telemetry import peers, pulse
 from inferstack.worker import gpu, node
 from tests.services import free_port
 
@@ -128,7 +129,7 @@ async def replicas(redis: Redis, count: int) -> list[ReplicaStatus]:
 
 @pytest.mark.timeout(400)
 async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
-    machines: Machines, redis: Redis, settings: Settings
+    machines: Machines, redis: Redis, settings: Settings, tmp_path: Path
 ) -> None:
     """One story, because Ray takes seconds to start."""
     callers = Callers(redis, settings, "slow:1")
@@ -136,6 +137,7 @@ async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
     head = machines.head()
     (first,) = await replicas(redis, 1)
     assert machines.log("first").count("waiting for Ray at 127.0.0.1:") == 1
+    assert pulse.alive("node", tmp_path / "first", ready=True)
 
     second = machines.member("second")
     both = await replicas(redis, 2)
@@ -162,13 +164,18 @@ async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
     assert alive == []
 
 
-async def test_a_machine_that_waits_for_the_head_ends_at_once(machines: Machines) -> None:
+async def test_a_machine_that_waits_for_the_head_is_not_ready_and_ends_at_once(
+    machines: Machines, tmp_path: Path
+) -> None:
     member = machines.member("alone")
     async with asyncio.timeout(20):
         while "waiting for Ray" not in machines.log("alone"):
             await asyncio.sleep(0.05)
+    assert pulse.alive("node", tmp_path / "alone")
+    assert not pulse.alive("node", tmp_path / "alone", ready=True)
     member.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(member.wait, 5) == 0
+    peers.sweep(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("address", ["", "ray-head", "ray://ray-head:port", ":1"])
