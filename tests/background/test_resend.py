@@ -11,7 +11,7 @@ from inferstack.config import Settings
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import Completion, Failure, Retry, TaskQueue
+from inferstack.queue.task_queue import Completion, Failure, Retry, TaskQueue, prefix
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage.history import History
 from inferstack.task import Execution, Task, TaskError, TaskState
@@ -112,6 +112,15 @@ async def test_a_task_that_was_made_just_now_is_left_to_the_recorder(
 ) -> None:
     await history.upsert([msgspec.structs.replace(queued(), created_at=time.time())])
     assert await duties.resend(settings) == 0
+
+
+async def test_a_task_that_cannot_be_read_does_not_keep_others_lost(
+    settings: Settings, history: History, redis: Redis, work: Work
+) -> None:
+    broken = queued()
+    await history.upsert([broken, queued()])
+    await redis.hset(f"{prefix(NAME)}t:{broken.spec.task_id}", mapping={"s": b"?", "spec": b"?"})
+    assert await duties.resend(settings) == 1
 
 
 async def test_two_sweeps_at_once_submit_it_once(
