@@ -178,6 +178,21 @@ class Fleet:
             )
             self._placed |= changed
 
+    async def follow(self) -> None:
+        """Places again as the machines of a cluster come and go; those of this one do not."""
+        failing = False
+        while self._settings.ray_address is not None:
+            await asyncio.sleep(LOOK)
+            try:
+                await asyncio.to_thread(self.place)
+                failing = False
+            except Exception as error:
+                # Ray's errors have no common root. While one of its parts starts again, the
+                # replicas that there are go on.
+                if not failing:
+                    log.warning("cannot follow the machines of the cluster: %s", summary(error))
+                failing = True
+
     def _placements(self) -> dict[str, Placement]:
         """Where each model belongs on the devices that there are now, by its name."""
         gpus, cores = self._devices()
@@ -298,12 +313,6 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
         fleet.add(rest)
         await asyncio.to_thread(fleet.place)
 
-    async def follow() -> None:
-        """The machines of a cluster come and go; the devices of this one do not."""
-        while settings.ray_address is not None:
-            await asyncio.sleep(LOOK)
-            await asyncio.to_thread(fleet.place)
-
     async def watch() -> None:
         while True:
             await asyncio.sleep(FAILURE_CHECK)
@@ -319,7 +328,7 @@ async def register(entries: Sequence[ModelEntry], settings: Settings) -> None:
             measures.shown("worker", measures.of_devices, settings),
             asyncio.TaskGroup() as group,
         ):
-            parts = [group.create_task(part) for part in (deploy_all(), follow(), watch())]
+            parts = [group.create_task(part) for part in (deploy_all(), fleet.follow(), watch())]
             await stopping.wait()
             for part in parts:
                 part.cancel()

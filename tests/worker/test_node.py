@@ -17,12 +17,13 @@ from redis.asyncio import Redis
 
 from inferstack.config import Settings, as_environment
 from inferstack.deployment import ReplicaStatus
+from inferstack.queue.background import end
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import Submit, TaskQueue
 from inferstack.task import Task, TaskSpec, TaskState, new_task_id
-from inferstack.worker import gpu, node
+from inferstack.worker import gpu, node, serve
 from tests.services import free_port
 
 from .fakes import settings as make_settings
@@ -196,6 +197,28 @@ def test_an_address_that_is_none_is_named(address: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == f"RAY_ADDRESS={address}: it takes host:port of the cluster's head\n"
+
+
+async def test_a_fleet_follows_its_machines_after_ray_did_not_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serve, "LOOK", 0.01)
+    fleet = serve.Fleet(make_settings(ray_address="ray-head:10001"))
+    looks = 0
+
+    def place() -> None:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise RuntimeError("the controller starts again")
+
+    monkeypatch.setattr(fleet, "place", place)
+    following = asyncio.create_task(fleet.follow())
+    async with asyncio.timeout(10):
+        while looks < 4:
+            await asyncio.sleep(0.01)
+    await end(following)
+    assert caplog.text.count("cannot follow the machines") == 1
 
 
 async def test_each_worker_takes_a_gpu_that_no_other_has(
