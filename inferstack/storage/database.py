@@ -166,17 +166,23 @@ class Database:
         """
         connecting = asyncio.create_task(self._connect())
         try:
-            await asyncio.wait({connecting}, timeout=CHECKOUT)
-        finally:
-            if not connecting.done():
-                self._abandoned.add(connecting)
-                connecting.add_done_callback(self._give_back)
-        if not connecting.done():
+            there, _ = await asyncio.wait({connecting}, timeout=CHECKOUT)
+        except asyncio.CancelledError:
+            # It may have come in the same moment.
+            self._abandon(connecting)
+            raise
+        if not there:
+            self._abandon(connecting)
             raise StorageUnavailableError(f"PostgreSQL does not answer within {CHECKOUT:g} s")
         return connecting.result()
 
     async def _connect(self) -> AsyncConnection:
         return await self._engine.connect()
+
+    def _abandon(self, connecting: "asyncio.Task[AsyncConnection]") -> None:
+        """Lets go of a connection that nobody waits for any more."""
+        self._abandoned.add(connecting)
+        connecting.add_done_callback(self._give_back)
 
     def _give_back(self, connecting: "asyncio.Task[AsyncConnection]") -> None:
         self._abandoned.discard(connecting)
