@@ -51,16 +51,19 @@ class _Watch:
 
     async def look(self) -> None:
         start = time.monotonic()
+        error: str | None = None
+        said = "answers again"
         try:
             await self.check.ask()
-            error = None
-        except (InferstackError, OSError) as failure:
-            error = str(failure)
+        except InferstackError as failure:
+            error, said = failure.detail, str(failure)
+        except OSError as failure:
+            error, said = "does not answer", str(failure)
         except Exception as failure:
             log.exception("health check failed: %s", self.check.name)
-            error = type(failure).__name__
+            error = said = type(failure).__name__
         if self.latency is not None and (error is None) != (self.error is None):
-            log.warning("%s: %s", self.check.name, error or "answers again")
+            log.warning("%s: %s", self.check.name, said)
         self.answered_at = time.monotonic()
         self.error, self.latency = error, self.answered_at - start
 

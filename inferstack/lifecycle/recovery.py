@@ -75,7 +75,7 @@ class Recovery:
             try:
                 (answer,) = await queue.enqueue([_submit_of(task)], version=task.version + 1)
             except InferstackError as error:
-                log.warning("task %s stays lost for now: %s", lost.task_id, error.detail)
+                log.warning("task %s stays lost for now: %s", lost.task_id, error)
                 return 0
         if answer.status is not Enqueued.OK:
             log.warning("task %s stays lost for now: %s", lost.task_id, answer.status)

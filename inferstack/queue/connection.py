@@ -79,7 +79,7 @@ def translated(task_id: str | None = None) -> Iterator[None]:
         ) from error
     except (ConnectionError, TimeoutError, OSError) as error:
         raise QueueUnavailableError(
-            f"Redis does not answer: {error}", task_id=task_id, retry_after=1.0
+            "Redis does not answer", cause=str(error), task_id=task_id, retry_after=1.0
         ) from error
     except PASSING as error:
         raise QueueUnavailableError(str(error), task_id=task_id, retry_after=5.0) from error
@@ -88,4 +88,4 @@ def translated(task_id: str | None = None) -> Iterator[None]:
             raise QueueUnavailableError(str(error), task_id=task_id, retry_after=5.0) from error
         raise
     except RedisError as error:
-        raise QueueUnavailableError(str(error), task_id=task_id, retry_after=1.0) from error
+        raise QueueUnavailableError(cause=str(error), task_id=task_id, retry_after=1.0) from error

@@ -88,9 +88,9 @@ def translated() -> Iterator[None]:
         cause = str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
         for driver, ours, saying in TRANSLATIONS:
             if isinstance(error, driver):
-                raise ours(f"{saying}: {cause}") from error
+                raise ours(saying, cause=cause) from error
         if isinstance(error, DBAPIError) and error.connection_invalidated:
-            raise StorageUnavailableError(f"PostgreSQL went away: {cause}") from error
+            raise StorageUnavailableError("PostgreSQL went away", cause=cause) from error
         raise
 
 

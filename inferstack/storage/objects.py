@@ -165,4 +165,6 @@ def _translated(key: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no object {key}") from error
     except (BaseError, OSError) as error:
-        raise StorageUnavailableError(f"the object store failed on {key}: {error}") from error
+        raise StorageUnavailableError(
+            f"the object store failed on {key}", cause=str(error)
+        ) from error
