@@ -21,6 +21,7 @@ class InferstackError(Exception):
         self,
         detail: str | None = None,
         *,
+        cause: str | None = None,
         task_id: str | None = None,
         retry_after: float | None = None,
         errors: list[dict[str, str]] | None = None,
@@ -29,6 +30,8 @@ class InferstackError(Exception):
 
         Args:
             detail: what was wrong, where, and what it takes; the class's title if None.
+            cause: what a library said of it. It may name hosts and users, so only logs and the
+                command line show it, as a part of `str(error)`.
             task_id: the task that the error is about, where there is one.
             retry_after: seconds after which a repeat may succeed; the class's usual ones if None.
             errors: one ``{"field", "message"}`` for each wrong field of the input.
@@ -37,7 +40,7 @@ class InferstackError(Exception):
         self.task_id = task_id
         self.retry_after = self.usual_retry_after if retry_after is None else retry_after
         self.errors = errors
-        super().__init__(self.detail)
+        super().__init__(self.detail if cause is None else f"{self.detail}: {cause}")
 
     @classmethod
     def title(cls) -> str:

@@ -122,7 +122,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     spec: TaskSpec
     state: TaskState
     attempts: int = 0
-    """How often it was claimed; also the fencing number of the current lease."""
+    """How often it was claimed, without the claims that ended before it ran."""
     crashes: int = 0
     """How many replicas died with it in their batch."""
     version: int = 0

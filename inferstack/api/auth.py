@@ -24,6 +24,10 @@ TOKEN_TRUST = 60.0
 KEY_TRUST = 10.0
 """Seconds after which a revoked API key is refused by every process."""
 
+KEY_PATIENCE = 1.0
+"""Seconds that a request waits for PostgreSQL if its API key was good before. One that stands still
+gives no answer at all, and it would hold up every request with a key."""
+
 OUTAGE_TRUST = 600.0
 """Seconds for which a verified API key is trusted on while PostgreSQL does not answer.
 
@@ -72,6 +76,10 @@ class VerifiedCache:
         if len(self._entries) >= self._size:
             del self._entries[next(iter(self._entries))]
         self._entries[digest] = entry
+
+    def drop(self, credential: bytes) -> None:
+        """Forgets a credential."""
+        self._entries.pop(sha256(credential).digest(), None)
 
     def clear(self) -> None:
         """Forgets everything, because something was revoked."""
@@ -156,25 +164,42 @@ class Authenticator:
         if lookup is None:
             lookup = asyncio.create_task(self._look_up(key, cached_as))
             self._lookups[cached_as] = lookup
-            lookup.add_done_callback(lambda _: self._lookups.pop(cached_as, None))
+            lookup.add_done_callback(lambda done: self._looked_up(cached_as, done))
+        if self._cache.get(cached_as) is not None:
+            done, _ = await asyncio.wait({lookup}, timeout=KEY_PATIENCE)
+            if not done and (caller := self._trust_on(cached_as)) is not None:
+                return caller
         return await asyncio.shield(lookup)
+
+    def _looked_up(self, cached_as: bytes, lookup: "asyncio.Task[Caller]") -> None:
+        del self._lookups[cached_as]
+        if not lookup.cancelled():
+            lookup.exception()  # Perhaps nobody waited for it so long.
 
     async def _look_up(self, key: bytes, cached_as: bytes) -> Caller:
         now = time.time()
         try:
             caller = await self._key_owner(key.decode("latin-1"))
         except StorageUnavailableError:
-            entry = self._cache.get(cached_as)
-            if entry is None or entry.outage_until < now:
+            trusted = self._trust_on(cached_as)
+            if trusted is None:
                 raise
-            log.warning("PostgreSQL is away: trusting an API key that was verified before")
-            self._cache.put(cached_as, entry._replace(fresh_until=now + KEY_TRUST))
-            return entry.caller
+            return trusted
         metrics.CREDENTIAL_CHECKS.labels("key", "verified" if caller else "refused").inc()
         if caller is None:
+            self._cache.drop(cached_as)
             raise AuthenticationError("the API key is not valid")
         self._cache.put(cached_as, Verified(caller, now + KEY_TRUST, now + OUTAGE_TRUST))
         return caller
+
+    def _trust_on(self, cached_as: bytes) -> Caller | None:
+        """The caller of a key that was good before PostgreSQL went away; it counts as fresh now."""
+        now, entry = time.time(), self._cache.get(cached_as)
+        if entry is None or entry.outage_until < now:
+            return None
+        log.warning("PostgreSQL is away: trusting an API key that was verified before")
+        self._cache.put(cached_as, entry._replace(fresh_until=now + KEY_TRUST))
+        return entry.caller
 
 
 def _hostname(host: bytes) -> str:

@@ -58,20 +58,22 @@ class _Watch:
     async def look(self) -> None:
         start = time.monotonic()
         self.refusal = None
+        error: str | None = None
+        said = "answers again"
         try:
             await self.check.ask()
-            error = None
-        except StorageRefusedError as failure:
-            self.refusal, error = failure, failure.detail
-        except (InferstackError, OSError) as failure:
-            error = str(failure)
+        except InferstackError as failure:
+            error, said = failure.detail, str(failure)
+            self.refusal = failure if isinstance(failure, StorageRefusedError) else None
+        except OSError as failure:
+            error, said = "does not answer", str(failure)
         except Exception as failure:
             log.exception("health check failed: %s", self.check.name)
-            error = type(failure).__name__
+            error = said = type(failure).__name__
         # Before the first look it counts as there: what is away from the start on is told, too.
         was_away = self.error is not None and self.latency is not None
         if (error is not None) != was_away:
-            log.warning("%s: %s", self.check.name, error or "answers again")
+            log.warning("%s: %s", self.check.name, said)
         self.answered_at = time.monotonic()
         self.error, self.latency = error, self.answered_at - start
 
@@ -115,7 +117,7 @@ class Monitor:
                 to answer, that is a failed check as any other.
         """
         await asyncio.gather(*(watch.look() for watch in self._watches))
-        refused = [watch.refusal.detail for watch in self._watches if watch.refusal is not None]
+        refused = [str(watch.refusal) for watch in self._watches if watch.refusal is not None]
         if refused:
             raise ConfigurationError("\n".join(refused))
         self._stopping.clear()

@@ -3,7 +3,6 @@
 import itertools
 import math
 import re
-from collections import deque
 from collections.abc import Iterator, Mapping
 
 from inferstack.api.overview_views import Percentiles
@@ -30,7 +29,10 @@ def samples(text: str, name: str) -> Iterator[tuple[Labels, float]]:
 
 
 class Series:
-    """One histogram in several processes: how much it grew over the latest scrapes."""
+    """One histogram in several processes: how much it grew over the latest scrapes.
+
+    One thread may add while another takes the total.
+    """
 
     def __init__(self, scrapes: int, *, seen: bool) -> None:
         """Starts empty.
@@ -41,7 +43,9 @@ class Series:
                 the next one only says where counting starts.
         """
         self._last: dict[tuple[str, float], float] | None = {} if seen else None
-        self._growth: deque[Buckets] = deque(maxlen=scrapes)
+        self._scrapes = scrapes
+        self._growth: tuple[Buckets, ...] = ()
+        """Replaced and never changed, for who goes through it meanwhile."""
 
     def add(self, values: Mapping[tuple[str, float], float]) -> None:
         """Takes the values of a scrape, by process and bound.
@@ -57,7 +61,7 @@ class Series:
             before = last.get(key, 0.0)
             delta = value - before if value >= before else value
             grown[key[1]] = grown.get(key[1], 0.0) + delta
-        self._growth.append(grown)
+        self._growth = (*self._growth, grown)[-self._scrapes :]
 
     def total(self) -> Buckets:
         """The growth of the latest scrapes together."""

@@ -122,11 +122,16 @@ class Overview:
 
     async def _sample_forever(self) -> None:
         while True:
-            sample = self._take()
-            self._points.append(sample.point)
-            self._sample = _encode(sample)
-            fresh, self._fresh = self._fresh, asyncio.Event()
-            fresh.set()
+            try:
+                sample = self._take()
+                self._sample = _encode(sample)
+            except Exception:
+                # All who listen wait for the next one.
+                log.exception("cannot take a sample for the overview")
+            else:
+                self._points.append(sample.point)
+                fresh, self._fresh = self._fresh, asyncio.Event()
+                fresh.set()
             await asyncio.sleep(PERIOD)
 
     def _take(self) -> OverviewSample:

@@ -14,7 +14,7 @@ import uvicorn
 from inferstack.api.connection import Connection
 from inferstack.api.edge import Edge
 from inferstack.api.listener import hand_over
-from inferstack.api.protocol import DirectProtocol
+from inferstack.api.protocol import DEADLINES, DirectProtocol
 from inferstack.queue.background import end
 from inferstack.telemetry import metrics
 
@@ -144,6 +144,10 @@ def configure(edge: Edge) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
+        # Of what FastAPI has answered; `DirectProtocol` sees to the rest. A gateway keeps idle
+        # connections for a shorter time, and must be the one who closes them: a POST that meets a
+        # connection which is closed just then is lost, and may not be sent again.
+        timeout_keep_alive=int(DEADLINES["idle"]),
         timeout_graceful_shutdown=int(DRAIN - FAREWELL),
     )
 

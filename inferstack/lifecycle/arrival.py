@@ -75,7 +75,7 @@ async def _answers(need: Need, stopping: asyncio.Event) -> bool:
         try:
             await need.ask()
         except (ConfigurationError, StorageRefusedError) as error:
-            raise ConfigurationError(error.detail) from error
+            raise ConfigurationError(str(error)) from error
         except InferstackError as error:
             failures += 1
             if failures == 1:

@@ -15,6 +15,7 @@ from inferstack.config import Settings
 from inferstack.errors import InferstackError
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
+from inferstack.queue.settle import known
 from inferstack.queue.task_queue import Enqueued, Submit, TaskQueue
 from inferstack.storage.database import Database
 from inferstack.storage.unfinished import Unfinished, UnfinishedTask
@@ -58,8 +59,8 @@ class Recovery:
         found: list[UnfinishedTask] = []
         for name in dict.fromkeys(item.deployment for item in page):
             mine = [item for item in page if item.deployment == name]
-            live = await self._queue(name).load([item.task_id for item in mine])
-            found += [item for item, task in zip(mine, live, strict=True) if task is None]
+            there = await known(self._redis, name, [item.task_id for item in mine])
+            found += [item for item in mine if item.task_id not in there]
         return found
 
     async def _submit(self, lost: UnfinishedTask) -> int:
@@ -67,22 +68,19 @@ class Recovery:
 
         Its version goes on where history stands, which takes nothing older.
         """
-        queue = self._queue(lost.deployment)
+        queue = TaskQueue(self._redis, lost.deployment, self._settings)
         async with self._unfinished.held(lost.task_id) as task:
-            if task is None or await queue.get(lost.task_id) is not None:
+            if task is None or await known(self._redis, lost.deployment, [lost.task_id]):
                 return 0
             try:
                 (answer,) = await queue.enqueue([_submit_of(task)], version=task.version + 1)
             except InferstackError as error:
-                log.warning("task %s stays lost for now: %s", lost.task_id, error.detail)
+                log.warning("task %s stays lost for now: %s", lost.task_id, error)
                 return 0
         if answer.status is not Enqueued.OK:
             log.warning("task %s stays lost for now: %s", lost.task_id, answer.status)
             return 0
         return 1
-
-    def _queue(self, deployment: str) -> TaskQueue:
-        return TaskQueue(self._redis, deployment, self._settings)
 
 
 def _submit_of(task: Task) -> Submit:

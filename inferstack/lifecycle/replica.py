@@ -12,6 +12,7 @@ from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
 from inferstack.errors import (
     EngineError,
+    InferstackError,
     NotFoundError,
     OutputMismatchError,
     QueueUnavailableError,
@@ -39,6 +40,9 @@ MOST_LOADING = 64
 
 ENGINE_FAILURES = frozenset({EngineError.slug, OutputMismatchError.slug})
 """Types of errors that speak against the engine, not against an input."""
+
+INPUT_MISSING = "input-missing"
+"""Type of the error of a task whose large input is gone."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -234,7 +238,7 @@ class ReplicaSession:
         try:
             await self._store.put(key, body)
         except StorageUnavailableError as error:
-            await self._give_up(lease, TaskError(error.slug, str(error)), Retry.FREE)
+            await self._give_up(lease, error, Retry.FREE)
             return None
         return Completion(lease.task_id, lease.attempt, b"", key, encode(run))
 
@@ -268,17 +272,18 @@ class ReplicaSession:
     async def _load_input(self, claim: Claim) -> Lease | None:
         """The lease with its input; None if it had to be given back or failed for want of it."""
         lease = _lease(claim)
+        problem: InferstackError
         try:
             # An idle replica prolongs no lease; nor is there a use in waiting longer.
             async with asyncio.timeout(self._settings.lease):
                 spec = await payloads.load_input(self._store, claim.spec)
         except TimeoutError:
             text = f"the object store did not answer within {self._settings.lease:g} s"
-            problem, how = TaskError(StorageUnavailableError.slug, text), Retry.FREE
+            problem, how = StorageUnavailableError(text), Retry.FREE
         except NotFoundError as error:
-            problem, how = TaskError("input-missing", str(error)), Retry.FINAL
+            problem, how = error, Retry.FINAL
         except StorageUnavailableError as error:
-            problem, how = TaskError(error.slug, str(error)), Retry.FREE
+            problem, how = error, Retry.FREE
         else:
             return msgspec.structs.replace(lease, spec=spec)
         try:
@@ -288,9 +293,10 @@ class ReplicaSession:
             self._tell(f"stays leased: {lost}", [lease.task_id], logging.WARNING)
         return None
 
-    async def _give_up(self, lease: Lease, error: TaskError, how: Retry) -> None:
-        self._tell(f"is given back: {error.message}", [lease.task_id], logging.WARNING)
-        run = encode(Execution(self.worker))
+    async def _give_up(self, lease: Lease, problem: InferstackError, how: Retry) -> None:
+        self._tell(f"is given back: {problem}", [lease.task_id], logging.WARNING)
+        kind = INPUT_MISSING if isinstance(problem, NotFoundError) else problem.slug
+        error, run = TaskError(kind, problem.detail), encode(Execution(self.worker))
         failure = Failure(
             lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run, engine=False
         )

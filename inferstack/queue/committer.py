@@ -106,7 +106,7 @@ class GroupCommitter:
             self._refuse(group, error)
         except Exception as error:
             log.exception("a commit failed")
-            self._refuse(group, QueueUnavailableError(f"the queue failed: {error}"))
+            self._refuse(group, QueueUnavailableError("the queue failed", cause=str(error)))
         else:
             COMMIT_SECONDS.observe(time.perf_counter() - begun)
             COMMIT_TASKS.observe(len(group))

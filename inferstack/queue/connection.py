@@ -106,7 +106,7 @@ def translated(task_id: str | None = None, *, variable: str = "REDIS_URL") -> It
         ) from error
     except (ConnectionError, TimeoutError, OSError) as error:
         raise QueueUnavailableError(
-            f"Redis does not answer: {error}", task_id=task_id, retry_after=1.0
+            "Redis does not answer", cause=str(error), task_id=task_id, retry_after=1.0
         ) from error
     except PASSING as error:
         raise QueueUnavailableError(str(error), task_id=task_id, retry_after=5.0) from error
@@ -115,4 +115,4 @@ def translated(task_id: str | None = None, *, variable: str = "REDIS_URL") -> It
             raise QueueUnavailableError(str(error), task_id=task_id, retry_after=5.0) from error
         raise
     except RedisError as error:
-        raise QueueUnavailableError(str(error), task_id=task_id, retry_after=1.0) from error
+        raise QueueUnavailableError(cause=str(error), task_id=task_id, retry_after=1.0) from error

@@ -1,4 +1,4 @@
-"""What a restored Redis says of unfinished tasks, and forgetting those that finished since."""
+"""Where Redis and history may disagree: what Redis has, and forgetting what has ended since."""
 
 from collections.abc import Sequence
 
@@ -21,6 +21,16 @@ async def unfinished(redis: "Redis", deployment: str) -> set[str]:
         for index in INDEXES:
             pipe.zrange(prefix(deployment) + index, 0, -1)
         return {task_id.decode() for members in await pipe.execute() for task_id in members}
+
+
+async def known(redis: "Redis", deployment: str, task_ids: Sequence[str]) -> set[str]:
+    """Which of these tasks Redis has, in whatever state; reads none of them."""
+    with translated():
+        pipe = redis.pipeline(transaction=False)
+        for task_id in task_ids:
+            pipe.exists(f"{prefix(deployment)}t:{task_id}")
+        there = await pipe.execute()
+    return {task_id for task_id, found in zip(task_ids, there, strict=True) if found}
 
 
 async def settle(redis: "Redis", deployment: str, task_ids: Sequence[str]) -> None:

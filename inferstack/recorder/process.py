@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 REFRESH = 1.0
 """Seconds between two looks at the registry, and between two ticks."""
-RETRY = 30.0
-"""The longest wait, in seconds, after a job of the upkeep failed."""
 
 
 class RecorderProcess:
@@ -111,26 +109,24 @@ class RecorderProcess:
         self._recorder.stop()
 
     async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
-        """Repeats a job until the stop; one that fails is repeated sooner.
+        """Repeats a job until the stop, also one that fails.
 
         Raises:
             ConfigurationError: a service refuses the credentials.
         """
         failing = False
         while not self._stopping.is_set():
-            pause = seconds
             try:
                 await job()
                 failing = False
             except (ConfigurationError, StorageRefusedError) as error:
-                raise ConfigurationError(error.detail) from error
+                raise ConfigurationError(str(error)) from error
             except InferstackError as error:
                 if not failing:
                     log.warning("%s waits: %s", job.__name__.strip("_"), error)
                 failing = True
-                pause = min(seconds, RETRY)
             try:
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                await asyncio.wait_for(self._stopping.wait(), seconds)
             except TimeoutError:
                 continue
 

@@ -113,16 +113,16 @@ def _ours(error: Exception) -> InferstackError | None:
     cause = said.split("\n", 1)[0]
     if isinstance(error, OperationalError) and (refused := REFUSED.search(said)):
         reason = said[refused.start() :].split("\n", 1)[0]
-        return StorageRefusedError(f"DATABASE_URL: PostgreSQL refuses it: {reason}")
+        return StorageRefusedError("DATABASE_URL: PostgreSQL refuses it", cause=reason)
     if getattr(orig, "sqlstate", None) in UNMIGRATED:
         return StorageUnavailableError(
-            f"the tables are not those of this version: {cause}; run `inferstack migrate`"
+            "the tables are not those of this version: run `inferstack migrate`", cause=cause
         )
     for driver, ours, saying in TRANSLATIONS:
         if isinstance(error, driver):
-            return ours(f"{saying}: {cause}")
+            return ours(saying, cause=cause)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return StorageUnavailableError(f"PostgreSQL went away: {cause}")
+        return StorageUnavailableError("PostgreSQL went away", cause=cause)
     return None
 
 
@@ -199,17 +199,23 @@ class Database:
         """
         connecting = asyncio.create_task(self._connect())
         try:
-            await asyncio.wait({connecting}, timeout=CHECKOUT)
-        finally:
-            if not connecting.done():
-                self._abandoned.add(connecting)
-                connecting.add_done_callback(self._give_back)
-        if not connecting.done():
+            there, _ = await asyncio.wait({connecting}, timeout=CHECKOUT)
+        except asyncio.CancelledError:
+            # It may have come in the same moment.
+            self._abandon(connecting)
+            raise
+        if not there:
+            self._abandon(connecting)
             raise StorageUnavailableError(f"PostgreSQL does not answer within {CHECKOUT:g} s")
         return connecting.result()
 
     async def _connect(self) -> AsyncConnection:
         return await self._engine.connect()
+
+    def _abandon(self, connecting: "asyncio.Task[AsyncConnection]") -> None:
+        """Lets go of a connection that nobody waits for any more."""
+        self._abandoned.add(connecting)
+        connecting.add_done_callback(self._give_back)
 
     def _give_back(self, connecting: "asyncio.Task[AsyncConnection]") -> None:
         self._abandoned.discard(connecting)

@@ -179,11 +179,11 @@ def _translated(key: str) -> Iterator[None]:
         raise NotFoundError(f"there is no object {key}") from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise StorageRefusedError(
-            f"S3_ACCESS_KEY, S3_SECRET_KEY: the object store refuses them: {_line(error)}"
+            "S3_ACCESS_KEY, S3_SECRET_KEY: the object store refuses them", cause=_line(error)
         ) from error
     except (BaseError, OSError) as error:
         raise StorageUnavailableError(
-            f"the object store failed on {key}: {_line(error)}"
+            f"the object store failed on {key}", cause=_line(error)
         ) from error
 
 

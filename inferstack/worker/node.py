@@ -51,13 +51,18 @@ class Node:
         """Starts nothing yet.
 
         Raises:
-            ConfigurationError: RAY_ADDRESS is not host:port.
+            ConfigurationError: RAY_ADDRESS is not host:port, or a head has no RAY_AUTH_TOKEN.
         """
         self._settings = settings
         self._head: bool = options.head
         self._gpu_locks: Path | None = options.gpu_locks
         self._ray: str | None = options.ray
         self._host, self._port = _address(settings)
+        if self._head and self._ray is None and settings.ray_auth_token is None:
+            raise ConfigurationError(
+                "RAY_AUTH_TOKEN is not set, so anybody who reaches this machine could run code on "
+                "the whole cluster: it takes a secret that all its machines share"
+            )
         self._children: list[tuple[str, asyncio.subprocess.Process]] = []
         self._stopping = asyncio.Event()
         self._lock: TextIO | None = None

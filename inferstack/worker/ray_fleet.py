@@ -1,5 +1,6 @@
 """Which replicas there are on Ray Serve: one application for each deployment, without HTTP."""
 
+import asyncio
 import logging
 import threading
 import uuid
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inferstack.config import Settings
+from inferstack.engines.base import summary
 from inferstack.engines.repository import ModelEntry
 from inferstack.worker import gpu, scaling
 from inferstack.worker.placement import Placement, place
@@ -18,6 +20,8 @@ REPLICA_CPUS = 0.1
 """CPUs that Ray counts for a replica: threads are set explicitly, so Ray need not ration them."""
 MOST_EARLY_DEATHS = 3
 """Times that a replica may end before it is ready until Serve gives its deployment up."""
+LOOK = 2.0
+"""Seconds between two looks at the machines of a cluster."""
 
 
 class Fleet:
@@ -61,6 +65,21 @@ class Fleet:
                 wait_for_applications_running=False,
             )
             self._placed |= changed
+
+    async def follow(self) -> None:
+        """Places again as the machines of a cluster come and go; those of this one do not."""
+        failing = False
+        while self._settings.ray_address is not None:
+            await asyncio.sleep(LOOK)
+            try:
+                await asyncio.to_thread(self.place)
+                failing = False
+            except Exception as error:
+                # Ray's errors have no common root. While one of its parts starts again, the
+                # replicas that there are go on.
+                if not failing:
+                    log.warning("cannot follow the machines of the cluster: %s", summary(error))
+                failing = True
 
     def _placements(self) -> dict[str, Placement]:
         """Where each model belongs on the devices that there are now, by its name."""

@@ -62,14 +62,16 @@ class Registrar:
         """Deployments of an earlier run whose folder is gone."""
 
     async def run(self) -> None:
-        """Looks again and again."""
+        """Looks again and again, whatever goes wrong: else no deployment would become ready."""
         while True:
+            period = PERIOD
             try:
                 await self.refresh()
                 period = EAGER_PERIOD if self.starting else PERIOD
             except InferstackError as error:
                 log.warning("cannot refresh the registry: %s", error)
-                period = PERIOD
+            except Exception:
+                log.exception("cannot refresh the registry")
             await asyncio.sleep(period)
 
     async def default_settled(self) -> None:

@@ -34,8 +34,6 @@ GIVEN_UP = (
 )
 FAILURE_CHECK = 1.0
 """Seconds between two looks at what Serve has given up."""
-LOOK = 2.0
-"""Seconds between two looks at the machines of a cluster."""
 
 
 async def serve(entries: Sequence[ModelEntry], settings: Settings) -> None:
@@ -60,10 +58,8 @@ async def serve(entries: Sequence[ModelEntry], settings: Settings) -> None:
             parts = [
                 group.create_task(_deploy(fleet, registrar, *default_first(entries, settings))),
                 group.create_task(_report_given_up(registrar)),
+                group.create_task(fleet.follow()),
             ]
-            # The machines of a cluster come and go; the devices of this one do not.
-            if settings.ray_address is not None:
-                parts.append(group.create_task(_follow(fleet)))
             await stopping.wait()
             for part in parts:
                 part.cancel()
@@ -82,12 +78,6 @@ async def _deploy(
     await registrar.default_settled()
     fleet.add(rest)
     await asyncio.to_thread(fleet.place)
-
-
-async def _follow(fleet: Fleet) -> None:
-    while True:
-        await asyncio.sleep(LOOK)
-        await asyncio.to_thread(fleet.place)
 
 
 async def _report_given_up(registrar: Registrar) -> None:

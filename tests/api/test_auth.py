@@ -197,6 +197,51 @@ async def test_a_known_key_works_on_while_the_database_is_away(
     assert world.lookups == 3
 
 
+async def test_a_known_key_works_on_while_the_database_stands_still(
+    client: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferstack.api.auth.KEY_PATIENCE", 0.05)
+    monkeypatch.setattr("inferstack.api.auth.KEY_TRUST", -1.0)
+    await world.accounts.create_api_key("ann", "job")
+    known = {"x-api-key": "is_job"}
+    assert (await submit(client, known)).status_code == 202
+    answers = asyncio.Event()
+
+    async def revoked(_: str) -> None:
+        await answers.wait()
+
+    monkeypatch.setattr(world.authenticator, "_key_owner", revoked)
+    async with asyncio.timeout(5):
+        for _ in range(2):
+            assert (await submit(client, known)).status_code == 202
+        answers.set()
+        for _ in range(2):
+            assert (await submit(client, known)).status_code == 401
+
+
+async def test_a_key_that_is_trusted_in_an_outage_is_not_asked_for_again_at_once(
+    client: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it took to find out that there is no answer."""
+    monkeypatch.setattr("inferstack.api.auth.KEY_TRUST", 0.2)
+    await world.accounts.create_api_key("ann", "job")
+    asked = 0
+
+    async def fails_late(_: str) -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.25)
+        raise StorageUnavailableError
+
+    known = {"x-api-key": "is_job"}
+    assert (await submit(client, known)).status_code == 202
+    monkeypatch.setattr(world.authenticator, "_key_owner", fails_late)
+    await asyncio.sleep(0.2)
+    for _ in range(3):
+        assert (await submit(client, known)).status_code == 202
+    assert asked == 1
+
+
 async def test_an_anonymous_caller_has_no_keys(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/auth/keys")).status_code == 401
     assert (await client.post("/api/auth/keys", json={"name": "x"})).status_code == 401

@@ -1,6 +1,8 @@
 """Percentiles out of an exposition."""
 
 import math
+import sys
+import threading
 
 import pytest
 
@@ -65,3 +67,25 @@ def test_a_process_that_started_again_counts_from_nothing_and_one_that_was_busy_
     series.add({})
     series.add({("a", math.inf): 4.0})
     assert series.total() == {math.inf: 4.0}
+
+
+def test_one_thread_may_add_while_another_takes_the_total() -> None:
+    series = Series(15, seen=True)
+    values = {("api-1", float(bound)): 1.0 for bound in range(20)}
+    done = threading.Event()
+
+    def add() -> None:
+        while not done.is_set():
+            series.add(values)
+
+    adding = threading.Thread(target=add)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        adding.start()
+        for _ in range(3000):
+            series.total()
+    finally:
+        done.set()
+        adding.join()
+        sys.setswitchinterval(usual)

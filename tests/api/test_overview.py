@@ -105,6 +105,22 @@ async def test_all_listeners_share_one_sampler_that_ends_with_the_last(
     assert (await events(again, 2))[1][0] == "sample"
 
 
+async def test_a_sample_that_cannot_be_taken_is_followed_by_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = world.services.overview
+    take, failures = watched._take, iter([RuntimeError("once"), RuntimeError("twice")])
+
+    def moody() -> Any:
+        for failure in failures:
+            raise failure
+        return take()
+
+    monkeypatch.setattr(watched, "_take", moody)
+    assert (await events(watched.listen(), 2))[1][0] == "sample"
+    assert caplog.text.count("cannot take a sample") == 2
+
+
 async def test_rates_are_exact_by_the_clock_of_redis(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -318,6 +318,20 @@ async def test_a_client_that_is_too_slow_is_cut_off(
     assert await client.ended()
 
 
+async def test_an_idle_connection_stays_open_for_as_long_after_every_kind_of_answer(
+    running: Running,
+) -> None:
+    """Or the API would close it under a POST that a gateway sends, which may not send it again."""
+    client = await running.connect()
+    assert (await client.ask(READY))[0] == 200
+    (connection,) = running.server.server_state.connections
+    assert isinstance(connection, protocol.DirectProtocol)
+    timer = connection.timeout_keep_alive_task
+    assert timer is not None
+    left = timer.when() - asyncio.get_running_loop().time()
+    assert left > protocol.DEADLINES["idle"] - 5
+
+
 async def test_a_slow_body_is_told_so_when_there_is_still_somebody_to_tell(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from inferstack.api import services
+from inferstack.api.problems import problem
 from inferstack.api.services import Lifetime
 from inferstack.config import Settings
-from inferstack.errors import ConfigurationError
+from inferstack.errors import ConfigurationError, InferstackError
 from inferstack.storage.migrations import migrate
 
 PASSWORD = "correct horse battery"
@@ -40,6 +41,18 @@ def test_an_administrator_that_cannot_be_made_is_a_configuration_error(
     with pytest.raises(ConfigurationError, match=setting) as caught:
         Lifetime(settings(tmp_path, admin_username=name, admin_password=password))
     assert password not in caught.value.detail
+
+
+async def test_only_logs_say_where_a_service_is(tmp_path: Path) -> None:
+    lifetime = Lifetime(settings(tmp_path))
+    queue, database, _ = lifetime._checks()
+    for check in (queue, database):
+        with pytest.raises(InferstackError) as caught:
+            await check.ask()
+        assert "127.0.0.1" in str(caught.value)
+        _, _, answer = problem(caught.value, "/api/inference")
+        assert answer["detail"].endswith(" does not answer")
+    await lifetime.stop()
 
 
 async def test_the_administrator_is_made_once_the_database_lets_it(

@@ -8,14 +8,17 @@ import pytest
 
 from inferstack.background import duties
 from inferstack.config import Settings
+from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.task_queue import Completion, Failure, Retry, TaskQueue, prefix
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage.history import History
-from inferstack.task import Task, TaskState
+from inferstack.task import Execution, Task, TaskError, TaskState
 from tests.recorder.work import NAME, Work
 from tests.storage.samples import completed, queued
+
+RUN = encode(Execution("w"))
 
 
 @pytest.fixture
@@ -56,6 +59,33 @@ async def test_what_redis_lost_is_served_after_all_under_its_own_id(
     assert await duties.resend(settings) == 0
 
 
+async def test_an_attempt_of_before_the_loss_is_refused(
+    settings: Settings,
+    redis: Redis,
+    work: Work,
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The replica slept through everything: its attempt must not pass for that of another."""
+    monkeypatch.setattr("inferstack.lifecycle.recovery.AGE", -1.0)
+    (task_id,) = await work.submit(1)
+    await archive(recorder)
+    (before,) = await work.queue.claim("asleep", 1)
+    await redis.flushdb()
+    assert await duties.resend(settings) == 1
+    (now,) = await work.queue.claim("w", 1)
+    assert now.task_id == before.task_id == task_id
+    assert await work.queue.extend([(task_id, before.attempt)]) == {task_id}
+    late = Completion(task_id, before.attempt, b'"late"', "", RUN)
+    error = encode(TaskError("engine-error", "late"))
+    failed = Failure(task_id, before.attempt, Retry.FINAL, 0.0, error, RUN)
+    assert await work.queue.complete([late]) == await work.queue.fail([failed]) == ["stale"]
+    assert await work.queue.complete([late._replace(attempt=now.attempt)]) == ["ok"]
+    found = await work.queue.get(task_id)
+    assert found is not None
+    assert (found.state, found.attempts) == (TaskState.COMPLETED, 1)
+
+
 async def test_many_pages_of_two_deployments(
     settings: Settings, history: History, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +112,15 @@ async def test_a_task_that_was_made_just_now_is_left_to_the_recorder(
 ) -> None:
     await history.upsert([msgspec.structs.replace(queued(), created_at=time.time())])
     assert await duties.resend(settings) == 0
+
+
+async def test_a_task_that_cannot_be_read_does_not_keep_others_lost(
+    settings: Settings, history: History, redis: Redis, work: Work
+) -> None:
+    broken = queued()
+    await history.upsert([broken, queued()])
+    await redis.hset(f"{prefix(NAME)}t:{broken.spec.task_id}", mapping={"s": b"?", "spec": b"?"})
+    assert await duties.resend(settings) == 1
 
 
 async def test_two_sweeps_at_once_submit_it_once(

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferstack.config import load
 from inferstack.errors import (
@@ -160,3 +161,24 @@ async def test_a_server_that_stands_still_is_given_up_and_leaks_no_connection(
                     await asyncio.gather(*(database.check() for _ in range(2)))
                     break
         await database.close()
+
+
+async def test_a_connection_that_comes_as_its_caller_goes_is_given_back(
+    clean_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(clean_postgres_url)
+    connect, kept = database._connect, []
+
+    async def connect_and_go() -> AsyncConnection:
+        kept.append(await connect())
+        asyncio.get_running_loop().call_soon(asking.cancel)
+        return kept[0]
+
+    monkeypatch.setattr(database, "_connect", connect_and_go)
+    asking = asyncio.create_task(database.check())
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    async with asyncio.timeout(5):
+        while not kept[0].closed:
+            await asyncio.sleep(0.01)
+    await database.close()

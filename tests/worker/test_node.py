@@ -17,11 +17,12 @@ from redis.asyncio import Redis
 
 from inferstack.config import Settings, as_environment
 from inferstack.deployment import ReplicaStatus
+from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.task import TaskState
 from inferstack.telemetry import peers, pulse
-from inferstack.worker import gpu, node
+from inferstack.worker import gpu, node, ray_fleet
 from tests.services import free_port
 
 from .callers import Callers
@@ -187,6 +188,44 @@ def test_an_address_that_is_none_is_named(address: str) -> None:
     assert done.stderr == f"RAY_ADDRESS={address}: it takes host:port of the cluster's head\n"
 
 
+def test_a_head_that_would_let_anybody_in_does_not_start() -> None:
+    """Whoever reaches a Ray without a token runs what he likes on all machines."""
+    settings = make_settings(ray_address=f"127.0.0.1:{free_port()}")
+    command = [sys.executable, "-m", "inferstack.worker.node", "--head"]
+    done = subprocess.run(
+        command,
+        env=as_environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("RAY_AUTH_TOKEN is not set")
+
+
+async def test_a_fleet_follows_its_machines_after_ray_did_not_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray_fleet, "LOOK", 0.01)
+    fleet = ray_fleet.Fleet(make_settings(ray_address="ray-head:10001"))
+    looks = 0
+
+    def place() -> None:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise RuntimeError("the controller starts again")
+
+    monkeypatch.setattr(fleet, "place", place)
+    following = asyncio.create_task(fleet.follow())
+    async with asyncio.timeout(10):
+        while looks < 4:
+            await asyncio.sleep(0.01)
+    await end(following)
+    assert caplog.text.count("cannot follow the machines") == 1
+
+
 async def test_each_worker_takes_a_gpu_that_no_other_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +247,8 @@ async def test_each_worker_takes_a_gpu_that_no_other_has(
 
 
 def test_no_port_of_the_head_is_one_that_ray_gives_to_its_workers() -> None:
-    head = node.Node(make_settings(ray_address="ray-head:10001"), node._options(["--head"]))
+    settings = make_settings(ray_address="ray-head:10001", ray_auth_token="a-token-of-the-tests")
+    head = node.Node(settings, node._options(["--head"]))
     ports = re.findall(r"--\S*port=(\d+)", " ".join(head.ray_command()))
     assert len(ports) == len(set(ports)) == 3
     assert not [port for port in ports if 10002 <= int(port) <= 19999]

@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState, ReplicaStatus
 from inferstack.engines.repository import find, scan
+from inferstack.queue.background import end
 from inferstack.queue.connection import connect
-from inferstack.queue.registry import Registry
+from inferstack.queue.registry import KEY, Registry
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.task import TaskState
 from inferstack.worker import host
@@ -59,6 +60,24 @@ async def test_a_deployment_without_folder_and_tasks_is_removed(
 ) -> None:
     await registrar.refresh()
     assert await names(redis) == ["new:1"]
+
+
+async def test_looking_goes_on_after_any_error(
+    registrar: Registrar,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("inferstack.worker.registrar.PERIOD", 0.01)
+    await redis.hset(KEY, "newer:1", b'{"model": "newer", "version": 1, "state": "resting"}')
+    running = asyncio.create_task(registrar.run())
+    async with asyncio.timeout(10):
+        while "cannot refresh the registry" not in caplog.text:
+            await asyncio.sleep(0.01)
+        await redis.hdel(KEY, "newer:1")
+        while "new:1" not in await names(redis):
+            await asyncio.sleep(0.01)
+    await end(running)
 
 
 async def test_a_deployment_without_folder_stays_as_failed_until_its_tasks_are_finished(

@@ -16,6 +16,9 @@ local WIDTH = 9
 local MOVED = 'moved'
 local api, max_queue, max_tenant, max_outbox = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local version = tonumber(ARGV[6])
+-- Attempts at a task that Redis has lost may still be under way, and nobody knows their numbers any
+-- more. The time is beyond them all; it counts as no attempt.
+local fence = version > 1 and now or 0
 local depth = {}
 for _, lane in ipairs(LANES) do depth[lane] = redis.call('ZCARD', P .. 'w:' .. lane) end
 local total = depth.high + depth.normal + depth.low
@@ -93,7 +96,7 @@ for first = 1, #tasks, WIDTH do
     end
     local tag = stamp(lane, tenant, cost)
     local watch = watched % 2 == 1 and api or ''
-    local row = {version, 0, 0, 0, 0, tag, now, 0, 0, 'queued', lane, tenant, '', watch}
+    local row = {version, fence, fence, 0, 0, tag, now, 0, 0, 'queued', lane, tenant, '', watch}
     redis.call('HSET', task(id), 's', packed(row), 'spec', text(spec))
     if timeout ~= '' then
       deadlines[#deadlines + 1] = expiry(timeout)
