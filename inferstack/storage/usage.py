@@ -122,5 +122,5 @@ async def _since(connection: AsyncConnection) -> datetime:
 
 def _line(row: Row[Any]) -> UsageLine:
     """PostgreSQL sums whole numbers as decimals."""
-    names, counts, sums = row[:4], row[4:8], row[8:]
-    return UsageLine(*names, *map(int, counts), *map(float, sums))
+    values: list[Any] = [*row[:4], *map(int, row[4:8]), *map(float, row[8:])]
+    return UsageLine(*values)

@@ -16,8 +16,8 @@ from inferstack.queue.registry import Registry
 from inferstack.queue.statistics import Circuit, sample
 from inferstack.queue.task_queue import Enqueued, Submit
 from inferstack.task import new_task_id
-from tests.lifecycle.conftest import ECHO, House
-from tests.lifecycle.test_tasks import ANN, hello
+from tests.lifecycle.conftest import ANN, ECHO, House
+from tests.lifecycle.test_tasks import hello
 
 TEXT = msgspec.structs.replace(
     ECHO,

@@ -10,6 +10,7 @@ import pytest
 
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
+from inferstack.telemetry.exposure import shown
 from inferstack.telemetry.peers import Peers, folder_for
 from inferstack.worker import gpu, measures, ray_settings
 
@@ -107,8 +108,8 @@ async def test_an_api_process_gathers_the_metrics_of_replicas_and_devices(
     current = settings(inferstack_home=tmp_path)
     api = Peers(folder_for(tmp_path), "api", lambda: b"")
     async with (
-        measures.shown("replica", measures.of_replica, current),
-        measures.shown("worker", measures.of_devices, current),
+        shown("replica", measures.of_replica, current),
+        shown("worker", measures.of_devices, current),
     ):
         text = (await api.gather()).decode()
     name = f"worker-{os.getpid()}"
