@@ -43,10 +43,13 @@ class DocumentedStack(RealStack):
         Raises:
             AssertionError: a command failed; tells the line of its block and what was printed.
         """
+        # As for somebody who has not set it: the commands find the stack by their folder.
+        environment = self._environment({})
+        del environment["INFERSTACK_HOME"]
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", "\n".join(map(self._typed, page))],
             cwd=self.place,
-            env=self._environment({}),
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -74,10 +77,7 @@ class DocumentedStack(RealStack):
             # A task that fails does so at once.
             "MAX_RETRY_DELAY": "0",
         }
-        found = super()._environment(own | env)
-        # As for somebody who has set nothing: the commands find the stack by their folder.
-        del found["INFERSTACK_HOME"]
-        return found
+        return super()._environment(own | env)
 
 
 def written_files(page: str) -> list[tuple[str, str]]:
