@@ -83,13 +83,11 @@ async def _services_arrived(settings: Settings) -> bool:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    urls = {"REDIS_URL": settings.redis_url, "CELERY_BROKER_URL": settings.celery_broker_url}
+    urls = {"REDIS_URL": str(settings.redis_url)}
     # Celery takes other brokers, too; whether they answer it finds out itself.
-    servers = {
-        name: connect(url, max_connections=1, variable=name)
-        for name, url in urls.items()
-        if url is not None and url.startswith(("redis://", "rediss://"))
-    }
+    if (settings.celery_broker_url or "").startswith(("redis://", "rediss://")):
+        urls["CELERY_BROKER_URL"] = str(settings.celery_broker_url)
+    servers = {name: connect(url, max_connections=1, variable=name) for name, url in urls.items()}
     database = Database.from_settings(settings)
     needs = [arrival.queue(server, name) for name, server in servers.items()]
     needs += [arrival.database(database), arrival.objects(ObjectStore.from_settings(settings))]

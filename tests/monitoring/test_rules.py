@@ -1,7 +1,9 @@
 """Rules and alerts, by Prometheus' own tool."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -31,11 +33,54 @@ def test_a_test_of_rules_can_fail(tmp_path: Path) -> None:
     assert promtool("test", "rules", str(tmp_path / "broken_test.yml")).returncode == 1
 
 
-@pytest.mark.parametrize("name", [path.name for path in CONFIG.glob("prometheus*.yml")])
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus.compose.yml"])
 def test_the_configuration_is_one(name: str) -> None:
     done = promtool("check", "config", name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("rules found") == len(RULES)
+
+
+def pod(app: str, port: str, phase: str = "Running") -> dict[str, Any]:
+    """A pod as discovery in Kubernetes finds it."""
+    meta = "__meta_kubernetes"
+    labels = {
+        f"{meta}_namespace": "ai-inference",
+        f"{meta}_pod_name": f"{app}-1",
+        f"{meta}_pod_label_app": app,
+        f"{meta}_pod_container_port_name": port,
+        f"{meta}_pod_phase": phase,
+    }
+    return {"targets": [f"{app}-{port}-{phase}.example:9464".lower()], "labels": labels}
+
+
+def test_pods_get_the_labels_that_alerts_and_the_autoscaler_count_on(tmp_path: Path) -> None:
+    """By Prometheus itself; Debian builds it without discovery in Kubernetes, so pods are told."""
+    pods = [
+        *(pod(app, "metrics") for app in ("api-server", "recorder", "background", "ray-head")),
+        *(pod("gpu-worker", "metrics"), pod("gpu-worker", "metrics", "Failed")),
+        *(pod("api-server", "http"), pod("dcgm-exporter", "metrics"), pod("redis", "redis")),
+    ]
+    config = yaml.safe_load((CONFIG / "prometheus.kubernetes.yml").read_text())
+    config["rule_files"] = [str(CONFIG / "rules" / "*.yml")]
+    for job in config["scrape_configs"]:
+        if job.pop("kubernetes_sd_configs", None):
+            job["static_configs"] = pods
+    path = tmp_path / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config))
+    done = promtool("check", "config", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("rules found") == len(RULES)
+    done = promtool("check", "service-discovery", "--timeout=5s", str(path), "inferstack")
+    found = [each["labels"] for each in json.loads(done.stdout) if each["labels"]]
+    assert {(each["pod"], each["service"]) for each in found} == {
+        ("api-server-1", "api"),
+        ("recorder-1", "recorder"),
+        ("background-1", "background"),
+        ("ray-head-1", "worker"),
+        ("gpu-worker-1", "worker"),
+    }
+    assert len(found) == 5
+    assert {(each["job"], each["namespace"]) for each in found} == {("inferstack", "ai-inference")}
 
 
 @pytest.mark.parametrize("alert", alerts())

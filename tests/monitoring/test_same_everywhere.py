@@ -75,9 +75,10 @@ def test_the_series_are_those_of_the_queues_and_of_the_checks() -> None:
     assert "inferstack_http_connections" not in NAMES
 
 
-@pytest.mark.parametrize(("place", "expr"), queries())
-def test_no_query_adds_up_what_every_api_process_shows(place: str, expr: str) -> None:
-    assert wrong(expr) == [], place
+def test_no_query_adds_up_what_every_api_process_shows() -> None:
+    looked = list(queries())
+    assert len(looked) > 50
+    assert [(place, names) for place, expr in looked if (names := wrong(expr))] == []
 
 
 @pytest.mark.parametrize(

@@ -152,14 +152,3 @@ async def test_a_database_killed_and_started_again_gets_everything(
         await rows(server.url, 100, "completed")
         await rows(server.url, 100, "queued")
         assert process.poll() is None
-
-
-@pytest.mark.parametrize("name", ["REDIS_URL", "DATABASE_URL"])
-def test_a_missing_url_is_one_line_and_exit_code_1(settings: Settings, name: str) -> None:
-    environment = as_environment(settings) | {name: ""}
-    done = subprocess.run(
-        COMMAND, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"{name} is not set; it takes ")
-    assert done.stderr.count("\n") == 1

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+from typing import Any
 
 import psutil
 import pytest
@@ -86,7 +87,7 @@ async def test_tables_that_are_not_there_yet_are_waited_for(empty_postgres_url: 
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_who_is_not_let_in_is_told_by_what_setting(
-    clean_postgres_url: str, host: str, change: dict[str, str | None], reason: str
+    clean_postgres_url: str, host: str, change: dict[str, Any], reason: str
 ) -> None:
     url = make_url(clean_postgres_url).set(host=host)
     url = url._replace(**change)
