@@ -102,6 +102,8 @@ for program in curl python3; do
     command -v "$program" >/dev/null || die "this needs $program, which is not installed"
 done
 
+# The program itself: what some version managers put in its place takes a while to find it each time.
+PYTHON=$(python3 -IS -c 'import sys; print(sys.executable)') || die 'python3 does not run'
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/inferstack-check.XXXXXX") || die 'cannot make a temporary folder'
 : >"$WORK/headers" # credentials go to curl by file: a command line can be read by everybody
 : >"$WORK/tasks"
@@ -153,7 +155,7 @@ submit() {
 # value EXPRESSION [ARGUMENTS]: prints what Python makes of the answer `d`, its fields `h` in lower
 # case, and the arguments `a`.
 value() {
-    python3 - "$WORK" "$@" <<'PYTHON'
+    "$PYTHON" -IS - "$WORK" "$@" <<'PYTHON'
 import json
 import sys
 
@@ -232,7 +234,7 @@ measured() {
 }
 
 logged_in() {
-    credentials=$(U=$USERNAME P=$PASSWORD python3 -c \
+    credentials=$(U=$USERNAME P=$PASSWORD "$PYTHON" -IS -c \
         'import json, os; print(json.dumps({"username": os.environ["U"], "password": os.environ["P"]}))')
     post /api/auth/login "$credentials" || return
     rm -f "$WORK/request"
@@ -255,7 +257,7 @@ nobody() {
     : >"$WORK/nothing"
     send "$WORK/nothing" GET /api/inference || return
     if [ "$STATUS" = 200 ]; then
-        skip 'this stack lets callers on its own machine in'
+        skip 'this stack lets callers on its own machine in without them'
         return
     fi
     problem 401 unauthenticated && expect 401 "'www-authenticate' in h"
@@ -279,7 +281,7 @@ wrong_password() {
 
 key_lives_and_dies() {
     if [ ! -s "$WORK/headers" ]; then
-        skip 'nobody has an account: set API_KEY, or USERNAME and PASSWORD'
+        skip 'it takes an account: set API_KEY, or USERNAME and PASSWORD'
         return
     fi
     post /api/auth/keys '{"name": "integration-test"}' && expect 201 "d['key'].startswith('is_')" || return
@@ -515,7 +517,7 @@ if [ -z "$API_KEY" ] && [ -n "$USERNAME" ]; then
     check "auth: $USERNAME logs in" logged_in || finish
 fi
 check 'auth: the caller is let in' let_in || finish
-check 'auth: nobody is refused' nobody
+check 'auth: a caller without credentials is refused' nobody
 check 'auth: a forged token and a forged key are refused' forged
 check 'auth: a wrong password is refused' wrong_password
 check 'auth: an API key is made, works, and is revoked' key_lives_and_dies

@@ -19,6 +19,8 @@ from inferstack.client.scenarios import Scenario, ScenarioName, declaration
 FIRST_ANSWER = 60.0
 """Seconds that the request before the load may take: the model may have to get going."""
 
+NUMBERS = ("asked/s", "served/s", "p50 ms", "p95 ms", "p99 ms", "refused", "unsent", "failed")
+
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says; None takes what is declared."""
@@ -89,11 +91,9 @@ def plan(name: str, scenario: Scenario, load: Load) -> str:
 
 def show(console: Console, report: ScenarioReport) -> None:
     """Prints the stages as a table, what failed in them, and whether the limits were kept."""
-    shown = table("stage", "asked/s", "served/s", "p50 ms", "p95 ms", "p99 ms")
-    for name in ("refused", "unsent", "failed"):
-        shown.add_column(name, no_wrap=True)
-    for column in shown.columns[1:]:
-        column.justify = "right"
+    shown = table("stage")
+    for name in NUMBERS:
+        shown.add_column(name, justify="right", no_wrap=True)
     for stage in report.stages:
         shown.add_row(*_row(stage))
     console.print(shown)

@@ -19,10 +19,9 @@ from urllib.parse import urlsplit
 from inferstack.client import wire
 from inferstack.client.errors import Problem
 from inferstack.client.http1 import Frame
-from inferstack.client.load_connection import Connection
+from inferstack.client.load_connection import Connection, UnreachableError
 from inferstack.client.load_plan import Load, Step, due_times, requests
 from inferstack.client.load_report import LoadReport, Tally, good
-from inferstack.errors import InferstackError
 
 __all__ = [
     "Load",
@@ -43,12 +42,8 @@ BUSY = frozenset({408, 429})
 """Refusals that say nothing against the request itself."""
 TICK = 0.001
 """Seconds between looks at the schedule: timers are no finer, and waiting for less spins."""
-
-
-class UnreachableError(InferstackError):
-    """The server cannot be reached."""
-
-    slug = "unreachable"
+RECONNECT = 0.5
+"""Seconds until a connection that could not be made is tried again."""
 
 
 class _Run:
@@ -151,15 +146,20 @@ class _Run:
                 self._stop_sending()
                 return
             self.scheduled += 1
-            if self.idle:
-                self.idle.pop().send(self.next_due)
-            else:
-                self.backlog.append(self.next_due)
+            self._offer(self.next_due)
             self.next_due = self._following()
         if self.next_due == inf and now >= self.end:
             self._stop_sending()
         elif self.sending:
             self.loop.call_later(max(min(self.next_due, self.end) - now, TICK), self._pace)
+
+    def _offer(self, due: float) -> None:
+        if self.idle:
+            self.idle.pop().send(due)
+        elif self.load.patience is not None and not self.open:
+            self.tally(due).failed("unreachable")
+        else:
+            self.backlog.append(due)
 
     def _following(self) -> float:
         return self.start + next(self.dues, inf)
@@ -207,16 +207,24 @@ class _Run:
         self._check_finished()
 
     async def _reconnect(self) -> None:
-        try:
-            connection = await self._connect()
-        except UnreachableError:
-            now = time.perf_counter()
-            self.tally(now).failed("unreachable")
-            if not self.open:
-                self._stop_sending()
-            return
+        while True:
+            try:
+                connection = await self._connect()
+                break
+            except UnreachableError:
+                if self.load.patience is None:
+                    self._give_up()
+                    return
+            if not self.sending:
+                return
+            await asyncio.sleep(RECONNECT)
         self._give_work(connection, time.perf_counter())
         self._check_finished()
+
+    def _give_up(self) -> None:
+        self.tally(time.perf_counter()).failed("unreachable")
+        if not self.open:
+            self._stop_sending()
 
     def _stop_sending(self) -> None:
         self.sending = False

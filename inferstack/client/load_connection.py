@@ -4,6 +4,13 @@ import asyncio
 from typing import Protocol, cast
 
 from inferstack.client.http1 import Frame, ProtocolError, frame
+from inferstack.errors import InferstackError
+
+
+class UnreachableError(InferstackError):
+    """The server cannot be reached."""
+
+    slug = "unreachable"
 
 
 class Owner(Protocol):

@@ -47,8 +47,11 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 30.0
     """Seconds to wait for what is still under way when sending ends."""
     patience: float | None = None
-    """Seconds for which a request that is due waits for a free connection before it is given up;
-    None sends it however late."""
+    """Seconds for which a request that is due waits for a free connection before it is given up.
+
+    While there is no connection at all, requests fail with `unreachable` and the server is tried
+    again. None sends each request however late, and stops once the server is gone.
+    """
     max_requests: int = 5_000_000
     allow_remote: bool = False
     """Whether the server may be another machine than this one."""

@@ -108,17 +108,13 @@ def _stage(stage: Stage, asked: float, due: int, limits: Limits, report: LoadRep
 
 
 def _reasons(report: LoadReport, due: int) -> dict[str, int]:
-    """Why requests failed, and how often.
-
-    Connections that could not be made again are left out: what they would have sent counts. If
-    none was left, the rest of the run was never sent.
-    """
+    """Why requests failed, and how often; none that was due is forgotten."""
     found = {
         f"status {status}": count - report.refusals.get(status, 0)
         for status, count in sorted(report.statuses.items())
         if not good(status)
     }
-    found |= {reason: n for reason, n in report.errors.items() if reason != "unreachable"}
+    found |= report.errors
     settled = sum(n for status, n in report.statuses.items() if good(status))
     settled += sum(found.values()) + sum(report.refusals.values()) + report.unsent
     found["never-sent"] = due - settled

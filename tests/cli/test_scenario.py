@@ -3,16 +3,22 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from inferstack.client.scenarios import ScenarioName
 from tests.cli.test_commands import run
-from tests.client.server import Contract, Server, problem
+from tests.client.server import Answer, Contract, Server, problem
 
 SMOKE = ("bench", "--scenario", "smoke", "--duration", "0.8")
 """Four requests, after the one before the load."""
+
+TASK = {"task_id": "1", "model": "echo", "model_version": 1, "priority": "normal"}
+FINE: Answer = (
+    200,
+    {},
+    TASK | {"status": "completed", "created_at": "2026-01-02T03:04:05.678Z"},
+)
 
 
 @pytest.fixture
@@ -62,10 +68,7 @@ def test_a_limit_that_breaks_is_told_and_is_exit_status_1(
 
 
 def test_why_requests_failed_is_told(tmp_path: Path, server: Server, contract: Contract) -> None:
-    fine = (202, {}, {"task_id": "1", "status": "queued"})
-    failed: dict[str, Any] = {"task_id": "2", "status": "failed"}
-    silent = problem(503, "queue-unavailable", "no")
-    contract.script.extend([fine, silent, (200, {}, failed), fine, fine])
+    contract.script.extend([FINE, problem(503, "queue-unavailable", "no")])
     done = run(tmp_path, *SMOKE, "--wait", "0", "--json", "--url", server.url)
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
@@ -82,9 +85,7 @@ def test_why_requests_failed_is_told(tmp_path: Path, server: Server, contract: C
 def test_a_task_that_failed_is_no_answer(
     tmp_path: Path, server: Server, contract: Contract
 ) -> None:
-    task = {"task_id": "1", "status": "completed", "model": "echo", "model_version": 1}
-    fine = (200, {}, task | {"priority": "normal", "created_at": "2026-01-02T03:04:05.678Z"})
-    contract.script.append(fine)
+    contract.script.append(FINE)
     contract.outcome = {"status": "failed"}
     done = run(tmp_path, *SMOKE, "--url", server.url)
     assert "smoke: failed: 4 not-completed" in done.stdout, done.stderr

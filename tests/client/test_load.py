@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,7 +17,7 @@ Answer = Callable[[int, bytes], Awaitable[bytes | None]]
 
 
 @asynccontextmanager
-async def server(answer: Answer) -> AsyncIterator[str]:
+async def server(answer: Answer, port: int = 0) -> AsyncIterator[str]:
     """Yields a URL; `answer(number, request)` gives the bytes to send back, None to hang up."""
     count = 0
 
@@ -37,7 +38,7 @@ async def server(answer: Answer) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    listening = await asyncio.start_server(serve, "127.0.0.1", port)
     try:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
     finally:
@@ -228,6 +229,27 @@ async def test_what_waits_too_long_for_a_connection_is_given_up() -> None:
     assert report.completed == 40 - report.unsent
     assert report.errors == {}
     assert report.failed == report.unsent
+
+
+async def test_a_server_that_goes_and_comes_back_is_found_again() -> None:
+    gone = False
+
+    async def answer(number: int, request: bytes) -> bytes | None:
+        return None if gone else OK
+
+    async with server(answer) as url:
+        load = Load(url=url, connections=2, rate=50, duration=2.0, patience=1.0)
+        running = asyncio.create_task(run(load))
+        await asyncio.sleep(0.5)
+        gone = True
+    await asyncio.sleep(0.3)
+    gone = False
+    async with server(answer, int(urlsplit(url).port or 0)):
+        report = await running
+    assert report.errors["connection-lost"] == 2
+    assert 10 <= report.errors["unreachable"] <= 60
+    assert report.completed + sum(report.errors.values()) == 100
+    assert report.completed > 40
 
 
 REFUSAL = b"HTTP/1.1 503 No\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"

@@ -164,10 +164,10 @@ def test_an_overload_may_be_refused_but_nothing_else() -> None:
     assert [check.name for check in stage.checks if not check.held] == ["failed"]
 
 
-def test_what_was_never_sent_because_the_server_was_gone_failed() -> None:
-    gone = report(30, errors={"connection-lost": 4, "unreachable": 4})
+def test_what_is_not_accounted_for_failed() -> None:
+    gone = report(30, errors={"connection-lost": 4, "unreachable": 16})
     nothing = report(0, errors={})
     first, second = judge(scenario("overload", "overload"), LIMITS, [gone, nothing])
-    assert first.reasons == {"connection-lost": 4, "never-sent": 66}
+    assert first.reasons == {"connection-lost": 4, "unreachable": 16, "never-sent": 50}
     assert second.reasons == {"never-sent": 100}
     assert not any(check.held for s in (first, second) for check in s.checks[:1])

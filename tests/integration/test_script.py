@@ -52,7 +52,7 @@ def test_all_checks_pass_where_callers_need_no_credentials(url: str) -> None:
     assert passed(done) >= 28
     assert skipped(done) == {
         NO_MINILM,
-        "auth: nobody is refused",
+        "auth: a caller without credentials is refused",
         "auth: an API key is made, works, and is revoked",
     }
 
