@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from inferstack import config
+from inferstack.local import binaries
 from inferstack.storage.accounts import Accounts
 from inferstack.storage.database import Database
 from inferstack.storage.migrations import migrate
@@ -17,7 +18,7 @@ from scripts import check_manifests as manifests
 from tests.deployment.files import ROOT, compose, services
 from tests.deployment.test_manifests import containers, deployment_yaml, needs_kubectl, pods
 from tests.docs import pages
-from tests.programs import postgres_binaries, program
+from tests.programs import program
 from tests.services import create_database, drop_database
 
 NEEDS = {"# needs Docker", "# needs kubectl", "# needs a cluster", "# needs AWS"}
@@ -126,8 +127,9 @@ async def test_the_data_that_move_to_aws_are_there_and_come_back(
     (objects / "input").write_text("large")
     (tmp_path / "aws" / "inferstack-example").mkdir(parents=True)
     there, back = [block.text for block in BLOCKS if block.text.count("pg_restore")]
+    tool = binaries.postgres_tool("pg_restore", binaries.postgres(None).major)
     environment = {
-        "PATH": f"{Path(program('rclone')).parent}:{postgres_binaries()}:{os.environ['PATH']}",
+        "PATH": f"{Path(program('rclone')).parent}:{tool.path.parent}:{os.environ['PATH']}",
         "RCLONE_CONFIG": str(tmp_path / "none"),
         "OLD_DATABASE_URL": old,
         "RDS_URL": new,
