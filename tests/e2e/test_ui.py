@@ -167,7 +167,7 @@ def test_a_waiting_task_is_cancelled(client: Client, visit: Visit) -> None:
     page.goto("/tasks")
     page.get_by_role("button", name=f"Cancel task {later.task_id[-12:]}").click()
     page.goto(f"/tasks/{later.task_id}")
-    expect(page.get_by_text("It is cancelled: there is none.")).to_be_visible()
+    expect(page.get_by_text("It was cancelled: there is none.")).to_be_visible()
 
 
 def test_what_failed_is_a_dead_letter_and_is_redriven(client: Client, visit: Visit) -> None:

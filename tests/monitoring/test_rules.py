@@ -70,7 +70,7 @@ def test_pods_get_the_labels_that_alerts_and_the_autoscaler_count_on(tmp_path: P
     done = promtool("check", "config", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("rules found") == len(RULES)
-    done = promtool("check", "service-discovery", "--timeout=5s", str(path), "inferstack")
+    done = promtool("check", "service-discovery", "--timeout=1s", str(path), "inferstack")
     found = [each["labels"] for each in json.loads(done.stdout) if each["labels"]]
     assert {(each["pod"], each["service"]) for each in found} == {
         ("api-server-1", "api"),

@@ -7,7 +7,9 @@ export function NotFound() {
     <>
       <PageTitle title="There is no such page" />
       <p className="mt-3">
-        Nothing is at <code className="break-words">{pathname}</code>.{' '}
+        Nothing is at <code className="break-words">{pathname}</code>.
+      </p>
+      <p className="mt-1">
         <Link className="link" to="/overview">
           Go to the overview
         </Link>
