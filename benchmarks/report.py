@@ -17,12 +17,12 @@ RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 
 
 def rates(console: Console, samples: Sequence[Sample]) -> None:
-    """Mean rates: a row for each system and payload, a column for each number of connections."""
+    """A row for each system and payload, a column for each number of connections."""
     if not samples:
         return
-    found = targets.means(samples)
+    found = targets.middle(samples)
     columns = sorted({connections for _, _, connections in found})
-    table = Table("system", "payload", title="requests per second, mean of the rounds")
+    table = Table("system", "payload", title="requests per second, middle of the rounds")
     for connections in columns:
         table.add_column(f"{connections} conn" if connections else "in process", justify="right")
     for system, kind in dict.fromkeys((system, kind) for system, kind, _ in found):

@@ -1,6 +1,6 @@
 """Closed-loop throughput: every system in turn, round after round (A B C, C B A, ...).
 
-These machines are noisy, so what counts is the mean of interleaved rounds, and only
+These machines are noisy, so what counts is the middle one of interleaved rounds, and only
 relative to what ran in the same rounds.
 """
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -31,19 +32,19 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
 
-Means = dict[tuple[str, str, int], float]
+Rates = dict[tuple[str, str, int], float]
 """Rate by system, kind of payload and connections."""
 
 
-def means(samples: Sequence[Sample]) -> Means:
-    """The mean rate of each cell over the rounds."""
+def middle(samples: Sequence[Sample]) -> Rates:
+    """The rate of each cell in its middle round, whoever was disturbed in another."""
     rates: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     for sample in samples:
         rates[sample.system, sample.kind, sample.connections].append(sample.rate)
-    return {cell: sum(found) / len(found) for cell, found in rates.items()}
+    return {cell: median(found) for cell, found in rates.items()}
 
 
-def best(found: Means, system: str, kind: str) -> float:
+def best(found: Rates, system: str, kind: str) -> float:
     """A system's better rate of the headline connections; 0 if it was not measured."""
     return max((found.get((system, kind, count), 0.0) for count in HEADLINE), default=0.0)
 
@@ -68,7 +69,7 @@ NO_OP = (
 
 def no_op(samples: Sequence[Sample]) -> list[Verdict]:
     """Durable, authenticated, waited no-op against everybody."""
-    found = means(samples)
+    found = middle(samples)
     mine = best(found, "inferstack", "echo")
     return [
         Verdict(
@@ -86,7 +87,7 @@ def no_op(samples: Sequence[Sample]) -> list[Verdict]:
 
 def minilm(samples: Sequence[Sample]) -> list[Verdict]:
     """MiniLM against the raw model and against the best peer."""
-    found = means(samples)
+    found = middle(samples)
     verdicts = []
     for connections in HEADLINE:
         mine = found.get(("inferstack", "same", connections), 0.0)

@@ -21,20 +21,27 @@ ONCE = Retries(attempts=1)
 
 @asynccontextmanager
 async def postgres_away(cluster: Cluster, how: str) -> AsyncIterator[None]:
-    """Killed, or frozen: a server that takes connections and never answers."""
+    """Killed, or frozen."""
     if how == "killed":
         cluster.postgres.kill()
         yield
         cluster.postgres.start()
         return
-    server = psutil.Process(cluster.postgres.pid)
-    frozen = [server, *server.children()]
-    for process in frozen:
+    with frozen(cluster.postgres.pid):
+        yield
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A server and its processes that take connections and never answer."""
+    server = psutil.Process(pid)
+    processes = [server, *server.children()]
+    for process in processes:
         process.send_signal(signal.SIGSTOP)
     try:
         yield
     finally:
-        for process in frozen:
+        for process in processes:
             if process.is_running():
                 process.send_signal(signal.SIGCONT)
 
@@ -92,7 +99,8 @@ async def test_without_the_object_store_only_those_wait_that_need_it(cluster: Cl
     await only_those_wait_that_need_it(cluster, Ledger(MODEL, cluster.objects), without())
 
 
-def test_without_the_s3_server_only_those_wait_that_need_it() -> None:
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_without_the_s3_server_only_those_wait_that_need_it(how: str) -> None:
     async def run() -> None:
         ledger = Ledger(MODEL, server.bucket)
         await only_those_wait_that_need_it(cluster, ledger, without())
@@ -100,11 +108,13 @@ def test_without_the_s3_server_only_those_wait_that_need_it() -> None:
 
     @contextmanager
     def without() -> Iterator[None]:
-        server.kill()
-        try:
+        if how == "killed":
+            server.kill()
             yield
-        finally:
             server.start()
+            return
+        with frozen(server.pid):
+            yield
 
     with (
         S3Server() as server,
