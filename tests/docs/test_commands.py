@@ -110,9 +110,9 @@ def test_a_wrong_answer_is_found() -> None:
     shown = {"id": "019b8d7d-f237-76a8-9c52-5b0f3f0c8f11", "ok": True, "n": 1, "v": [0.1]}
     real = {"id": "019b8d7d-f237-76a8-9c52-5b0f3f0c8f12", "ok": True, "n": 2, "v": [0.1, 0.2]}
     assert differences(shown, real) == []
-    changes: tuple[dict[str, Any], ...]
-    changes = ({"ok": False}, {"n": "2"}, {"v": [0.2]}, {"v": []}, {"more": 1}, {"id": None})
-    for wrong in changes:
+    wrongs: list[dict[str, Any]] = [{"ok": False}, {"n": "2"}, {"v": [0.2]}, {"v": []}]
+    wrongs += [{"more": 1}, {"id": None}]
+    for wrong in wrongs:
         assert differences(shown, real | wrong) != []
 
 
