@@ -84,8 +84,9 @@ def bench(
 ) -> None:
     """Sends requests for a while and prints the rate, the latencies and the errors.
 
-    A request that is refused as it is (4xx, but not 408 or 429) ends it at once. With a scenario
-    only the first request does that; the rest is counted and held against the scenario's limits.
+    A request that is refused as it is (4xx, but not 408 or 429) ends it at once.
+
+    A scenario sends one request first, which may end it; all others are counted and judged.
     """
     target = options.target(place.api_url(url), token, None)
     if scenario_name is not None:
