@@ -122,7 +122,7 @@ class ObjectStore:
             with _translated(PROBE):
                 await self._store.list_with_delimiter_async(prefix=PROBE)
         except (NotFoundError, StorageUnavailableError) as error:
-            raise StorageUnavailableError(f"S3_BUCKET cannot be listed: {error}") from error
+            raise StorageUnavailableError("S3_BUCKET cannot be listed", cause=str(error)) from error
         self._bucket_seen = True
 
 
