@@ -26,7 +26,7 @@ def main() -> int:
         gc.set_threshold(50_000, 20, 50)
         return 0 if serve(edge, listener) else 1
     except ConfigurationError as error:
-        print(error.detail, file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
 
 

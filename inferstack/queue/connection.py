@@ -99,7 +99,7 @@ def translated(task_id: str | None = None, *, variable: str = "REDIS_URL") -> It
     try:
         yield
     except (AuthenticationError, NoPermissionError) as error:
-        raise ConfigurationError(f"{variable}: {error}") from error
+        raise ConfigurationError(f"{variable}: Redis refuses it: {error}") from error
     except OutOfMemoryError as error:
         raise QueueFullError(
             "Redis is at its memory limit", task_id=task_id, retry_after=5.0

@@ -112,7 +112,7 @@ def main() -> int:
     try:
         home = config.settings().inferstack_home
     except ConfigurationError as error:
-        print(error.detail, file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     if not alive(name, home):
         print(f"{name} has shown no sign of life for {STALE:.0f} s", file=sys.stderr)

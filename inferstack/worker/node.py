@@ -262,7 +262,7 @@ def main() -> int:
         logs.setup("node", level=settings.log_level, style=settings.log_format)
         return asyncio.run(Node(settings, options).run())
     except ConfigurationError as error:
-        print(error.detail, file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
 
 

@@ -230,7 +230,7 @@ def main() -> int:
         logs.setup("worker", level=settings.log_level, style=settings.log_format)
         asyncio.run(serve(settings))
     except InferstackError as error:
-        print(error.detail, file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     return 0
 

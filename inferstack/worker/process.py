@@ -29,7 +29,7 @@ def main() -> int:
         logs.setup("replica", level=settings.log_level, style=settings.log_format)
         loaded = host.load(options.model, options.version, settings, options.device)
     except InferstackError as error:
-        print(f"{options.model}:{options.version}: {error.detail}", file=sys.stderr)
+        print(f"{options.model}:{options.version}: {error}", file=sys.stderr)
         return EXIT_LOAD
     if options.stderr is not None:
         end_early_output(options.stderr)

@@ -117,7 +117,7 @@ def main() -> int:
             settings = ray_settings.leave_working_directory(settings)
         asyncio.run(serve(entries, settings))
     except InferstackError as error:
-        print(error.detail, file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     return 0
 

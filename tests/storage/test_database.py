@@ -94,7 +94,7 @@ async def test_who_is_not_let_in_is_told_by_what_setting(
     database = Database(url.render_as_string(hide_password=False))
     with pytest.raises(StorageRefusedError) as caught:
         await database.check()
-    assert caught.value.detail == f"DATABASE_URL: PostgreSQL refuses it: {reason}"
+    assert str(caught.value) == f"DATABASE_URL: PostgreSQL refuses it: {reason}"
     await database.close()
 
 
