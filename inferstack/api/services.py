@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 ADMIN_RETRY = 2.0
 """Seconds between two attempts to make the administrator while PostgreSQL is away."""
 
+STORE_PATIENCE = 10.0
+"""Seconds that a call of the object store may take: then whoever waits for it gets 503."""
+
 STATEMENT_TIMEOUT = 30.0
 """Seconds that a statement of a request may take: a lock must not hold requests for ever."""
 
@@ -67,7 +70,7 @@ class Lifetime:
         self._settings = settings
         self._redis = connect(str(settings.redis_url))
         self._database = Database.from_settings(settings, statement_timeout=STATEMENT_TIMEOUT)
-        self._store = ObjectStore.from_settings(settings)
+        self._store = ObjectStore.from_settings(settings, STORE_PATIENCE)
         self._admin: asyncio.Task[None] | None = None
         accounts = Accounts(self._database)
         secret = settings.secret_key

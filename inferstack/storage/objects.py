@@ -1,10 +1,9 @@
 """Large inputs and results: a local folder or any S3-compatible store, by one library."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,25 +23,30 @@ DEFAULT_BUCKET = str(Settings.model_fields["s3_bucket"].default)
 class ObjectStore:
     """Bodies by key. Writing a key again with the same body changes nothing."""
 
-    def __init__(self, store: LocalStore | S3Store) -> None:
-        """Args: store: where the bodies lie; see `from_settings`."""
+    def __init__(self, store: LocalStore | S3Store, patience: float | None = None) -> None:
+        """Args: store: where the bodies lie. Else see `from_settings`."""
         self._store = store
+        self._patience = patience
         self._folder = store.prefix if isinstance(store, LocalStore) else None
         self._bucket_seen = self._folder is not None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "ObjectStore":
+    def from_settings(cls, settings: Settings, patience: float | None = None) -> "ObjectStore":
         """S3 when an endpoint, a key or a bucket of one's own is set, else a local folder.
+
+        Args:
+            settings: where it is.
+            patience: seconds that one call may take; as long as the library tries if None.
 
         Raises:
             StorageUnavailableError: the local folder cannot be made.
         """
         if is_remote(settings):
-            return cls(_s3(settings))
+            return cls(_s3(settings), patience)
         folder = settings.inferstack_home.absolute() / FOLDER
         with _translated(FOLDER):
             _make_private(folder)
-            return cls(LocalStore(folder, automatic_cleanup=True))
+            return cls(LocalStore(folder, automatic_cleanup=True), patience)
 
     async def put(self, key: str, body: bytes) -> None:
         """Stores a body; when this returns it survives a crash of the machine.
@@ -54,7 +58,7 @@ class ObjectStore:
         Raises:
             StorageUnavailableError: the store does not answer or has no room.
         """
-        with _translated(key):
+        async with self._asked(key):
             await self._store.put_async(key, body)
             if self._folder is not None:
                 await asyncio.to_thread(_sync, Path(self._folder) / key, Path(self._folder))
@@ -66,7 +70,7 @@ class ObjectStore:
             NotFoundError: there is none.
             StorageUnavailableError: the store does not answer.
         """
-        with _translated(key):
+        async with self._asked(key):
             found = await self._store.get_async(key)
             return bytes(await found.bytes_async())
 
@@ -77,7 +81,7 @@ class ObjectStore:
             NotFoundError: there is none.
             StorageUnavailableError: the store does not answer.
         """
-        with _translated(key):
+        async with self._asked(key):
             return int((await self._store.head_async(key))["size"])
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -88,7 +92,7 @@ class ObjectStore:
         """
         for key in keys:
             try:
-                with _translated(key):
+                async with self._asked(key):
                     await self._store.delete_async(key)
             except NotFoundError:
                 continue
@@ -111,15 +115,29 @@ class ObjectStore:
             StorageUnavailableError: there is none, or no bucket.
             StorageRefusedError: it refuses the keys.
         """
-        with contextlib.suppress(NotFoundError), _translated(PROBE):
-            await self._store.head_async(PROBE)
+        with suppress(NotFoundError):
+            async with self._asked(PROBE):
+                await self._store.head_async(PROBE)
         if not self._bucket_seen:
             await self._see_bucket()
+
+    @asynccontextmanager
+    async def _asked(self, key: str) -> AsyncIterator[None]:
+        with _translated(key):
+            try:
+                async with asyncio.timeout(self._patience):
+                    yield
+            except TimeoutError:
+                if self._patience is None:
+                    raise
+                raise StorageUnavailableError(
+                    f"the object store did not answer within {self._patience:g} s"
+                ) from None
 
     async def _see_bucket(self) -> None:
         """Once: a bucket that is not there looks like an object that is not there."""
         try:
-            with _translated(PROBE):
+            async with self._asked(PROBE):
                 await self._store.list_with_delimiter_async(prefix=PROBE)
         except (NotFoundError, StorageUnavailableError) as error:
             raise StorageUnavailableError("S3_BUCKET cannot be listed", cause=str(error)) from error

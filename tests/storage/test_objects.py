@@ -1,4 +1,5 @@
 import json
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -103,6 +104,18 @@ async def test_no_server_is_storage_unavailable() -> None:
     )
     with pytest.raises(StorageUnavailableError):
         await store.check()
+
+
+async def test_a_server_that_does_not_answer_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        settings = load(
+            s3_endpoint=f"http://127.0.0.1:{port}", s3_access_key=ACCESS, s3_secret_key=SECRET
+        )
+        store = ObjectStore.from_settings(settings, patience=0.2)
+        for attempt in (store.put("k", b"1"), store.get("k"), store.size("k"), store.check()):
+            with pytest.raises(StorageUnavailableError, match=r"did not answer within 0\.2 s"):
+                await attempt
 
 
 async def test_a_key_cannot_leave_the_folder(tmp_path: Path) -> None:
