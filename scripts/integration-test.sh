@@ -324,9 +324,9 @@ has() {
     esac
 }
 
-# input [FIELDS]: the members `model` and `data` of a request.
+# input [TEXT]: the members `model` and `data` of a request.
 input() {
-    printf '"model": "%s", "data": {"text": "integration test"%s}' "$MODEL" "${1:-}"
+    printf '"model": "%s", "data": {"text": "%s"}' "$MODEL" "${1:-integration test}"
 }
 
 # What the model `echo` does on purpose; in production it refuses it.
@@ -394,7 +394,7 @@ repeats() {
     first=$(value "d['task_id']")
     submit "{$(input)}" --header "Idempotency-Key: $key" || return
     expect 202 "d['task_id'] == a[0] and h['idempotency-replayed'] == 'true'" "$first" || return
-    submit "{$(input ', "other": 1')}" --header "Idempotency-Key: $key" && problem 422 idempotency-mismatch
+    submit "{$(input 'another text')}" --header "Idempotency-Key: $key" && problem 422 idempotency-mismatch
 }
 
 batches() {

@@ -75,6 +75,18 @@ def test_the_first_request_is_answered_and_outlives_a_restart_of_everything(
         task["result"]["embedding"], abs=1e-5
     )
 
+    # Without `echo`, as a stack of a user's own models.
+    script = ROOT / "scripts/integration-test.sh"
+    checked = subprocess.run(
+        [str(script), url],
+        env=os.environ | {"ECHO_MODEL": "none"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert checked.stdout.endswith(" passed, 0 failed\n"), checked.stdout + checked.stderr
+
     assert command("down").returncode == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/health")
