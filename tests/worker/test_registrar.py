@@ -77,6 +77,7 @@ async def test_looking_goes_on_after_any_error(
         await redis.hdel(KEY, "newer:1")
         while "new:1" not in await names(redis):
             await asyncio.sleep(0.01)
+    assert not running.done()
     await end(running)
 
 
@@ -175,7 +176,8 @@ async def test_other_models_do_not_wait_for_a_default_one_that_is_not_there(
     registrar: Registrar,
 ) -> None:
     await registrar.refresh()
-    await asyncio.wait_for(registrar.default_settled(), 5)
+    settled, _ = await asyncio.wait({asyncio.create_task(registrar.default_settled())}, timeout=5)
+    assert settled
 
 
 async def test_the_loss_of_a_replica_is_logged_once(
