@@ -27,12 +27,9 @@ HAS_NODE := node -e 'const [a, b] = process.versions.node.split(".").map(Number)
 with_node = if $(HAS_NODE); then $(2); else \
 	echo "SKIPPED $(1): it needs Node.js 20.19, 22.12 or newer, with npm" >&2; test "$${CI:-}" != true; fi
 
-# Most tests wait for processes: two at a time. The fault tests measure, and run by themselves.
-# Both run, whatever the first says.
-ALL_TESTS := failed=0; \
-	$(BIN)/python -m pytest --ignore=tests/faults -n 2 --dist loadfile || failed=1; \
-	$(BIN)/python -m pytest tests/faults || failed=1; \
-	exit $$failed
+# Most tests wait for processes: more of them at once than there are cores of a small machine.
+# Those that measure are alone (tests/turns.py).
+SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .PHONY: help run test check manifests images bench e2e faults ui try-ui has-node openapi clean
 
@@ -44,7 +41,7 @@ run: $(VENV)/.installed try-ui ## start everything here (ARGS='--no-ray --port 8
 
 test: $(VENV)/.installed-dev try-ui ## run every test (ARGS='-k queue')
 	@$(if $(ARGS),true,$(call with_node,the tests of the web UI,npm --prefix $(UI) test --silent))
-	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(ALL_TESTS))
+	@$(BIN)/python -m pytest $(or $(ARGS),$(SIDE_BY_SIDE))
 
 check: $(VENV)/.installed-dev ## lint, format, types, layers and Kubernetes manifests
 	@$(BIN)/ruff check
@@ -68,7 +65,7 @@ e2e: $(VENV)/.installed-dev try-ui ## test the whole stack from outside, as `mak
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
 faults: $(VENV)/.installed-dev ## kill everything and count what is lost (ARGS='--seed 7 --long')
-	@$(BIN)/python -m pytest tests/faults $(ARGS)
+	@$(BIN)/python -m pytest tests/faults $(SIDE_BY_SIDE) $(ARGS)
 
 has-node:
 	@$(HAS_NODE)

@@ -10,7 +10,7 @@ import redis
 from inferstack.storage.migrations import migrate
 from tests.services import PostgresServer, RedisServer, create_database, drop_database
 
-pytest_plugins = ["tests.faults.plugin"]
+pytest_plugins = ["tests.faults.plugin", "tests.turns"]
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,10 @@ Each server keeps its data in a temporary folder and listens on a random port of
 loopback address. It ends with the process that started it, however that ends.
 """
 
+import contextlib
 import ctypes
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -33,10 +35,15 @@ PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback address that nobody listens on now.
+
+    It is below those that systems give to outgoing connections, one of which could take it while a
+    server that a test has killed starts again, and above those that Ray gives to its workers.
+    """
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 32_768)))
+            return int(probe.getsockname()[1])
 
 
 def end_with_parent(how: signal.Signals) -> Callable[[], object] | None:

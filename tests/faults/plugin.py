@@ -2,10 +2,11 @@
 
 import random
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
-from tests.faults.tally import NOTES, PROFILES
+from tests.faults import tally
 
 SEEDS = 4
 """Seeds of the simulator in the short profile."""
@@ -31,7 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.seed == 0:
-        config.option.seed = random.SystemRandom().randrange(1_000_000)
+        chosen = random.SystemRandom().randrange(1_000_000)
+        config.option.seed = getattr(config, "workerinput", {}).get("seed", chosen)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All processes of this run take the same seed."""
+    node.workerinput["seed"] = node.config.option.seed
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -59,19 +67,21 @@ def long(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.option.long)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes over what another process of this run has counted."""
+    if found := getattr(node, "workeroutput", {}).get("faults"):
+        tally.take(found)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Prints after everything else, also after what pytest says last."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["faults"] = tally.give()
     yield
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    assert reporter is not None
-    for name, tally in sorted(PROFILES.items()):
-        reporter.write_line(
-            f"faults: {name}: {tally.faults} injected, {tally.accepted} tasks accepted, "
-            f"{tally.lost} lost, {tally.doubled} doubled, "
-            f"seed {session.config.option.seed}"
-        )
-        for violation in tally.violations[:10]:
-            reporter.write_line(f"  {violation}")
-    for note in NOTES:
-        reporter.write_line(f"faults: {note}")
+    if reporter is not None:
+        for line in tally.lines(session.config.option.seed):
+            reporter.write_line(line)

@@ -1,6 +1,8 @@
 """The numbers that the suite prints last."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -37,3 +39,26 @@ NOTES: list[str] = []
 def count(profile: str, tally: Tally) -> None:
     """Adds to a profile."""
     PROFILES.setdefault(profile, Tally()).add(tally)
+
+
+def give() -> dict[str, Any]:
+    """All of it, for another process of this run."""
+    return {"profiles": {name: asdict(tally) for name, tally in PROFILES.items()}, "notes": NOTES}
+
+
+def take(given: dict[str, Any]) -> None:
+    """Adds what another process has given."""
+    for name, fields in given["profiles"].items():
+        count(name, Tally(**fields))
+    NOTES.extend(given["notes"])
+
+
+def lines(seed: int) -> Iterator[str]:
+    """What the suite prints last."""
+    for name, tally in sorted(PROFILES.items()):
+        yield (
+            f"faults: {name}: {tally.faults} injected, {tally.accepted} tasks accepted, "
+            f"{tally.lost} lost, {tally.doubled} doubled, seed {seed}"
+        )
+        yield from (f"  {violation}" for violation in tally.violations[:10])
+    yield from (f"faults: {note}" for note in NOTES)

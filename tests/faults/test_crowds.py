@@ -30,6 +30,7 @@ def cluster() -> Iterator[Cluster]:
         print(*(f"--- {p.name}\n{running.log(p.name)[-3000:]}" for p in running.processes))
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 async def test_healthy_clients_do_not_notice_five_hundred_slow_ones(cluster: Cluster) -> None:
     """Whatever else the machine does makes a round worse, never better: the best ones count."""
@@ -49,6 +50,7 @@ async def test_healthy_clients_do_not_notice_five_hundred_slow_ones(cluster: Clu
     assert among <= 2 * alone, (without, beside)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_thousands_wait_and_nobody_is_held_up(cluster: Cluster, long: bool) -> None:
     """As many wait for tasks of their own as watch one; then a replica comes, and all are told."""

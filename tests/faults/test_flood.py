@@ -102,6 +102,7 @@ async def _empty(cluster: Cluster) -> bool:
     return waiting + await crowd.gauge(cluster, "inferstack_queue_running{") == 0
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 async def test_a_flood_of_one_tenant_leaves_the_others_alone(
     cluster: Cluster, elsewhere: Executor, long: bool
@@ -130,6 +131,7 @@ async def test_a_flood_of_one_tenant_leaves_the_others_alone(
     assert max(found.grown.values()) < GROWTH
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 async def test_low_priority_moves_while_high_priority_floods(
     cluster: Cluster, elsewhere: Executor

@@ -110,6 +110,11 @@ class ModelQueue:
         """Notes the batch of a replica."""
         self.began[worker] = set(batch)
 
+    def runs(self, task_id: str, attempt: int) -> bool:
+        """Whether this attempt holds the task."""
+        task = self.tasks.get(task_id)
+        return task is not None and (task.state, task.attempt) == ("running", attempt)
+
     def complete(self, task_id: str, attempt: int, result: bytes) -> str:
         """ok, again or stale."""
         task = self.tasks.get(task_id)
@@ -123,9 +128,9 @@ class ModelQueue:
 
     def fail(self, task_id: str, attempt: int, how: str) -> str:
         """retry, failed or stale."""
-        task = self.tasks.get(task_id)
-        if task is None or task.attempt != attempt or task.state != "running":
+        if not self.runs(task_id, attempt):
             return "stale"
+        task = self.tasks[task_id]
         free = how == "free"
         task.failures += not free
         if how == "final" or task.failures >= self.max_attempts:
@@ -138,10 +143,9 @@ class ModelQueue:
 
     def release(self, task_id: str, attempt: int) -> bool:
         """Whether it went back."""
-        task = self.tasks.get(task_id)
-        if task is None or task.attempt != attempt or task.state != "running":
+        if not self.runs(task_id, attempt):
             return False
-        self._requeue(task, charged=False)
+        self._requeue(self.tasks[task_id], charged=False)
         return True
 
     def cancel(self, task_id: str) -> str | None:
@@ -153,21 +157,31 @@ class ModelQueue:
             self._finish(task, "cancelled")
         return task.state
 
+    def forget(self, task_id: str, *, unfinished: bool) -> None:
+        """Forgets a task that has finished, or one that has not."""
+        task = self.tasks.get(task_id)
+        if task is None or (task.state not in TERMINAL) != unfinished:
+            return
+        if unfinished:
+            self._finish(task, "cancelled")
+        del self.tasks[task_id]
+
     def deadline_passes(self, task_id: str) -> None:
         """What tick does to a task whose deadline is over."""
-        if self.tasks[task_id].state not in TERMINAL and self.tasks[task_id].expires:
-            self._finish(self.tasks[task_id], "expired")
+        task = self.tasks.get(task_id)
+        if task is not None and task.state not in TERMINAL and task.expires:
+            self._finish(task, "expired")
 
     def delay_passes(self, task_id: str) -> None:
         """What tick does to a task whose retry is due."""
-        task = self.tasks[task_id]
-        if task.where == "delay":
+        task = self.tasks.get(task_id)
+        if task is not None and task.where == "delay":
             task.where = task.lane
 
     def lease_passes(self, task_id: str) -> None:
         """What tick does to a task whose lease is over."""
-        task = self.tasks[task_id]
-        if task.where != "lease":
+        task = self.tasks.get(task_id)
+        if task is None or task.where != "lease":
             return
         if (task_id, task.attempt) not in self.began.get(task.worker, set()):
             self._requeue(task, charged=False)

@@ -23,6 +23,8 @@ from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.notes import Notes
 from inferstack.queue.outbox import Outbox
+from inferstack.queue.purge import purge
+from inferstack.queue.settle import settle
 from inferstack.queue.statistics import sample
 from inferstack.queue.task_queue import Completion, Failure, Retry, Submit, TaskQueue
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, new_task_id
@@ -115,7 +117,8 @@ class Protocol(RuleBasedStateMachine):
         """A submit whose answer was lost is sent once more."""
         submit = self._submit(task_id, "high", "a", 1.0, "", "x", True)
         (answer,) = self.do(self.queue.enqueue([submit], "api"))
-        assert (answer.status, answer.task_id) == ("dup", task_id)
+        expected = self.model.enqueue(task_id, "high", "a", 1.0, "", "x", True)
+        assert (answer.status, answer.task_id, answer.ahead) == expected
 
     @rule(target=held, worker=st.sampled_from(WORKERS), limit=st.integers(1, 6))
     def claim(self, worker: str, limit: int) -> Any:
@@ -170,11 +173,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(batch=st.lists(held, min_size=1, max_size=4, unique=True))
     def extend(self, batch: list[tuple[str, int]]) -> None:
-        lost = {
-            i
-            for i, a in batch
-            if self.model.tasks[i].state != "running" or self.model.tasks[i].attempt != a
-        }
+        lost = {i for i, a in batch if not self.model.runs(i, a)}
         assert self.do(self.queue.extend(batch)) == lost
 
     @rule(task_id=tasks)
@@ -184,7 +183,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(task_id=tasks)
     def watch(self, task_id: str) -> None:
         state = self.do(self.queue.watch(task_id, "other"))
-        assert state == self.model.tasks[task_id].state
+        assert state == (self.model.tasks[task_id].state if task_id in self.model.tasks else None)
 
     @rule(task_id=tasks, index=st.sampled_from(["deadline", "delay", "lease"]))
     def time_passes(self, task_id: str, index: str) -> None:
@@ -206,6 +205,14 @@ class Protocol(RuleBasedStateMachine):
         self.complete([lease])
         return claimed
 
+    @rule(batch=st.lists(tasks, min_size=1, max_size=4), unfinished=st.booleans())
+    def forget(self, batch: list[str], unfinished: bool) -> None:
+        """Finished tasks that must leave no trace, or unfinished ones whose end history knows."""
+        script = settle if unfinished else purge
+        self.do(script(self.redis, NAME, batch))
+        for task_id in batch:
+            self.model.forget(task_id, unfinished=unfinished)
+
     @rule()
     def unknown(self) -> None:
         """Ids nobody submitted are nobody's."""
@@ -222,7 +229,8 @@ class Protocol(RuleBasedStateMachine):
             if task is not None:
                 self.history[task.spec.task_id] = task
         if entries:
-            finished = [e.task_id for e in entries if self.history[e.task_id].state.terminal]
+            known = [self.history[e.task_id] for e in entries if e.task_id in self.history]
+            finished = [task.spec.task_id for task in known if task.state.terminal]
             for _ in range(1 + twice):
                 self.do(self.outbox.archived(NAME, entries, finished))
 
@@ -239,6 +247,12 @@ class Protocol(RuleBasedStateMachine):
             )
             assert have.attempts == want.attempt - want.uncharged
             assert (bytes(have.result) if have.result else None) == want.result
+
+    @invariant()
+    def nobody_else_is_there(self) -> None:
+        start = f"is:{{{NAME}}}:t:"
+        found = self.do(self.redis.keys(f"{start}*"))
+        assert {key.decode().removeprefix(start) for key in found} == self.model.tasks.keys()
 
     @invariant()
     def every_index_holds_what_it_should(self) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import pytest
 from redis.asyncio import Redis
 
 from inferstack.config import Settings, as_environment
-from inferstack.deployment import ReplicaStatus
 from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
@@ -27,7 +25,9 @@ from tests.services import free_port
 
 from .callers import Callers
 from .fakes import settings as make_settings
+from .machines import Machines, machines, replicas
 
+NAME = "slow:1"
 CONFIG = "engine: python\nreplicas: auto\nthreads: 1\ntimeout: 5\nbatch: {max_size: 1}\n"
 MODEL = """
 import time
@@ -66,82 +66,26 @@ async def redis(settings: Settings) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-class Machines:
-    """Programs that pretend to be a machine each."""
-
-    def __init__(self, settings: Settings, temporary: Path, logs: Path) -> None:
-        self._settings = settings
-        self._temporary = temporary
-        self._logs = logs
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str, *ray: str, head: bool = False) -> subprocess.Popen[bytes]:
-        """Adds to Ray's command what real machines do not share: ports, folders and cores."""
-        options = ["--head"] if head else []
-        own = self._settings.model_copy(update={"inferstack_home": self._logs / name})
-        command = [*node.Node(own, node._options(options)).ray_command(), *ray]
-        with (self._logs / f"{name}.log").open("wb") as output:
-            self.running[name] = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "inferstack.worker.node", *options),
-                    *("--ray", shlex.join([*command, "--node-ip-address=127.0.0.1"])),
-                ],
-                env=as_environment(own),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        return self.running[name]
-
-    def head(self) -> subprocess.Popen[bytes]:
-        client = f"--ray-client-server-port={free_port()}"
-        return self.start(
-            *("head", client, "--include-dashboard=false", f"--temp-dir={self._temporary}"),
-            head=True,
-        )
-
-    def member(self, name: str) -> subprocess.Popen[bytes]:
-        return self.start(name, "--num-cpus=1")
-
-    def log(self, name: str) -> str:
-        return (self._logs / f"{name}.log").read_text()
-
-
 @pytest.fixture
-def machines(settings: Settings, temporary: Path, tmp_path: Path) -> Iterator[Machines]:
-    found = Machines(settings, temporary, tmp_path)
-    yield found
-    for name, process in reversed(found.running.items()):
-        if process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-            process.kill()
-            process.wait()
-        print(name, found.log(name)[-3000:])
-
-
-async def replicas(redis: Redis, count: int) -> list[ReplicaStatus]:
-    async with asyncio.timeout(150):
-        while True:
-            found = await Registry(redis).replicas("slow:1")
-            if len(found) == count and all(replica.state == "ready" for replica in found):
-                return found
-            await asyncio.sleep(0.1)
+def cluster(settings: Settings, temporary: Path, tmp_path: Path) -> Iterator[Machines]:
+    with machines(settings, temporary, tmp_path) as found:
+        yield found
 
 
 @pytest.mark.timeout(400)
 async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
-    machines: Machines, redis: Redis, settings: Settings, tmp_path: Path
+    cluster: Machines, redis: Redis, settings: Settings, tmp_path: Path
 ) -> None:
     """One story, because Ray takes seconds to start."""
-    callers = Callers(redis, settings, "slow:1")
-    member = machines.member("first")  # before there is a head
-    head = machines.head()
-    (first,) = await replicas(redis, 1)
-    assert machines.log("first").count("waiting for Ray at 127.0.0.1:") == 1
+    callers = Callers(redis, settings, NAME)
+    member = cluster.member("first")  # before there is a head
+    head = cluster.head()
+    (first,) = await replicas(redis, NAME, 1)
+    assert cluster.log("first").count("waiting for Ray at 127.0.0.1:") == 1
     assert pulse.alive("node", tmp_path / "first", ready=True)
 
-    second = machines.member("second")
-    both = await replicas(redis, 2)
+    second = cluster.member("second")
+    both = await replicas(redis, NAME, 2)
     assert first.worker in {replica.worker for replica in both}  # it was not started anew
 
     tasks = [await callers.submit({"sleep": 2}) for _ in both]
@@ -152,12 +96,12 @@ async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
     for task_id in tasks:
         found = await callers.finished(task_id)
         assert (found.state, found.attempts) == (TaskState.COMPLETED, 1)
-    await replicas(redis, 1)
+    await replicas(redis, NAME, 1)
 
     programs = psutil.Process(head.pid).children(recursive=True)
     head.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(head.wait, 60) == 0
-    assert await Registry(redis).replicas("slow:1") == []
+    assert await Registry(redis).replicas(NAME) == []
     programs += psutil.Process(member.pid).children(recursive=True)
     member.send_signal(signal.SIGTERM)  # there is nobody left to give its replicas to
     assert await asyncio.to_thread(member.wait, 30) == 0
@@ -166,11 +110,11 @@ async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
 
 
 async def test_a_machine_that_waits_for_the_head_is_not_ready_and_ends_at_once(
-    machines: Machines, tmp_path: Path
+    cluster: Machines, tmp_path: Path
 ) -> None:
-    member = machines.member("alone")
+    member = cluster.member("alone")
     async with asyncio.timeout(20):
-        while "waiting for Ray" not in machines.log("alone"):
+        while "waiting for Ray" not in cluster.log("alone"):
             await asyncio.sleep(0.05)
     assert pulse.alive("node", tmp_path / "alone")
     assert not pulse.alive("node", tmp_path / "alone", ready=True)

@@ -1,0 +1,66 @@
+"""Where a key went is where it goes, until it is moved; against a dictionary, in any order."""
+
+import asyncio
+from typing import ClassVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from inferstack.queue.connection import connect
+from inferstack.queue.key_routes import KeyRoutes
+
+# Tenants and keys whose plain concatenations are the same.
+NAMES = st.sampled_from(["a", "a:b", "b", "b:c", "c", "1:a", "", "\N{SNOWMAN}\0"])
+DEPLOYMENTS = st.sampled_from(["echo:1", "echo:2", "echo:3"])
+
+
+class Routes(RuleBasedStateMachine):
+    """The script and a dictionary side by side."""
+
+    url: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.redis = connect(self.url)
+        self.routes = KeyRoutes(self.redis, 3600)
+        self.known: dict[tuple[str, str], str] = {}
+
+    def teardown(self) -> None:
+        self.loop.run_until_complete(self.redis.aclose())
+        self.loop.close()
+
+    @initialize()
+    def start(self) -> None:
+        self.loop.run_until_complete(self.redis.flushall())
+
+    @rule(asked=st.lists(st.tuples(NAMES, NAMES, DEPLOYMENTS), min_size=1, max_size=5))
+    def route(self, asked: list[tuple[str, str, str]]) -> None:
+        """Many at once are one call, in which the first to name a key decides."""
+
+        async def ask() -> list[str]:
+            return await asyncio.gather(*(self.routes.route(*each) for each in asked))
+
+        expected = [
+            self.known.setdefault((tenant, key), deployment) for tenant, key, deployment in asked
+        ]
+        assert self.loop.run_until_complete(ask()) == expected
+
+    @rule(tenant=NAMES, key=NAMES, deployment=DEPLOYMENTS)
+    def move(self, tenant: str, key: str, deployment: str) -> None:
+        self.loop.run_until_complete(self.routes.move(tenant, key, deployment))
+        self.known[tenant, key] = deployment
+
+
+def test_a_key_stays_where_it_went_until_it_is_moved(clean_redis_url: str) -> None:
+    Routes.url = clean_redis_url
+    run_state_machine_as_test(
+        Routes,
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
