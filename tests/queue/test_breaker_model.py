@@ -183,7 +183,7 @@ class Breaker(RuleBasedStateMachine):
         assert (found.depth, found.running) == (self.waiting, len(self.held))
         if self.model.circuit is not Circuit.CLOSED:
             paused = self.loop.run_until_complete(self.redis.hget(KEY, "for"))
-            assert float(paused) == self.model.pause
+            assert float(paused or 0) == self.model.pause
 
     def _judge(self, good: int = 0, bad: int = 0, crashes: int = 0) -> None:
         before, self.model = self.model, self.model.after(good, bad, crashes)
