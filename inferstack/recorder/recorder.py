@@ -62,8 +62,8 @@ class Source(Protocol):
 class Sink(Protocol):
     """The history as the recorder needs it."""
 
-    async def upsert(self, tasks: Sequence[Task]) -> None:
-        """Stores tasks."""
+    async def upsert(self, tasks: Sequence[Task]) -> set[str]:
+        """Stores tasks; returns the ids of those that were new to it."""
 
 
 class Archived(NamedTuple):
@@ -113,7 +113,7 @@ class Recorder:
             outbox: where changes come from.
             history: where tasks go.
             linger: seconds to wait after a small batch.
-            written: gets the tasks that PostgreSQL has.
+            written: gets the tasks that it wrote, each end of a task once.
         """
         self._outbox = outbox
         self._history = history
@@ -177,11 +177,11 @@ class Recorder:
             tasks = await self._load(wanted[start : start + CHUNK])
             begun = time.perf_counter()
             failpoint.hit("before-archive")
-            await self._history.upsert(tasks)
+            new = await self._history.upsert(tasks)
             failpoint.hit("after-archive")
             ARCHIVE_SECONDS.observe(time.perf_counter() - begun)
             archived += [_archived(task) for task in tasks]
-            self._written(tasks)
+            self._written([task for task in tasks if task.spec.task_id in new])
         await self._acknowledge(entries, archived)
         self._oldest = None
         ARCHIVED.inc(len(archived))

@@ -20,8 +20,8 @@ LEVELS = {
 def count(tasks: Iterable[Task]) -> None:
     """Counts and logs those that have ended.
 
-    A recorder that dies after it wrote them, and before it said so, leaves them to be counted
-    again by the next one.
+    Those that a recorder wrote just before it died are in no count: its own died with it, and the
+    next recorder does not write them again.
     """
     for task in tasks:
         if task.state.terminal:

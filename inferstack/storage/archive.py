@@ -47,7 +47,9 @@ def _upsert() -> str:
     return (
         f"INSERT INTO tasks ({names}) SELECT * FROM unnest({arrays}) "
         f"ON CONFLICT (id) DO UPDATE SET {changes} "
-        "WHERE excluded.state_version > tasks.state_version"
+        # The end of a task stands. A Redis that lost the last second may run it again.
+        "WHERE excluded.state_version > tasks.state_version "
+        "AND tasks.state IN ('queued', 'running') RETURNING id"
     )
 
 
@@ -66,7 +68,7 @@ class Archive:
         """Args: database: a migrated database."""
         self._database = database
 
-    async def write(self, tasks: Sequence[Task]) -> None:
+    async def write(self, tasks: Sequence[Task]) -> set[str]:
         """Stores tasks; see `History.upsert`."""
         latest: dict[str, Task] = {}
         for task in tasks:
@@ -74,29 +76,28 @@ class Archive:
             if known is None or known.version < task.version:
                 latest[task.spec.task_id] = task
         if not latest:
-            return
+            return set()
         # By id: neighbours share index pages, and two recorders lock rows in the same order.
         rows = [latest[task_id] for task_id in sorted(latest)]
         async with self._database.transaction() as connection:
             await _settle(connection, rows)
-            await _write(connection, rows)
+            return await _write(connection, rows)
 
 
-async def _write(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
+async def _write(connection: AsyncConnection, tasks: Sequence[Task]) -> set[str]:
     """Stores tasks, halving a refused batch until the row to blame is alone.
 
     Halves are stored one by one: the version in each row makes a repetition harmless, so one
     transaction around them would only cost round trips.
     """
     try:
-        await _insert(connection, tasks)
+        return await _insert(connection, tasks)
     except _RefusedError as refusal:
         if len(tasks) == 1:
-            await _write_without_bodies(connection, tasks[0], str(refusal.__cause__))
-            return
-        half = len(tasks) // 2
-        await _write(connection, tasks[:half])
-        await _write(connection, tasks[half:])
+            return await _write_without_bodies(connection, tasks[0], str(refusal.__cause__))
+    half = len(tasks) // 2
+    first = await _write(connection, tasks[:half])
+    return first | await _write(connection, tasks[half:])
 
 
 async def _settle(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
@@ -113,7 +114,7 @@ async def _settle(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
         await connection.execute(SETTLE, rows)
 
 
-async def _write_without_bodies(connection: AsyncConnection, task: Task, reason: str) -> None:
+async def _write_without_bodies(connection: AsyncConnection, task: Task, reason: str) -> set[str]:
     what = f"is archived without its input and result: {reason}"
     tell(log, logging.WARNING, what, [task.spec.task_id])
     note = f"input and result are not kept: {reason}"
@@ -129,15 +130,18 @@ async def _write_without_bodies(connection: AsyncConnection, task: Task, reason:
         error=error,
     )
     try:
-        await _insert(connection, [bare])
+        return await _insert(connection, [bare])
     except _RefusedError as refusal:
         # Blocking the outbox for good would cost every later task its place in history.
         what = f"cannot be archived: {refusal.__cause__}"
         tell(log, logging.ERROR, what, [task.spec.task_id])
+        return set()
 
 
-async def _insert(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
+async def _insert(connection: AsyncConnection, tasks: Sequence[Task]) -> set[str]:
     """One statement: a transaction of its own, or a savepoint of that which `_settle` began.
+
+    Returns the ids of the rows that it wrote.
 
     Raises:
         _RefusedError: a row has no place in the table; the cause says why.
@@ -153,6 +157,9 @@ async def _insert(connection: AsyncConnection, tasks: Sequence[Task]) -> None:
         async with raw.transaction(), raw.cursor() as cursor:
             cursor.adapters.register_dumper(_Array, _ArrayDumper)
             await cursor.execute(UPSERT, [_Array(column) for column in columns])
+            if cursor.rowcount == len(tasks):
+                return {task.spec.task_id for task in tasks}  # nearly always: parses no id
+            return {str(key) for (key,) in await cursor.fetchall()}
     except DriverError as error:
         if (error.sqlstate or "")[:2] in REFUSALS:
             raise _RefusedError from error

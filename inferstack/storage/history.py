@@ -58,19 +58,23 @@ class History:
         self._database = database
         self._archive = Archive(database)
 
-    async def upsert(self, tasks: Sequence[Task]) -> None:
-        """Stores tasks; a row that holds the same or a later version stays. Safe to repeat.
+    async def upsert(self, tasks: Sequence[Task]) -> set[str]:
+        """Stores tasks. Safe to repeat.
 
-        A task whose row PostgreSQL refuses is stored without its input, result and metadata
-        and with an error that says so.
+        A row that holds the same or a later version stays, and so does one of a task that has
+        ended, whatever comes later. A task whose row PostgreSQL refuses is stored without its
+        input, result and metadata and with an error that says so.
 
         Args:
             tasks: any number; a few hundred is cheapest.
 
+        Returns:
+            The ids of the tasks whose rows it wrote.
+
         Raises:
             StorageUnavailableError: PostgreSQL does not answer; all, some or none may be stored.
         """
-        await self._archive.write(tasks)
+        return await self._archive.write(tasks)
 
     async def get(self, task_id: str) -> Task | None:
         """One task with its input (as `msgspec.Raw`) and result; None if it is not archived.

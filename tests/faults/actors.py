@@ -279,18 +279,19 @@ class History:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def upsert(self, tasks: Sequence[Task]) -> None:
+    async def upsert(self, tasks: Sequence[Task]) -> set[str]:
         world = self._world
         await asyncio.sleep(world.rng.uniform(0, 0.005))
         draw = world.rng.random() if world.faults else 1.0
         if draw < 0.05:
             world.tally.faults += 1
             raise StorageUnavailableError("before the commit")
-        world.store(tasks)
+        new = world.store(tasks)
         if draw < 0.1:
             world.tally.faults += 1
             raise StorageUnavailableError("after the commit")
         await asyncio.sleep(world.rng.uniform(0, 0.005))
+        return new
 
 
 class Archiver(Actor):

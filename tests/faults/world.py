@@ -116,15 +116,18 @@ class World:
 
     # History.
 
-    def store(self, tasks: Sequence[Task]) -> None:
-        """What the recorder's statement does."""
+    def store(self, tasks: Sequence[Task]) -> set[str]:
+        """What the recorder's statement does, but that it takes a second end: to be told of it."""
+        new: set[str] = set()
         for task in tasks:
             known = self.history.get(task.spec.task_id)
             if known is None or known.version < task.version:
                 self.history[task.spec.task_id] = task
+                new.add(task.spec.task_id)
             elif known.version == task.version and known.state.terminal:
                 self.see(task, "Redis")
             self.see(self.history[task.spec.task_id], "history")
+        return new
 
     # The end.
 

@@ -22,12 +22,12 @@ class CountingHistory:
         self.written: list[str] = []
         self.refuse = 0
 
-    async def upsert(self, tasks: Sequence[Task]) -> None:
+    async def upsert(self, tasks: Sequence[Task]) -> set[str]:
         if self.refuse:
             self.refuse -= 1
             raise StorageUnavailableError("down, says the test")
         self.written += [task.spec.task_id for task in tasks]
-        await self.history.upsert(tasks)
+        return await self.history.upsert(tasks)
 
 
 class CountingOutbox(Outbox):
@@ -248,6 +248,26 @@ async def test_several_recorders_archive_each_task_to_its_last_state(
         found = await history.get(task_id)
         assert found is not None
         assert found.state is TaskState.COMPLETED
+
+
+async def test_a_task_that_two_recorders_archive_is_counted_once(
+    work: Work, outbox: CountingOutbox, history: History
+) -> None:
+    ids = await work.submit(20)
+    await work.finish()
+    counted: list[str] = []
+
+    def count(tasks: Sequence[Task]) -> None:
+        counted.extend(task.spec.task_id for task in tasks)
+
+    outbox.fail = 1
+    recorders = [Recorder(outbox, history, written=count) for _ in range(2)]
+    with pytest.raises(QueueUnavailableError):
+        await recorders[0].step(1)
+    for recorder in (*recorders, recorders[0]):
+        await recorder.step(1)
+    assert sorted(counted) == sorted(ids)
+    assert await work.left() == 0
 
 
 def test_the_memory_of_versions_is_bounded() -> None:

@@ -73,6 +73,25 @@ async def test_a_later_version_replaces_and_an_earlier_one_does_not(history: His
     assert body((await stored(history, completed(task, b'"other"'))).result) == {"x": 1}
 
 
+@pytest.mark.parametrize("later", [TaskState.RUNNING, TaskState.COMPLETED, TaskState.FAILED])
+async def test_the_end_of_a_task_stands_whatever_a_redis_that_forgot_it_says(
+    history: History, later: TaskState
+) -> None:
+    task = queued()
+    done = await stored(history, completed(task))
+    assert await history.upsert([completed(task, b'"other"', state=later, version=9)]) == set()
+    assert await history.get(task.spec.task_id) == done
+
+
+async def test_an_upsert_tells_what_it_wrote(history: History) -> None:
+    first, second, refused = queued(), queued(), completed(result=b"{")
+    ids = [task.spec.task_id for task in (first, second, refused)]
+    assert await history.upsert([first, first]) == {ids[0]}
+    assert await history.upsert([first, completed(first), second]) == {ids[0], ids[1]}
+    assert await history.upsert([completed(first), second, refused]) == {ids[2]}
+    assert await history.upsert([completed(queued(task_id="not-a-uuid"))]) == set()
+
+
 async def test_one_batch_may_hold_several_versions_of_a_task(history: History) -> None:
     task = queued()
     await history.upsert([task, completed(task), task])
@@ -193,10 +212,10 @@ async def test_a_batch_that_breaks_off_between_its_halves_is_completed_by_its_re
     tasks[-1] = msgspec.structs.replace(tasks[-1], result=msgspec.Raw(b"{"))
     insert = archive._insert
 
-    async def breaks(connection: Any, part: Any) -> None:
+    async def breaks(connection: Any, part: Any) -> set[str]:
         if part == tasks[2:]:
             raise StorageUnavailableError
-        await insert(connection, part)
+        return await insert(connection, part)
 
     with monkeypatch.context() as broken:
         broken.setattr(archive, "_insert", breaks)
