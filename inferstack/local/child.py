@@ -97,14 +97,14 @@ class Child:
         self._signal(signal.SIGKILL)
 
     async def _keep(self) -> None:
-        failures = 0
+        delay = FIRST_DELAY
         while not self._stop.is_set():
             began = time.monotonic()
             code = await self._run()
             if self._stop.is_set():
                 return
-            failures = 0 if time.monotonic() - began > SETTLED else failures
-            delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0**failures)
+            if time.monotonic() - began > SETTLED:
+                delay = FIRST_DELAY
             self.state.note = f"{_ending(code)}: {logs.last_line(self.log)} (see {self.log})"
             if self.state.phase is not ChildPhase.STARTING:  # else `ready` raises this
                 text = "%s (process %s) %s; it starts again in %.1f s"
@@ -114,7 +114,7 @@ class Child:
             self._died.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), delay)
-            failures += 1
+            delay = min(LONGEST_DELAY, 2 * delay)
             self.state.restarts += 1
 
     async def _run(self) -> int:

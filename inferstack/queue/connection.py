@@ -1,7 +1,8 @@
 """Connections to Redis, and its errors in the terms of inferstack."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -25,11 +26,25 @@ from inferstack.errors import ConfigurationError, QueueFullError, QueueUnavailab
 __all__ = ["Redis", "connect", "ping", "translated"]
 
 PASSING = (ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
-PASSING_PREFIXES = ("MISCONF", "BUSY", "NOREPLICAS")
+PASSING_PREFIXES = ("MISCONF", "BUSY", "NOREPLICAS", "UNBLOCKED")
 """What Redis answers during a failover, while a script is stuck, or while it cannot write."""
 
 COMMAND_TIMEOUT = 10.0
 """Seconds that Redis may take to answer a command that does not block."""
+
+
+class _Client(Redis):
+    """Leaves a server that a failover has made a replica: it will not be told of the new one."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        execute: Callable[..., Awaitable[Any]] = super().execute_command
+        try:
+            return await execute(*args, **options)
+        except ResponseError as error:
+            if isinstance(error, ReadOnlyError) or str(error).startswith("UNBLOCKED"):
+                # By now its name may lead to the new one.
+                await self.connection_pool.disconnect(inuse_connections=False)
+            raise
 
 
 def connect(
@@ -69,7 +84,7 @@ def connect(
         )
     except ValueError as error:
         raise ConfigurationError(f"{variable} is not a URL of Redis: {error}") from None
-    return Redis.from_pool(pool)
+    return _Client.from_pool(pool)
 
 
 async def ping(redis: "Redis", variable: str = "REDIS_URL") -> None:

@@ -27,7 +27,9 @@ class Proxy:
         self.mode = Mode.PASS
         self.dropped = 0
         """Replies that did not arrive."""
-        self._port, self._target = port, target
+        self.target = target
+        """Where new connections go; those that are there stay."""
+        self._port = port
         self._server: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -58,7 +60,7 @@ class Proxy:
         if self.mode is Mode.RESET:
             writer.transport.abort()
             return
-        to_redis = await asyncio.open_connection("127.0.0.1", self._target)
+        to_redis = await asyncio.open_connection("127.0.0.1", self.target)
         both = {writer, to_redis[1]}
         self._writers |= both
         for source, sink, reply in ((reader, to_redis[1], False), (to_redis[0], writer, True)):

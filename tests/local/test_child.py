@@ -88,6 +88,23 @@ async def test_delays_grow_while_a_child_keeps_dying(
     assert gaps[2] >= 0.4
 
 
+async def test_a_child_that_has_died_thousands_of_times_is_still_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_DELAY", 0.0)
+    child = Child(program("", tmp_path / "no"), tmp_path / "log", _no)
+
+    async def dies() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    # A process for each death would take minutes.
+    monkeypatch.setattr(child, "_run", dies)
+    child.start()
+    await until(lambda: child.state.restarts > 2000)
+    await child.stop()
+
+
 async def test_a_child_that_ends_before_it_is_ready_tells_its_last_line(tmp_path: Path) -> None:
     code = "import sys; print('the reason', file=sys.stderr); sys.exit(3)"
     child = Child(program(code, tmp_path / "no"), tmp_path / "log", _no)
