@@ -46,7 +46,7 @@ def _upsert() -> str:
     changes = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "id")
     return (
         f"INSERT INTO tasks ({names}) SELECT * FROM unnest({arrays}) "
-        f"ON CONFLICT (id) DO UPDATE SET {changes} "
+        f"ON CONFLICT (id) DO UPDATE SET {changes}, recorded_at = now() "
         # The end of a task stands. A Redis that lost the last second may run it again.
         "WHERE excluded.state_version > tasks.state_version "
         "AND tasks.state IN ('queued', 'running') RETURNING id"

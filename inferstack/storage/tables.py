@@ -100,6 +100,8 @@ tasks = Table(
     Column("redriven_version", BigInteger),
     # When that task was known to exist: from then on this one is no dead letter.
     Column("redriven_at", DateTime(timezone=True)),
+    # When the recorder wrote this row, by the clock of PostgreSQL.
+    Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Index("tasks_tenant_id", "tenant", "id"),
     # Nearly every task completes, so this stays small, and it makes the rare states quick to
     # list: what waits, what runs, what failed.
@@ -121,6 +123,7 @@ tasks = Table(
     Index("tasks_unfinished", "id", postgresql_where=text("state IN ('queued', 'running')")),
     # Tasks end about in the order of their rows: a range of times is found in a few kilobytes.
     Index("tasks_completed_at", "completed_at", postgresql_using="brin"),
+    Index("tasks_recorded_at", "recorded_at", postgresql_using="brin"),
 )
 
 usage = Table(
@@ -137,4 +140,5 @@ usage = Table(
     Column("compute_seconds", Double, nullable=False),
     Column("queue_seconds", Double, nullable=False),
     Column("cost", Double, nullable=False),
+    Column("summed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )

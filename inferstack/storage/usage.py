@@ -11,9 +11,18 @@ from inferstack.storage.database import Database
 from inferstack.storage.tables import usage as table
 
 AGAIN = timedelta(hours=2)
-"""How far back sums are made again: the recorder may have been that late."""
+"""How far back it is looked for what was written: that long a write may take to be seen."""
 
 Period = Literal["hour", "day", "month"]
+
+# The hours to sum again. A task may be archived long after it ended, and belongs to its hour.
+CHANGED = text(
+    """
+    SELECT DISTINCT date_trunc('hour', completed_at, 'UTC') AS hour FROM tasks
+    WHERE recorded_at >= :since AND state IN ('completed', 'failed', 'cancelled', 'expired')
+    ORDER BY hour
+    """
+)
 
 # A batch's time is shared by the tasks in it. Sums only grow: a purge takes tasks away that were
 # served all the same.
@@ -32,7 +41,8 @@ ROLL_UP = text(
         coalesce(sum(queue_ms), 0) / 1000,
         coalesce(sum(cost), 0)
     FROM tasks
-    WHERE completed_at >= :since AND state IN ('completed', 'failed', 'cancelled', 'expired')
+    WHERE completed_at >= :first AND date_trunc('hour', completed_at, 'UTC') = ANY(:hours)
+        AND state IN ('completed', 'failed', 'cancelled', 'expired')
     GROUP BY 1, 2, 3, 4
     ON CONFLICT (hour, tenant, model, model_version) DO UPDATE SET
         completed = greatest(usage.completed, excluded.completed),
@@ -41,7 +51,8 @@ ROLL_UP = text(
         expired = greatest(usage.expired, excluded.expired),
         compute_seconds = greatest(usage.compute_seconds, excluded.compute_seconds),
         queue_seconds = greatest(usage.queue_seconds, excluded.queue_seconds),
-        cost = greatest(usage.cost, excluded.cost)
+        cost = greatest(usage.cost, excluded.cost),
+        summed_at = now()
     """
 )
 
@@ -82,8 +93,11 @@ class Usage:
             StorageUnavailableError: PostgreSQL does not answer.
         """
         async with self._database.transaction() as connection:
-            since = await _since(connection)
-            done = await connection.execute(ROLL_UP, {"since": since})
+            changed = await connection.execute(CHANGED, {"since": await _since(connection)})
+            hours = list(changed.scalars())
+            if not hours:
+                return 0
+            done = await connection.execute(ROLL_UP, {"first": hours[0], "hours": hours})
             return int(done.rowcount)
 
     async def read(
@@ -116,7 +130,7 @@ class Usage:
 
 
 async def _since(connection: AsyncConnection) -> datetime:
-    latest = await connection.scalar(select(func.max(table.c.hour)))
+    latest = await connection.scalar(select(func.max(table.c.summed_at)))
     return BEGINNING if latest is None else latest - AGAIN
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from inferstack.background import duties
 from inferstack.config import Settings
@@ -103,3 +104,28 @@ async def test_sums_take_in_what_is_late_and_do_not_forget_what_was_removed(
     await duties.roll_up(settings)
     counts = [line.completed for line in await Usage(database).read(None, *DAYS, "hour")]
     assert counts == [3, 1]
+
+
+async def test_a_task_that_is_archived_days_late_is_in_the_sums_of_its_hour(
+    settings: Settings, history: History, database: Database
+) -> None:
+    await history.upsert([done(HOUR), queued()])
+    await duties.roll_up(settings)
+    await history.upsert([done(HOUR - timedelta(days=2)), done(HOUR - timedelta(days=1))])
+    assert await duties.roll_up(settings) == 3
+    lines = await Usage(database).read(None, *DAYS, "day")
+    assert [(line.start.day, line.completed) for line in lines] == [(1, 1), (2, 1), (3, 1)]
+
+
+async def test_sums_are_not_made_again_of_hours_of_which_nothing_was_archived_since(
+    settings: Settings, history: History, database: Database
+) -> None:
+    waiting = queued()
+    await history.upsert([done(HOUR), waiting])
+    await duties.roll_up(settings)
+    async with database.transaction() as connection:
+        await connection.execute(text("UPDATE tasks SET recorded_at = recorded_at - interval '1d'"))
+    assert await duties.roll_up(settings) == 0
+    ended = HOUR + timedelta(hours=3)
+    await history.upsert([completed(waiting, completed_at=ended.timestamp())])
+    assert await duties.roll_up(settings) == 1
