@@ -15,7 +15,7 @@ from celery.signals import worker_ready
 from prometheus_client import generate_latest
 
 from inferstack import config
-from inferstack.background.app import QUEUE, create_app, send_all
+from inferstack.background.app import QUEUE, clock, create_app
 from inferstack.background.liveness import Liveness
 from inferstack.config import Settings, require
 from inferstack.errors import ConfigurationError
@@ -45,16 +45,17 @@ def main() -> int:
             app = create_app(settings)
             if not asyncio.run(_services_arrived(settings)):
                 return 0
-            worker = _worker(app, settings, beat=not chosen.no_beat)
-            liveness.watch(worker)
+            worker, sending = _worker(app, settings), clock(app)
+            liveness.watch(worker, sending)
 
             def begun(**_: Any) -> None:
                 own.ready()
                 if not chosen.no_beat:
-                    send_all(app)
+                    sending.start()
 
             worker_ready.connect(begun, weak=False)
             worker.start()
+            sending.stop()
             return int(worker.exitcode or 0)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
@@ -99,7 +100,7 @@ async def _services_arrived(settings: Settings) -> bool:
         await database.close()
 
 
-def _worker(app: Celery, settings: Settings, *, beat: bool) -> Any:
+def _worker(app: Celery, settings: Settings) -> Any:
     # It warns of root because of pickle, which is not accepted.
     warnings.simplefilter("ignore", SecurityWarning)
     return app.Worker(
@@ -107,7 +108,6 @@ def _worker(app: Celery, settings: Settings, *, beat: bool) -> Any:
         pool="threads",
         concurrency=THREADS,
         queues=[QUEUE],
-        beat=beat,
         loglevel=settings.log_level,
         quiet=True,
         without_gossip=True,

@@ -10,6 +10,7 @@ from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
 from inferstack.background import duties
+from inferstack.background.clock import Clock
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InferstackError
 from inferstack.telemetry import metrics
@@ -54,13 +55,10 @@ def create_app(settings: Settings) -> Celery:
         broker_transport_options={
             "global_keyprefix": "is:celery:",
             "socket_keepalive": True,
+            # Without them a broker that hangs would hold the clock.
+            "socket_connect_timeout": 5.0,
+            "socket_timeout": 10.0,
             "health_check_interval": 30,
-        },
-        # In memory, so that no file has to be kept; what would come too late is sent at the start.
-        beat_scheduler="celery.beat:Scheduler",
-        beat_schedule={
-            name: {"task": name, "schedule": every, "options": {"expires": every}}
-            for name, (_, every) in DUTIES.items()
         },
         enable_utc=True,
     )
@@ -72,10 +70,10 @@ def create_app(settings: Settings) -> Celery:
     return app
 
 
-def send_all(app: Celery) -> None:
-    """Has every duty done now: the clock knows nothing of turns before its start."""
-    for name in DUTIES:
-        app.send_task(name)
+def clock(app: Celery) -> Clock:
+    """Sends each duty when it is due; one that comes too late for its turn is dropped."""
+    periods = {name: every for name, (_, every) in DUTIES.items()}
+    return Clock(lambda name: app.send_task(name, expires=periods[name]), periods)
 
 
 def broker_url(settings: Settings) -> str:
