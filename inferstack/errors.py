@@ -257,6 +257,16 @@ class QueueUnavailableError(TemporarilyUnavailableError):
     slug = "queue-unavailable"
 
 
+class QueueRefusedError(ConfigurationError):
+    """The queue refuses the credentials."""
+
+    # Whoever starts ends with it; to who serves it may be a password that is being changed.
+    status = 503
+    slug = "queue-unavailable"
+    retryable = True
+    usual_retry_after = 5.0
+
+
 class StorageUnavailableError(TemporarilyUnavailableError):
     """The database or the object store does not answer."""
 

@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from inferstack.deployment import Deployment, DeploymentState
-from inferstack.errors import QueueUnavailableError, StackError
+from inferstack.errors import InferstackError, StackError
 from inferstack.local.child import Child
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
@@ -80,6 +80,7 @@ def _failure(deployment: Deployment) -> str:
 
 
 async def _all(registry: Registry) -> list[Deployment]:
-    with contextlib.suppress(QueueUnavailableError):
+    # One that runs elsewhere may be away, or its password be changed: the others tell of it.
+    with contextlib.suppress(InferstackError):
         return await registry.all()
     return []

@@ -21,7 +21,12 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from inferstack.errors import ConfigurationError, QueueFullError, QueueUnavailableError
+from inferstack.errors import (
+    ConfigurationError,
+    QueueFullError,
+    QueueRefusedError,
+    QueueUnavailableError,
+)
 
 __all__ = ["Redis", "connect", "ping", "translated"]
 
@@ -107,14 +112,14 @@ def translated(task_id: str | None = None, *, variable: str = "REDIS_URL") -> It
         variable: the setting that names the server.
 
     Raises:
-        ConfigurationError: Redis refuses the credentials.
+        QueueRefusedError: Redis refuses the credentials.
         QueueFullError: Redis is out of memory and takes no new work.
         QueueUnavailableError: Redis does not answer, is loading, or cannot write to its disk.
     """
     try:
         yield
     except (AuthenticationError, NoPermissionError) as error:
-        raise ConfigurationError(f"{variable}: Redis refuses it: {error}") from error
+        raise QueueRefusedError(f"{variable}: Redis refuses it", cause=str(error)) from error
     except OutOfMemoryError as error:
         raise QueueFullError(
             "Redis is at its memory limit", task_id=task_id, retry_after=5.0

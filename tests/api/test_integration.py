@@ -7,12 +7,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
 from inferstack.config import Settings
 from inferstack.storage.accounts import Accounts
 from inferstack.storage.database import Database
 from inferstack.storage.objects import ObjectStore
 from tests.api.real import replica, serving
+from tests.services import RedisServer
 
 URL = "/api/inference"
 PASSWORD = "correct horse battery"
@@ -148,3 +150,18 @@ async def test_a_task_tells_its_place_and_what_was_asked_for(
     lost = await client.get(f"{paths[0]}/request")
     assert lost.status_code == 409
     assert lost.json()["detail"] == "the input of this task was not kept"
+
+
+async def test_while_redis_refuses_the_password_it_is_503(settings: Settings) -> None:
+    with RedisServer() as server, redis.Redis(port=server.port) as operator:
+        changed = settings.model_copy(update={"redis_url": server.url, "auth_required": False})
+        async with serving(changed) as client:
+            assert (await client.post(URL, json={"data": {}})).status_code == 202
+            operator.config_set("requirepass", "rotated")
+            operator.client_kill_filter(_type="normal", skipme=True)
+            refused = await client.post(URL, json={"data": {}})
+            assert refused.status_code == 503, refused.text
+            assert int(refused.headers["retry-after"]) >= 1
+            assert "invalid" not in refused.json()["detail"]
+            operator.config_set("requirepass", "")
+            assert (await client.post(URL, json={"data": {}})).status_code == 202
