@@ -20,7 +20,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 : "${GATEWAY_KEY:=}"
 : "${GATEWAY_UI:=/usr/share/nginx/html}"
 : "${GATEWAY_RATE:=1000}"
-: "${GATEWAY_BURST:=1000}"
+: "${GATEWAY_BURST:=2000}"
 : "${GATEWAY_CONNECTIONS:=512}"
 : "${GATEWAY_TIMEOUT:=15}"
 : "${GATEWAY_TRUSTED_PROXIES:=}"

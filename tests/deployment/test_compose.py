@@ -103,6 +103,17 @@ def test_production_publishes_the_gateway_alone() -> None:
         assert found[name]["environment"]["ENVIRONMENT"] == "production", name
 
 
+def test_every_limit_of_the_gateway_can_be_set_and_the_example_shows_its_default() -> None:
+    script = (ROOT / "nginx" / "gateway.sh").read_text()
+    defaults = dict(re.findall(r"^: \"\$\{(\w+):=(.*)\}\"$", script, re.MULTILINE))
+    (limits,) = re.findall(r"for name in ((?:\w+ )+\w+); do\n *check_whole", script)
+    assert "GATEWAY_RATE" in limits
+    shown = (ROOT / ".env.example").read_text()
+    for name in (*limits.split(), "MAX_WAIT", "GATEWAY_TRUSTED_PROXIES"):
+        assert services()["nginx"]["environment"][name].startswith("${" + name + ":-")
+        assert f"\n# {name}={defaults[name]}\n" in shown
+
+
 def test_any_number_of_replicas_and_workers_can_run() -> None:
     """What `--scale` multiplies has no name and no port of its own on the host."""
     assert services()["api-server"]["scale"] == 3

@@ -233,6 +233,14 @@ def test_pods_get_longer_to_end_than_their_programs_take(overlay: str) -> None:
 
 
 @needs_kubectl
+@pytest.mark.parametrize("overlay", ["onprem", "kuberay"])
+def test_callers_keep_their_addresses_on_the_way_to_the_gateway(overlay: str) -> None:
+    spec = of(rendered(overlay), "Service")["frontend"]["spec"]
+    assert spec["type"] == "LoadBalancer"
+    assert spec["externalTrafficPolicy"] == "Local"
+
+
+@needs_kubectl
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
 def test_nothing_has_two_autoscalers(overlay: str) -> None:
     found = rendered(overlay)
