@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,8 @@ TAKES = {
     "redis_url": "redis://:password@host:port/number",
 }
 """What those settings look like that some processes cannot do without."""
+ALIKE = 0.9
+"""How like a setting a name must be for a typo: more than REDIS_PORT and METRICS_PORT are."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -38,7 +41,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        case_sensitive=False,
+        allow_inf_nan=False,
     )
 
     # Services. None means: the embedded stack starts its own.
@@ -162,8 +169,6 @@ class Settings(BaseSettings):
         secret = self.secret_key.get_secret_value() if self.secret_key else ""
         if secret and len(secret) < 32:
             yield "SECRET_KEY must have 32 characters or more"
-        if self.auth_required and not secret:
-            yield "AUTH_REQUIRED=true needs SECRET_KEY with 32 characters or more"
         if self.host not in LOOPBACK and not self.auth_required:
             yield (
                 f"HOST={self.host} is reachable from outside: set AUTH_REQUIRED=true and SECRET_KEY"
@@ -238,6 +243,19 @@ def require(current: Settings, *names: str) -> None:
     if missing:
         lines = [f"{name.upper()} is not set; it takes {TAKES[name]}" for name in missing]
         raise ConfigurationError("\n".join(lines))
+
+
+def misspelt() -> list[str]:
+    """A line for each variable that is no setting and is named nearly like one that is not set."""
+    known = [name.upper() for name in (*Settings.model_fields, *ClientSettings.model_fields)]
+    given = {name.upper() for name in os.environ}
+    lines = []
+    for name in sorted(given.difference(known)):
+        bare = name.removeprefix("INFERSTACK_")
+        alike = get_close_matches(bare, known, 1, ALIKE) or get_close_matches(name, known, 1, ALIKE)
+        if alike and alike[0] not in given:
+            lines.append(f"{name} is no setting and changes nothing: {alike[0]} is one")
+    return lines
 
 
 def client_settings() -> ClientSettings:

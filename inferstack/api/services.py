@@ -61,9 +61,12 @@ class Lifetime:
         """Connects to nothing yet.
 
         Raises:
-            ConfigurationError: a URL is missing or not one, or nobody can have the
-                administrator's name or password.
+            ConfigurationError: a URL is missing or not one, there is nothing to sign tokens with,
+                or nobody can have the administrator's name or password.
         """
+        if settings.auth_required and settings.secret_key is None:
+            missing = "AUTH_REQUIRED=true needs SECRET_KEY with 32 characters or more"
+            raise ConfigurationError(missing)
         _check_admin(settings)
         require(settings, "redis_url", "database_url")
         failpoint.arm(settings)

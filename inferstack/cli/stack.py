@@ -34,6 +34,8 @@ def up(
     """Starts everything on this machine: Redis, PostgreSQL, models, API."""
     chosen: dict[str, Any] = {"port": port, "api_processes": api_processes}
     wanted = config.load(**{name: value for name, value in chosen.items() if value is not None})
+    for line in config.misspelt():
+        errors.print(line, soft_wrap=True)
     home = Home(wanted.inferstack_home)
     with Display(errors) as display:
         if detach:

@@ -43,6 +43,11 @@ def test_an_administrator_that_cannot_be_made_is_a_configuration_error(
     assert password not in caught.value.detail
 
 
+def test_who_must_log_in_needs_something_that_signs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="AUTH_REQUIRED=true needs SECRET_KEY"):
+        Lifetime(settings(tmp_path, auth_required=True))
+
+
 async def test_only_logs_say_where_a_service_is(tmp_path: Path) -> None:
     lifetime = Lifetime(settings(tmp_path))
     queue, database, _ = lifetime._checks()

@@ -202,6 +202,19 @@ def test_a_password_of_ones_own_is_not_printed(stack: RealStack) -> None:
     assert secret not in started.stdout + started.stderr
 
 
+def test_who_must_log_in_can_though_no_secret_was_chosen(stack: RealStack) -> None:
+    arguments = ("up", "--no-ray", "--detach", "--port", str(stack.port))
+    started = stack.command(*arguments, AUTH_REQUIRED="true", BATCHSIZE="1")
+    assert started.returncode == 0, started.stderr
+    assert "BATCHSIZE is no setting and changes nothing: BATCH_SIZE is one" in started.stderr
+    url = f"http://127.0.0.1:{stack.port}/api"
+    identity = stack.home.identity()
+    assert identity is not None
+    login = {"username": "admin", "password": identity.admin_password}
+    assert httpx.get(f"{url}/inference", trust_env=False).status_code == 401
+    assert httpx.post(f"{url}/auth/login", json=login, trust_env=False).status_code == 200
+
+
 def test_a_model_that_failed_is_told_when_the_stack_is_up_or_as_soon_as_it_fails(
     stack: RealStack, folder: Path
 ) -> None:
