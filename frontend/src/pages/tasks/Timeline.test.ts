@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Task } from '@/api/tasks';
-import { momentsOf } from './Timeline';
+import { momentsOf, stepsOf } from './Timeline';
 
 const task = (some: Partial<Task>) =>
   ({
@@ -35,5 +35,18 @@ describe('momentsOf', () => {
       { name: 'batch began', at: '2026-11-23T12:00:00.350Z' },
       { name: 'completed', at: done.completed_at },
     ]);
+  });
+
+  it('lets no batch begin after its end, whatever its other tasks waited', () => {
+    const joined = task({
+      ...claimed,
+      status: 'completed',
+      completed_at: '2026-11-23T12:00:00.160Z',
+      processing_time: 0.06,
+      timings: { queue_ms: 100, batch_wait_ms: 72, compute_ms: 10 },
+    });
+    const began = momentsOf(joined).find(({ name }) => name === 'batch began');
+    expect(began?.at).toBe('2026-11-23T12:00:00.150Z');
+    expect(stepsOf(joined).map(({ ms }) => ms)).toEqual([100, 50, 10]);
   });
 });

@@ -57,7 +57,8 @@ export function Timeline({ task }: { task: Task }) {
 
 /** The parts of a task's life, in order. What the replica did not measure is the rest. */
 export function stepsOf(task: Task): Step[] {
-  const { queue_ms: queue, batch_wait_ms: wait, compute_ms: compute } = task.timings;
+  const { queue_ms: queue, compute_ms: compute } = task.timings;
+  const wait = waitOf(task);
   const processing = task.processing_time == null ? null : task.processing_time * 1000;
   const rest = processing === null ? 0 : processing - (wait ?? 0) - (compute ?? 0);
   const steps = [
@@ -72,7 +73,7 @@ export function stepsOf(task: Task): Step[] {
 /** When it was where. A replica claims a task before its batch begins, which is known afterwards. */
 export function momentsOf(task: Task): { name: string; at: string | null | undefined }[] {
   const again = task.attempts > 1 ? ` (attempt ${task.attempts})` : '';
-  const wait = task.timings.batch_wait_ms;
+  const wait = waitOf(task);
   const began = task.started_at && wait != null ? later(task.started_at, wait) : null;
   return [
     { name: 'accepted', at: task.created_at },
@@ -80,6 +81,13 @@ export function momentsOf(task: Task): { name: string; at: string | null | undef
     ...(began ? [{ name: 'batch began', at: began }] : []),
     ...(isFinished(task.status) ? [{ name: task.status, at: task.completed_at }] : []),
   ];
+}
+
+/** How long it waited in its batch. What is measured is the batch's wait: it may have joined later. */
+function waitOf({ timings, processing_time: processing }: Task): number | null {
+  const { batch_wait_ms: wait, compute_ms: compute } = timings;
+  if (wait == null || processing == null) return wait;
+  return Math.max(0, Math.min(wait, processing * 1000 - (compute ?? 0)));
 }
 
 function later(iso: string, milliseconds: number): string {
