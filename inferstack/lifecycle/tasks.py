@@ -14,7 +14,6 @@ from inferstack.lifecycle.refusals import raise_refusal
 from inferstack.lifecycle.ticket import Ticket
 from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Position, Receipt, Submission
 from inferstack.lifecycle.waits import Departure, Waits
-from inferstack.queue.codec import News
 from inferstack.queue.completions import CompletionChannel
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.key_routes import KeyRoutes
@@ -114,11 +113,11 @@ class Tasks:
         if departure is not None:
             departure.then(ticket.timed_out)
         try:
-            news = await self._enqueue(target, ticket)
+            await self._enqueue(target, ticket)
         finally:
             self._waits.finish(waiting, ticket.timed_out)
             self._channel.forget(task_id, ticket.finished)
-        answer = ticket.answer
+        answer, news = ticket.answer, ticket.news
         if news is not None:
             created_at = answer.created_at if answer else news.completed_at
             return await self._reader.with_result(news.task(submit.spec, created_at))
@@ -128,8 +127,9 @@ class Tasks:
             await target.queue.cancel(task_id)
         elif (other := self._elsewhere(target, ticket)) is not None:
             again = {"idempotency_key": idempotency_key, "trace": trace}
+            left = max(0.0, until - loop.time())
             return await self.run(
-                caller, submission, wait, **again, departure=departure, target=other
+                caller, submission, left, **again, departure=departure, target=other
             )
         return await self._receipt(target, ticket)
 
@@ -254,18 +254,17 @@ class Tasks:
         except InferstackError as error:
             return error
 
-    async def _enqueue(self, target: Target, ticket: Ticket) -> News | None:
+    async def _enqueue(self, target: Target, ticket: Ticket) -> None:
         target.committer.add(ticket)
         spec = ticket.submit.spec
         try:
-            news = await ticket.future
+            await ticket.future
         except InferstackError as error:
             raise type(error)(
                 error.detail, task_id=spec.task_id, retry_after=error.retry_after
             ) from error
         if spec.data_ref is not None and ticket.unused:
             await payloads.discard(self._store, [spec.data_ref])
-        return news
 
     async def _receipt(self, target: Target, ticket: Ticket) -> Receipt:
         answer, spec = ticket.answer, ticket.submit.spec

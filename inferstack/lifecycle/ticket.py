@@ -13,20 +13,22 @@ class Ticket:
     A waiting request wakes up once and not twice: acceptance is only noted.
     """
 
-    __slots__ = ("answer", "future", "submit", "waits")
+    __slots__ = ("answer", "future", "news", "submit", "waits")
 
     def __init__(self, submit: Submit, loop: asyncio.AbstractEventLoop, *, waits: bool) -> None:
         """Args: waits: whether to resolve on completion rather than on acceptance."""
         self.submit = submit
         self.waits = waits
         self.answer: Accepted | None = None
-        self.future: asyncio.Future[News | None] = loop.create_future()
+        self.news: News | None = None
+        """How it finished, also if that came together with the end of the wait."""
+        self.future: asyncio.Future[None] = loop.create_future()
 
     def accepted(self, answer: Accepted) -> None:
         """The queue has answered; only a task of this request is worth waiting for here."""
         self.answer = answer
         if not (self.waits and self._is_own(answer)):
-            self._resolve(None)
+            self._resolve()
 
     @property
     def unused(self) -> bool:
@@ -46,15 +48,16 @@ class Ticket:
 
     def finished(self, news: News) -> None:
         """The task has finished."""
-        self._resolve(news)
+        self.news = news
+        self._resolve()
 
     def timed_out(self) -> None:
         """Nobody waits any longer; the acceptance itself is still awaited if it is open."""
         if self.answer is None:
             self.waits = False
         else:
-            self._resolve(None)
+            self._resolve()
 
-    def _resolve(self, news: News | None) -> None:
+    def _resolve(self) -> None:
         if not self.future.done():
-            self.future.set_result(news)
+            self.future.set_result(None)

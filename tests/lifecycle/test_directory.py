@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import msgspec
@@ -156,6 +157,27 @@ async def test_a_process_that_does_not_know_of_an_open_circuit_yet_takes_the_fal
     assert receipt.spec.model_version == 1
     with pytest.raises(CircuitOpenError):
         await house.tasks.submit(ANN, hello(model_version=2))
+
+
+async def test_who_goes_on_to_the_fallback_waits_no_longer_than_it_asked_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _serve_two_versions(house, await _far(house))
+    for target in house.tasks._directory.targets():
+        target.statistics = None
+    first = house.tasks._directory.named("echo:2")
+    assert first is not None
+    enqueue = first.queue.enqueue
+
+    async def slowly(*given: Any) -> Any:
+        await asyncio.sleep(0.6)  # most of the wait
+        return await enqueue(*given)
+
+    monkeypatch.setattr(first.queue, "enqueue", slowly)
+    began = time.monotonic()
+    answer = await house.tasks.run(ANN, hello(), 0.8)
+    assert isinstance(answer, Receipt)
+    assert 0.8 <= time.monotonic() - began < 1.3
 
 
 async def test_a_key_that_moved_to_the_fallback_makes_one_task(house: House) -> None:
