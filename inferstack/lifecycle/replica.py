@@ -55,6 +55,8 @@ class Lease(msgspec.Struct, frozen=True):
     """Replicas that died with this task in their batch."""
     spec: TaskSpec
     """With the input in it, wherever it was stored."""
+    failures: int = 0
+    """Attempts before this one that failed and were charged."""
 
 
 class ReplicaSession:
@@ -169,7 +171,8 @@ class ReplicaSession:
                     lease.task_id,
                     lease.attempt,
                     Retry.CHARGED if error.retryable else Retry.FINAL,
-                    self._delay(lease),
+                    # Not by its attempts: a drain or the crash of a neighbour took some of them.
+                    self._delay(lease.failures + 1),
                     encode(error),
                     encode(run),
                     engine=error.type in ENGINE_FAILURES,
@@ -226,11 +229,9 @@ class ReplicaSession:
     ) -> None:
         tell(log, level, what, task_ids, worker=self.worker, **more)
 
-    def _delay(self, lease: Lease) -> float:
+    def _delay(self, tries: int) -> float:
         config = self._settings
-        return retry.full_jitter(
-            lease.attempt, config.retry_delay, config.max_retry_delay, self._random
-        )
+        return retry.full_jitter(tries, config.retry_delay, config.max_retry_delay, self._random)
 
     async def _store_result(self, lease: Lease, body: bytes, run: Execution) -> Completion | None:
         """Puts a large result into the object store; None if its task had to be given back."""
@@ -297,11 +298,13 @@ class ReplicaSession:
         self._tell(f"is given back: {problem}", [lease.task_id], logging.WARNING)
         kind = INPUT_MISSING if isinstance(problem, NotFoundError) else problem.slug
         error, run = TaskError(kind, problem.detail), encode(Execution(self.worker))
+        # Free of charge, so only its attempts tell how long it goes on.
+        delay = self._delay(lease.attempt)
         failure = Failure(
-            lease.task_id, lease.attempt, how, self._delay(lease), encode(error), run, engine=False
+            lease.task_id, lease.attempt, how, delay, encode(error), run, engine=False
         )
         await self._queue.fail([failure])
 
 
 def _lease(claim: Claim) -> Lease:
-    return Lease(claim.task_id, claim.attempt, claim.crashes, claim.spec)
+    return Lease(claim.task_id, claim.attempt, claim.crashes, claim.spec, claim.failures)

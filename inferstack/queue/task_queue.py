@@ -77,7 +77,8 @@ class Claim(NamedTuple):
     task_id: str
     attempt: int
     crashes: int
-    created_at: float
+    failures: int
+    """Attempts before this one that failed and were charged."""
     spec: TaskSpec
 
 
@@ -199,8 +200,8 @@ class TaskQueue:
         """
         rows = await self._run("claim", worker, limit, self._lease_ms, full)
         return [
-            Claim(task_id.decode(), attempt, crashes, created / 1000, decode_spec(spec))
-            for task_id, attempt, crashes, created, spec in rows
+            Claim(task_id.decode(), attempt, crashes, failures, decode_spec(spec))
+            for task_id, attempt, crashes, failures, spec in rows
         ]
 
     async def extend(self, held: Sequence[tuple[str, int]]) -> set[str]:

@@ -184,6 +184,26 @@ async def test_a_retryable_failure_is_tried_three_times_then_failed(house: House
     assert (task.state, task.attempts, task.error) == (TaskState.FAILED, 3, error)
 
 
+async def test_the_first_failure_is_retried_soon_however_often_its_task_was_given_back(
+    house: House,
+) -> None:
+    slow = house.settings.model_copy(update={"retry_delay": 1.0, "max_retry_delay": 3600.0})
+    replica = ReplicaSession(house.redis, ECHO, house.store, "host:2:b", slow)
+    for _ in range(10):
+        await house.tasks.submit(ANN, hello())
+    for _ in range(12):
+        await replica.release(await replica.claim(100))
+    leases = await replica.claim(100)
+    error = TaskError("engine-error", "boom", retryable=True)
+    await replica.fail([(lease, error, Execution("w")) for lease in leases])
+    seconds, micros = await house.redis.time()
+    delays = f"is:{{{ECHO.name}}}:delay"
+    waits: list[Any] = await house.redis.zrange(delays, 0, -1, withscores=True)
+    assert len(waits) == 10
+    assert max(score for _, score in waits) <= seconds * 1000 + micros / 1000 + 1000
+    await replica.leave()
+
+
 async def test_a_failure_that_cannot_be_retried_is_final(house: House) -> None:
     receipt = await house.tasks.submit(ANN, hello())
     (lease,) = await house.replica.claim(1)

@@ -124,8 +124,8 @@ class Protocol(RuleBasedStateMachine):
     def claim(self, worker: str, limit: int) -> Any:
         claims = self.do(self.queue.claim(worker, limit))
         expected = self.model.claim(worker, limit)
-        assert [(c.task_id, c.attempt, c.crashes) for c in claims] == [
-            (t.task_id, t.attempt, t.crashes) for t in expected
+        assert [(c.task_id, c.attempt, c.crashes, c.failures) for c in claims] == [
+            (t.task_id, t.attempt, t.crashes, t.failures) for t in expected
         ]
         assert all(c.spec.task_id == c.task_id for c in claims)
         return multiple(*((c.task_id, c.attempt) for c in claims))

@@ -2,7 +2,7 @@
 -- Leases waiting tasks to a replica, in the order of lanes and tags.
 -- A claim whose reply is lost is made good by the lease: it runs out and charges no attempt.
 -- ARGV: worker, limit, lease_ms, tasks of a full batch
--- Returns {{id, attempt, crashes, created_ms, spec}, ...}, empty if nothing waits.
+-- Returns {{id, attempt, crashes, failures, spec}, ...}, empty if nothing waits.
 local count = waiting()
 if count == 0 then
   -- Only who lives: `tick` takes nobody else out again.
@@ -43,7 +43,7 @@ for _, lane in ipairs(order) do
         write(id, row)
         leases[#leases + 1] = until_ms
         leases[#leases + 1] = id
-        claimed[#claimed + 1] = {id, row[ATTEMPT], row[CRASHES], row[CREATED], found[2]}
+        claimed[#claimed + 1] = {id, row[ATTEMPT], row[CRASHES], row[FAILURES], found[2]}
       end
     end
   end
