@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 
 from inferstack.api.problems import wrong_field
 
+END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""Later times could not be calculated with: the last year there is lies behind."""
 _UNIX = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 
 
@@ -12,8 +14,15 @@ def seconds(text: str, field: str) -> float:
     """Unix seconds of an ISO 8601 time, or of a number of them; a time without a zone is UTC.
 
     Raises:
-        InvalidRequestError: it is neither; names the field.
+        InvalidRequestError: it is neither, or of another age; names the field.
     """
+    found = _seconds(text, field)
+    if not 0 <= found < END:
+        raise wrong_field(field, "takes a time from 1970 to 9998")
+    return found
+
+
+def _seconds(text: str, field: str) -> float:
     if _UNIX.fullmatch(text):
         return float(text)
     try:

@@ -156,7 +156,9 @@ def inputs(payload: str) -> list[dict[str, Any]]:
     lines = [payload]
     if payload.startswith("@"):
         try:
-            lines = [line for line in Path(payload[1:]).read_text().splitlines() if line.strip()]
+            # Not splitlines: a text in JSON may hold what Unicode counts as the end of a line.
+            text = Path(payload[1:]).read_text(encoding="utf-8")
+            lines = [line for line in text.split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"--payload: {error}") from error
     if not lines:

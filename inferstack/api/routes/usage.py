@@ -36,17 +36,14 @@ async def usage(
     until: Annotated[str | None, Query(max_length=64, description=f"{TIME}: the end.")] = None,
 ) -> UsageReport:
     """The caller's usage by period, model and version; an admin reads everybody's."""
-    end = datetime.now(UTC) if until is None else _time(until, "until")
-    start = end - USUAL[period] if since is None else _time(since, "since")
+    end = datetime.now(UTC)
+    if until is not None:
+        end = datetime.fromtimestamp(seconds(until, "until"), UTC)
+    start = end - USUAL[period]
+    if since is not None:
+        start = datetime.fromtimestamp(seconds(since, "since"), UTC)
     if not timedelta(0) < end - start <= MOST[period]:
         raise wrong_field("since", f"lies 1 second to {MOST[period].days} days before until")
     tenant = None if who.role == "admin" else who.tenant
     lines = await services.usage.read(tenant, start, end, period)
     return UsageReport(since=start, until=end, usage=lines)
-
-
-def _time(text: str, field: str) -> datetime:
-    unix = seconds(text, field)
-    if unix < 0:
-        raise wrong_field(field, "takes a time from 1970 on")
-    return datetime.fromtimestamp(unix, UTC)
