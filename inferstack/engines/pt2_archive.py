@@ -1,7 +1,8 @@
 """Keeps `torch.export.load` from running code that an archive brings along.
 
 It unpickles without restriction: payloads marked `use_pickle`, constants that are objects, and
-sample inputs or old-style weights that `weights_only=True` refuses. An archive with any of these
+sample inputs or old-style weights that `weights_only=True` refuses. And an archive that
+AOTInductor compiled holds libraries, which it loads into the process. An archive with any of these
 is refused before it is loaded.
 """
 
@@ -16,13 +17,15 @@ import torch
 from inferstack.errors import ModelLoadError
 
 OBJECTS = ("custom_obj_", "opaque_obj_")
+COMPILED = "/aotinductor/"
+"""In the path of everything that AOTInductor put into an archive."""
 
 
-def refuse_pickles(path: Path) -> None:
+def refuse_code(path: Path) -> None:
     """Checks an exported program.
 
     Raises:
-        ModelLoadError: it is not an archive, or loading it would unpickle objects.
+        ModelLoadError: it is not an archive, or loading it would unpickle objects or run a library.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -33,6 +36,11 @@ def refuse_pickles(path: Path) -> None:
 
 
 def _check(path: Path, name: str, archive: zipfile.ZipFile) -> None:
+    if COMPILED in f"/{name}":
+        raise ModelLoadError(
+            f"{path}: {name} is compiled code of whoever made the archive, which is not run here; "
+            "save the program with torch.export.save"
+        )
     if name.rsplit("/", 1)[-1].startswith(OBJECTS):
         raise ModelLoadError(f"{path}: {name} is a pickled object")
     if name.endswith(".json") and _uses_pickle(json.loads(archive.read(name))):

@@ -14,7 +14,7 @@ from inferstack.config import Settings
 from inferstack.engines.base import Prepared
 from inferstack.engines.devices import prepare_device
 from inferstack.engines.model_config import TensorConfig
-from inferstack.engines.pt2_archive import refuse_pickles
+from inferstack.engines.pt2_archive import refuse_code
 from inferstack.engines.repository import ModelEntry
 from inferstack.errors import (
     EngineError,
@@ -124,7 +124,7 @@ class TorchEngine:
 def _load(folder: Path, device: torch.device) -> Callable[..., Any]:
     exported, script = folder / "model.pt2", folder / "model.pt"
     if exported.is_file():
-        refuse_pickles(exported)
+        refuse_code(exported)
         module: Any = torch.export.load(exported).module()
         return module.to(device)  # type: ignore[no-any-return]
     if script.is_file():
@@ -144,17 +144,27 @@ def _array(declared: TensorConfig, data: Any) -> np.ndarray[Any, Any]:
         array = np.asarray(data[declared.name])
         if array.dtype == object or array.dtype.kind not in "biuf":
             raise ValueError("not numbers")
-        if not np.can_cast(array.dtype, np.dtype(declared.dtype), casting="same_kind"):
+        wanted = np.dtype(declared.dtype)
+        if array.dtype.kind in "iu" and wanted.kind in "iu":
+            _check_range(array, wanted)
+        elif not np.can_cast(array.dtype, wanted, casting="same_kind"):
             raise ValueError(f"{array.dtype} is not {declared.dtype}")
         array = array.astype(declared.dtype)
     except (ValueError, OverflowError) as error:
         raise _invalid(field, f"must be nested lists of {declared.dtype}: {error}") from None
-    wanted = declared.shape
-    if array.ndim != len(wanted) or any(
-        size not in (-1, have) for size, have in zip(wanted, array.shape, strict=True)
+    shape = declared.shape
+    if array.ndim != len(shape) or any(
+        size not in (-1, have) for size, have in zip(shape, array.shape, strict=True)
     ):
-        raise _invalid(field, f"has shape {list(array.shape)}; the model takes {list(wanted)}")
+        raise _invalid(field, f"has shape {list(array.shape)}; the model takes {list(shape)}")
     return array
+
+
+def _check_range(array: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> None:
+    """Refuses what a smaller type would wrap around to another number."""
+    least, most = np.iinfo(wanted).min, np.iinfo(wanted).max
+    if array.size and not least <= int(array.min()) <= int(array.max()) <= most:
+        raise ValueError(f"one is outside of {least} to {most}")
 
 
 def _invalid(field: str, message: str) -> InvalidInputError:

@@ -14,6 +14,8 @@ READY = b"\0"
 """What a replica writes as the last thing into the pipe."""
 LONGEST_LINE = 300
 """Characters of the last line that are kept."""
+MOST_HELD = 65536
+"""Bytes of a line that are held until its end comes; a longer one is passed on in pieces."""
 
 
 class EarlyOutput:
@@ -53,6 +55,9 @@ class EarlyOutput:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             self._pass_on(line + b"\n")
+        if len(self._rest) > MOST_HELD:
+            self._pass_on(self._rest)
+            self._rest = b""
 
     def _pass_on(self, line: bytes) -> None:
         if READY in line:

@@ -95,6 +95,29 @@ def test_inputs_that_do_not_fit_the_declaration_are_named(
         raise refused
 
 
+@pytest.mark.parametrize(
+    ("dtype", "fits", "outside"),
+    [
+        ("int64", [-(2**63), 2**63 - 1], [2**63, 2**63]),
+        ("int32", [-(2**31), 2**31 - 1], [0, 2**31]),
+        ("int8", [-128, 127], [0, -129]),
+        ("uint8", [0, 255], [0, -1]),
+    ],
+)
+def test_a_number_that_the_declared_type_cannot_hold_is_refused(
+    tmp_path: Path, dtype: str, fits: list[int], outside: list[int]
+) -> None:
+    config = f"engine: torch\ninputs: [{{name: x, dtype: {dtype}, shape: [2]}}]\n"
+    path = folder(tmp_path, config + "outputs: [{name: y}]\n")
+    example = (torch.ones(2, 2, dtype=getattr(torch, dtype)),)
+    torch.export.save(torch.export.export(torch.nn.Identity(), example), path / "model.pt2")
+    taken, refused = engine_of(tmp_path).prepare([{"x": fits}, {"x": outside}])
+    assert isinstance(taken, Prepared)
+    assert taken.value[0].tolist() == fits
+    assert isinstance(refused, InvalidInputError)
+    assert f"nested lists of {dtype}: one is outside of {fits[0]} to {fits[1]}" in refused.detail
+
+
 def test_inputs_of_different_shapes_are_computed_apart(tmp_path: Path) -> None:
     config = "engine: torch\ninputs: [{name: x, shape: [-1]}]\noutputs: [{name: y}]\n"
 
@@ -172,6 +195,17 @@ def test_objects_and_pickled_payloads_are_refused(
     with zipfile.ZipFile(export(folder(tmp_path)), "a") as archive:
         archive.writestr(name, content)
     with pytest.raises(ModelLoadError, match="pickled"):
+        engine_of(tmp_path)
+
+
+def test_an_archive_with_a_compiled_library_is_refused(tmp_path: Path) -> None:
+    """The library would do anything as soon as it is loaded; this one is no library at all."""
+    with zipfile.ZipFile(export(folder(tmp_path)), "a") as archive:
+        (root, *_) = archive.namelist()[0].split("/")
+        archive.writestr(f"{root}/data/aotinductor/model/a.wrapper.so", b"\x7fELF")
+    with pytest.raises(
+        ModelLoadError, match=r"a\.wrapper\.so is compiled code .* torch\.export\.save"
+    ):
         engine_of(tmp_path)
 
 

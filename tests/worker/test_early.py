@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from inferstack.worker.early import LONGEST_LINE, EarlyOutput
+from inferstack.worker.early import LONGEST_LINE, MOST_HELD, READY, EarlyOutput
 
 
 async def test_lines_are_passed_on_and_the_last_one_is_kept(
@@ -22,6 +22,24 @@ async def test_lines_are_passed_on_and_the_last_one_is_kept(
     assert capfd.readouterr().err == "first\nno such device\n  \n" + "x" * 2 * LONGEST_LINE + "\n"
     assert early.last_line == "x" * LONGEST_LINE
     assert not early.ready
+
+
+async def test_a_line_without_an_end_is_passed_on_in_pieces(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    early = EarlyOutput()
+    bar = b"\r50 %" * 1000
+    for _ in range(50):
+        os.write(early.write_end, bar)
+        await asyncio.sleep(0)
+    passed_on = len(capfd.readouterr().err)
+    assert passed_on > len(bar) * 50 - 2 * MOST_HELD
+    os.write(early.write_end, READY + b"\n")
+    async with asyncio.timeout(5):
+        while not early.ready:
+            await asyncio.sleep(0)
+    early.close_write_end()
+    early.finish()
 
 
 async def test_a_replica_that_is_ready_writes_to_the_stderr_of_the_pool(
