@@ -51,10 +51,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-            else:
-                self._ignore_upgrade(data[upgrade.args[0] :])
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(_reason(error))
         else:
@@ -102,7 +99,7 @@ class Connection(HttpToolsProtocol):
         check_head(self.url, self.headers)
         if self.parser.get_method() == b"CONNECT":
             raise BadRequestError("this is no proxy")
-        if not self._ignores_upgrade():
+        if not self.parser.should_upgrade():
             self._take()
 
     def _take(self) -> None:
@@ -118,12 +115,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if not self._ignores_upgrade():
+        # Behind the head of an offer the parser stops, as if the request ended there.
+        if not self.parser.should_upgrade():
             super().on_message_complete()
-
-    def _ignores_upgrade(self) -> bool:
-        """Whether the parser stops behind this head, for a protocol that is not spoken here."""
-        return self.parser.should_upgrade() and not self._should_upgrade()
 
     def answer_last(self) -> None:
         """Closes the connection behind the answer that is due, if one is."""

@@ -78,7 +78,7 @@ class Edge:
         self._leave(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; lifespan and WebSockets go straight to FastAPI."""
+        """Answers one request; lifespan goes straight to FastAPI."""
         if scope["type"] != "http":
             await self.inner(scope, receive, send)
             return

@@ -135,6 +135,8 @@ def configure(edge: Edge) -> uvicorn.Config:
     return uvicorn.Config(
         edge,
         http=DirectProtocol,
+        # Nothing here speaks it; with whatever library is there an offer with a body would hang.
+        ws="none",
         loop="uvloop",
         # `Server` does it: uvicorn takes no signal before the start has ended, however long it
         # takes, and writes a traceback where one line is due.

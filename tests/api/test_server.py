@@ -189,7 +189,7 @@ async def test_many_headers_within_the_limits_are_taken(running: Running) -> Non
     assert (await client.read())[0] == 202
 
 
-@pytest.mark.parametrize("protocol", [b"h2c", b"something/1"])
+@pytest.mark.parametrize("protocol", [b"h2c", b"something/1", b"websocket"])
 @pytest.mark.parametrize("cut", [0, 20, len(BODY)])
 async def test_an_offer_of_another_protocol_is_ignored(
     running: Running, protocol: bytes, cut: int
@@ -202,6 +202,17 @@ async def test_an_offer_of_another_protocol_is_ignored(
     status, headers, _ = await client.ask(request[len(request) - cut :])
     assert status == 202
     assert "connection" not in headers
+    assert (await client.ask(SUBMIT))[0] == 202
+
+
+@pytest.mark.parametrize("body", [b"", BODY])
+async def test_a_websocket_that_nobody_speaks_is_404(running: Running, body: bytes) -> None:
+    offer = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    offer += b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: %d\r\n\r\n"
+    client = await running.connect()
+    head = b"GET /api/ws HTTP/1.1\r\nHost: localhost\r\n" + offer % len(body)
+    status, headers, _ = await client.ask(head + body)
+    assert (status, headers["content-type"]) == (404, "application/problem+json")
     assert (await client.ask(SUBMIT))[0] == 202
 
 
