@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from inferstack.errors import StorageUnavailableError
-from inferstack.queue.codec import encode
+from inferstack.errors import NotFoundError, StorageUnavailableError
+from inferstack.queue.codec import UNREADABLE, encode
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskSpec
 
@@ -40,10 +40,19 @@ async def discard(store: ObjectStore, keys: Sequence[str]) -> None:
 
 
 async def load_input(store: ObjectStore, spec: TaskSpec) -> TaskSpec:
-    """The spec with its input in it."""
+    """The spec with its input in it.
+
+    Raises:
+        NotFoundError: there is none, or what is there is no JSON any more.
+        StorageUnavailableError: the store does not answer.
+    """
     if spec.data_ref is None:
         return spec
-    data: Any = msgspec.json.decode(await store.get(spec.data_ref))
+    body = await store.get(spec.data_ref)
+    try:
+        data: Any = msgspec.json.decode(body)
+    except UNREADABLE as error:
+        raise NotFoundError(f"the object {spec.data_ref} is spoiled: {error}") from error
     return msgspec.structs.replace(spec, data=data)
 
 

@@ -52,6 +52,9 @@ encode = msgspec.json.Encoder().encode
 pack = msgspec.msgpack.Encoder().encode
 decode_spec = _spec.decode
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, TypeError)
+"""What decoding raises for a task that was spoiled."""
+
 
 def seconds(millis: int) -> float | None:
     """Milliseconds as Redis holds them, as seconds; None for a time that has not come."""

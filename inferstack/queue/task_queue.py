@@ -10,10 +10,10 @@ from inferstack.config import Settings
 from inferstack.deployment import ReplicaStatus
 from inferstack.queue import scripts
 from inferstack.queue.arguments import LongTexts, flat, slices
-from inferstack.queue.codec import decode_spec, decode_task, encode, pack
+from inferstack.queue.codec import UNREADABLE, decode_spec, decode_task, encode, pack
 from inferstack.queue.connection import translated
 from inferstack.queue.grouping import Grouper
-from inferstack.task import Priority, Task, TaskError, TaskSpec, TaskState
+from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, TaskState
 
 TICK_LIMIT = 500
 """Tasks of each kind that one tick moves, so that it never holds Redis for long."""
@@ -193,16 +193,25 @@ class TaskQueue:
     async def claim(self, worker: str, limit: int, full: int = 1) -> list[Claim]:
         """Leases up to `limit` waiting tasks; an empty list if nothing waits.
 
+        A task that cannot be decoded fails.
+
         Args:
             worker: who claims.
             limit: at most so many; less if other replicas need some.
             full: tasks of a full batch, which it gets while no other replica is idle.
         """
         rows = await self._run("claim", worker, limit, self._lease_ms, full)
-        return [
-            Claim(task_id.decode(), attempt, crashes, failures, decode_spec(spec))
-            for task_id, attempt, crashes, failures, spec in rows
-        ]
+        claims: list[Claim] = []
+        spoiled: list[Failure] = []
+        for key, attempt, crashes, failures, encoded in rows:
+            task_id = key.decode()
+            try:
+                claims.append(Claim(task_id, attempt, crashes, failures, decode_spec(encoded)))
+            except UNREADABLE as error:
+                spoiled.append(_spoiled(task_id, attempt, worker, error))
+        if spoiled:
+            await self.fail(spoiled)
+        return claims
 
     async def extend(self, held: Sequence[tuple[str, int]]) -> set[str]:
         """Prolongs leases; returns the ids of tasks that are no longer the caller's."""
@@ -300,6 +309,12 @@ class TaskQueue:
         for some in slices(task_ids, most=MOST_READ):
             found += [decode_task(row) for row in await self._run("load", pack(some))]
         return found
+
+
+def _spoiled(task_id: str, attempt: int, worker: str, error: Exception) -> Failure:
+    told = TaskError("unreadable-task", f"Redis holds it spoiled: {error}")
+    run = encode(Execution(worker))
+    return Failure(task_id, attempt, Retry.FINAL, 0.0, encode(told), run, engine=False)
 
 
 def _breaker_rules(settings: Settings) -> str:

@@ -8,10 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from inferstack import failpoint
 from inferstack.errors import InferstackError
+from inferstack.queue.codec import UNREADABLE
 from inferstack.queue.outbox import OutboxEntry
 from inferstack.recorder import tally
 from inferstack.retry import full_jitter
@@ -40,8 +39,6 @@ DRAIN = 10.0
 """Seconds that archiving goes on after a stop, if changes are still waiting."""
 REMEMBER = 100_000
 """Tasks whose archived version is remembered."""
-UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What loading raises for a task that cannot be decoded."""
 
 
 class Source(Protocol):

@@ -68,7 +68,7 @@ class ObjectStore:
 
         Raises:
             NotFoundError: there is none.
-            StorageUnavailableError: the store does not answer.
+            StorageUnavailableError: the store does not answer, or has no such bucket.
         """
         async with self._asked(key):
             found = await self._store.get_async(key)
@@ -116,13 +116,24 @@ class ObjectStore:
             StorageRefusedError: it refuses the keys.
         """
         with suppress(NotFoundError):
-            async with self._asked(PROBE):
+            async with self._answered(PROBE):
                 await self._store.head_async(PROBE)
         if not self._bucket_seen:
             await self._see_bucket()
 
     @asynccontextmanager
     async def _asked(self, key: str) -> AsyncIterator[None]:
+        """As `_answered`; tells an object that is not there from a bucket that is not."""
+        try:
+            async with self._answered(key):
+                yield
+        except NotFoundError:
+            if self._folder is None:
+                await self._see_bucket()
+            raise
+
+    @asynccontextmanager
+    async def _answered(self, key: str) -> AsyncIterator[None]:
         with _translated(key):
             try:
                 async with asyncio.timeout(self._patience):
@@ -135,9 +146,9 @@ class ObjectStore:
                 ) from None
 
     async def _see_bucket(self) -> None:
-        """Once: a bucket that is not there looks like an object that is not there."""
+        """A bucket that is not there looks like an object that is not there."""
         try:
-            async with self._asked(PROBE):
+            async with self._answered(PROBE):
                 await self._store.list_with_delimiter_async(prefix=PROBE)
         except (NotFoundError, StorageUnavailableError) as error:
             raise StorageUnavailableError("S3_BUCKET cannot be listed", cause=str(error)) from error

@@ -204,6 +204,31 @@ async def test_the_first_failure_is_retried_soon_however_often_its_task_was_give
     await replica.leave()
 
 
+async def test_a_spoiled_input_fails_its_task_only(house: House) -> None:
+    bad = await house.tasks.submit(ANN, hello(data=LARGE))
+    good = await house.tasks.submit(ANN, hello(data=LARGE))
+    await house.store.put(f"tasks/{bad.task_id}/input.json", b'{"text": "xxx')
+    assert await house.work() == [good.task_id]
+    task = await house.tasks.get(ANN, bad.task_id)
+    assert task.state is TaskState.FAILED
+    assert task.error is not None
+    assert task.error.type == "input-missing"
+    assert "is spoiled: " in task.error.message
+
+
+@pytest.mark.parametrize("spec", [b"{", b'{"data":' + b"[" * 9999, None])
+async def test_a_task_that_cannot_be_decoded_fails_alone(house: House, spec: bytes | None) -> None:
+    bad = await house.tasks.submit(ANN, hello())
+    good = await house.tasks.submit(ANN, hello())
+    key = f"is:{{{ECHO.name}}}:t:{bad.task_id}"
+    await (house.redis.hdel(key, "spec") if spec is None else house.redis.hset(key, "spec", spec))
+    assert await house.work() == [good.task_id]
+    found: list[Any] = await house.redis.hmget(key, ["s", "err"])
+    record, error = found
+    assert decode_record(record).state is TaskState.FAILED
+    assert b"unreadable-task" in error
+
+
 async def test_a_failure_that_cannot_be_retried_is_final(house: House) -> None:
     receipt = await house.tasks.submit(ANN, hello())
     (lease,) = await house.replica.claim(1)

@@ -89,9 +89,11 @@ async def test_a_bucket_that_is_not_there_is_no_healthy_store(s3_endpoint: str) 
             s3_bucket="not-there",
         )
     )
-    with pytest.raises(StorageUnavailableError, match=r"^S3_BUCKET cannot be listed: ") as caught:
-        await store.check()
-    assert "\n" not in caught.value.detail
+    calls = (store.check(), store.get("x"), store.size("x"), store.put("x", b"1"))
+    for call in (*calls, store.delete(["x"])):
+        with pytest.raises(StorageUnavailableError, match=r"^S3_BUCKET cannot be listed: ") as told:
+            await call
+        assert "\n" not in told.value.detail
 
 
 async def test_no_server_is_storage_unavailable() -> None:
