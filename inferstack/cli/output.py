@@ -40,7 +40,8 @@ errors = console(stderr=True)
 
 def as_json(value: Any) -> None:
     """Prints a value as indented JSON, fit for a pipe."""
-    print(msgspec.json.format(msgspec.json.encode(value)).decode())
+    # At once: what the interpreter cannot write when it ends it complains about.
+    print(msgspec.json.format(msgspec.json.encode(value)).decode(), flush=True)
 
 
 def table(*whole: str, folded: tuple[str, ...] = ()) -> Table:

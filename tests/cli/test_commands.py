@@ -139,3 +139,23 @@ def test_migrate_can_be_repeated(tmp_path: Path, postgres_url: str) -> None:
     for _ in range(2):
         done = run(tmp_path, "migrate", DATABASE_URL=postgres_url)
         assert done.stdout == "The tables are up to date.\n", done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["status", "--json"], ["status"], ["version"], ["--help"]])
+def test_who_has_read_enough_is_told_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    """As behind `| head -1`: nobody reads what the command prints."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "inferstack.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "INFERSTACK_HOME": str(tmp_path), "PYTHONUNBUFFERED": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode in (0, 1)
