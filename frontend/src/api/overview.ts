@@ -83,7 +83,10 @@ class Listener {
     const signal = AbortSignal.any([stopped, silent.signal]);
     let alarm = setTimeout(() => silent.abort(), SILENCE);
     try {
-      const request = new Request('/api/overview/stream', { signal, cache: 'no-store' });
+      const request = new Request(`${window.location.origin}/api/overview/stream`, {
+        signal,
+        cache: 'no-store',
+      });
       const response = await send(request);
       if (response.body === null) return null;
       for await (const { event, data } of readEvents(response.body)) {

@@ -3,7 +3,8 @@ import userEvent from '@testing-library/user-event';
 import { describe, expect, it, vi } from 'vitest';
 import { ConnectionLost, Problem } from '@/api/problem';
 import { ErrorBoundary } from '@/app/ErrorBoundary';
-import { ProblemNotice } from './Notice';
+import { Overview } from '@/pages/overview/Overview';
+import { Outdated, ProblemNotice } from './Notice';
 
 const full = new Problem(503, {
   type: 'https://inferstack.dev/problems/queue-full',
@@ -38,6 +39,23 @@ describe('ProblemNotice', () => {
       expect(screen.getByRole('alert').textContent).toMatch(/[Tt]ry|tries|Reload/);
       unmount();
     }
+  });
+});
+
+describe('a lost connection', () => {
+  it('is not told twice where there is something to show', () => {
+    const { container } = render(<Outdated error={new ConnectionLost()} />);
+    expect(container.textContent).toBe('');
+    render(<Outdated error={full} />);
+    expect(screen.getByRole('alert')).toBeTruthy();
+  });
+
+  it('leaves no page blank', async () => {
+    vi.stubGlobal('fetch', () => Promise.reject(new TypeError('refused')));
+    render(<Overview />);
+    const alert = await screen.findByRole('alert');
+    expect(alert.textContent).toContain('The server cannot be reached');
+    vi.unstubAllGlobals();
   });
 });
 

@@ -35,6 +35,12 @@ export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: ()
   );
 }
 
+/** Why what is shown is not refreshed. A lost connection is told at the top of every page. */
+export function Outdated({ error }: { error: unknown }) {
+  if (!error || error instanceof ConnectionLost) return null;
+  return <ProblemNotice error={error} />;
+}
+
 /** Whether the same request may succeed later. A lost connection is tried again anyway. */
 function mayPass(error: unknown): boolean {
   if (error instanceof ConnectionLost) return false;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { age, bytes, clock, milliseconds, rate, seconds } from './format';
+import { age, bytes, clock, counted, milliseconds, rate, seconds } from './format';
 import { formatJson, isCut } from './json';
 
 describe('numbers', () => {
@@ -12,7 +12,18 @@ describe('numbers', () => {
       '1.73 s',
       '1 min 15 s',
     ]);
-    expect([59.96, 3600, 90_061].map(seconds)).toEqual(['60.0 s', '1 h 0 min', '1 d 1 h']);
+    expect([59.96, 60, 3600, 3725, 90_061].map(seconds)).toEqual([
+      '60.0 s',
+      '1 min',
+      '1 h',
+      '1 h 2 min',
+      '1 d 1 h',
+    ]);
+    expect([0, 1, 1200].map((n) => counted(n, 'task'))).toEqual([
+      '0 tasks',
+      '1 task',
+      '1,200 tasks',
+    ]);
     expect([0, 0.254, 4.21, 1234.5].map(rate)).toEqual(['0', '0.25', '4.2', '1,235']);
     expect([512, 1536, 6.5 * 2 ** 30].map(bytes)).toEqual(['512 B', '1.5 KiB', '6.5 GiB']);
     expect(age(3.8)).toBe('3 s');

@@ -7,6 +7,11 @@ export function count(value: number | null | undefined): string {
   return value == null ? DASH : whole.format(value);
 }
 
+/** A number of things, whose name takes an `s` in the plural. */
+export function counted(value: number, thing: string): string {
+  return `${count(value)} ${thing}${value === 1 ? '' : 's'}`;
+}
+
 /** Tasks per second: three significant digits are enough. */
 export function rate(value: number | null | undefined): string {
   if (value == null) return DASH;
@@ -29,11 +34,21 @@ export function seconds(value: number | null | undefined): string {
   if (value < 1) return milliseconds(value * 1000);
   if (value < 60) return `${value.toFixed(value < 10 ? 2 : 1)} s`;
   const rounded = Math.round(value);
-  if (rounded < 3600) return `${Math.floor(rounded / 60)} min ${rounded % 60} s`;
-  if (rounded < 86_400) {
-    return `${Math.floor(rounded / 3600)} h ${Math.floor((rounded % 3600) / 60)} min`;
-  }
-  return `${Math.floor(rounded / 86_400)} d ${Math.floor((rounded % 86_400) / 3600)} h`;
+  if (rounded < 3600) return pair(rounded, 'min', 60, 's', 1);
+  if (rounded < 86_400) return pair(rounded, 'h', 3600, 'min', 60);
+  return pair(rounded, 'd', 86_400, 'h', 3600);
+}
+
+/** A time in two units; in one where nothing is left for the other. */
+function pair(
+  value: number,
+  large: string,
+  inLarge: number,
+  small: string,
+  inSmall: number,
+): string {
+  const rest = Math.floor((value % inLarge) / inSmall);
+  return `${Math.floor(value / inLarge)} ${large}${rest ? ` ${rest} ${small}` : ''}`;
 }
 
 /** How long something has lasted, in whole seconds. */

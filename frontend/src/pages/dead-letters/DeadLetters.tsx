@@ -10,8 +10,8 @@ import {
 } from '@/api/deadLetters';
 import { Button } from '@/components/Button';
 import { Confirm } from '@/components/Confirm';
-import { count } from '@/components/format';
-import { Empty, Missing, ProblemNotice } from '@/components/Notice';
+import { count, counted } from '@/components/format';
+import { Empty, Missing, Outdated, ProblemNotice } from '@/components/Notice';
 import { PageTitle, Panel } from '@/components/Panel';
 import { Answers } from './Answers';
 import { LetterFilters } from './LetterFilters';
@@ -47,7 +47,7 @@ export function DeadLetters() {
         filter={filter}
         onChange={(name, value) => set({ [name]: value, cursor: '' })}
       />
-      {page && letters.error && <ProblemNotice error={letters.error} />}
+      {page && <Outdated error={letters.error} />}
       {page ? (
         <Letters
           letters={page.dead_letters}
@@ -155,14 +155,14 @@ function Letters({ letters, filter, stale, pager }: LettersProps) {
       </Confirm>
       <Confirm
         open={asked === 'purge'}
-        title={`Purge ${count(selected.length)} dead letters?`}
+        title={`Purge ${counted(selected.length, 'dead letter')}?`}
         action="Purge"
         danger
         busy={purge.isPending}
         onClose={() => setAsked(null)}
         onConfirm={() => purge.mutate(selected, { onSettled: done })}
       >
-        <p>The tasks and their inputs are removed for good.</p>
+        <p>Inputs included. This cannot be undone.</p>
       </Confirm>
     </>
   );

@@ -1,7 +1,7 @@
 import { useEffect } from 'react';
 import { useLocation } from 'react-router';
 import { deploymentOf, useModels } from '@/api/models';
-import { Empty, Missing, ProblemNotice } from '@/components/Notice';
+import { Empty, Missing, Outdated } from '@/components/Notice';
 import { PageTitle, Panel } from '@/components/Panel';
 import { Deployment } from './Deployment';
 
@@ -12,8 +12,11 @@ export function Models() {
   return (
     <div className="space-y-3">
       <PageTitle title="Models" />
-      {models.data && models.error && <ProblemNotice error={models.error} />}
-      {!models.data && <Missing query={models} what="the models" />}
+      {models.data ? (
+        <Outdated error={models.error} />
+      ) : (
+        <Missing query={models} what="the models" />
+      )}
       {models.data?.length === 0 && (
         <Panel title="Deployments">
           <Empty title="No models">

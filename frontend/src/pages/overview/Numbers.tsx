@@ -50,7 +50,7 @@ export function Numbers({ sample, points }: Props) {
       <Headline
         name="Running"
         value={count(queue.running)}
-        more={<Small>{`held by replicas; ${count(queue.delayed)} wait for a retry`}</Small>}
+        more={<Small>{`held by replicas; ${count(queue.delayed)} to retry`}</Small>}
       />
       <Headline
         name="Replicas"

@@ -1,7 +1,6 @@
 import { type Overview as Found, useOverview } from '@/api/overview';
-import { ConnectionLost } from '@/api/problem';
 import { age } from '@/components/format';
-import { Loading, ProblemNotice } from '@/components/Notice';
+import { Loading, Outdated, ProblemNotice } from '@/components/Notice';
 import { PageTitle } from '@/components/Panel';
 import { State } from '@/components/State';
 import { Charts } from './Charts';
@@ -18,9 +17,6 @@ export function Overview() {
       <PageTitle title="Overview">
         <Status overview={overview} />
       </PageTitle>
-      {overview.error !== null && !(overview.error instanceof ConnectionLost) && (
-        <ProblemNotice error={overview.error} />
-      )}
       <Body overview={overview} />
     </div>
   );
@@ -28,17 +24,26 @@ export function Overview() {
 
 function Body({ overview }: { overview: Found }) {
   const { sample, points } = overview;
-  if (sample === null) return overview.error === null ? <Loading what="the overview" /> : null;
+  if (sample === null) {
+    return overview.error ? (
+      <ProblemNotice error={overview.error} />
+    ) : (
+      <Loading what="the overview" />
+    );
+  }
   return (
-    <div className={`space-y-3 ${overview.live ? '' : 'opacity-60'}`}>
-      <Numbers sample={sample} points={points} />
-      <Charts points={points} now={sample.point.at} />
-      <Deployments deployments={sample.deployments} />
-      <div className="grid items-start gap-3 lg:grid-cols-[2fr_1fr]">
-        <Devices sample={sample} />
-        <Components components={sample.components} />
+    <>
+      <Outdated error={overview.error} />
+      <div className={`space-y-3 ${overview.live ? '' : 'opacity-60'}`}>
+        <Numbers sample={sample} points={points} />
+        <Charts points={points} now={sample.point.at} />
+        <Deployments deployments={sample.deployments} />
+        <div className="grid items-start gap-3 lg:grid-cols-[2fr_1fr]">
+          <Devices sample={sample} />
+          <Components components={sample.components} />
+        </div>
       </div>
-    </div>
+    </>
   );
 }
 

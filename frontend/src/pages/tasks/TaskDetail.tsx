@@ -13,7 +13,7 @@ import { Json } from '@/components/Code';
 import { CopyButton } from '@/components/Copy';
 import { Fact, Facts } from '@/components/Facts';
 import { count, milliseconds, seconds } from '@/components/format';
-import { Missing, ProblemNotice } from '@/components/Notice';
+import { Missing, Outdated, ProblemNotice } from '@/components/Notice';
 import { PageTitle, Panel } from '@/components/Panel';
 import { State } from '@/components/State';
 import { TaskError } from './TaskError';
@@ -42,7 +42,7 @@ export function TaskDetail() {
       {task.data ? (
         <>
           <Head task={task.data} />
-          {task.error && <ProblemNotice error={task.error} />}
+          <Outdated error={task.error} />
           <Body task={task.data} />
         </>
       ) : (

@@ -2,7 +2,7 @@ import { useState } from 'react';
 import { useNavigate, useSearchParams } from 'react-router';
 import { PAGE_SIZE, useTasks } from '@/api/tasks';
 import { Button } from '@/components/Button';
-import { Empty, Missing, ProblemNotice } from '@/components/Notice';
+import { Empty, Missing, Outdated } from '@/components/Notice';
 import { PageTitle, Panel } from '@/components/Panel';
 import { filterOf, hasFilter } from './filter';
 import { TaskFilters } from './TaskFilters';
@@ -22,7 +22,7 @@ export function Tasks() {
         // Another filter begins at its first page.
         onChange={(name, value) => setParams((now) => changed(now, { [name]: value, cursor: '' }))}
       />
-      {page && tasks.error && <ProblemNotice error={tasks.error} />}
+      {page && <Outdated error={tasks.error} />}
       {page ? (
         <Panel
           title={filter.cursor ? 'Older tasks' : 'Newest tasks'}
