@@ -21,7 +21,7 @@ export function Dialog({ open, title, onClose, children }: Props) {
       ref={dialog}
       aria-labelledby={id}
       onClose={onClose}
-      className="m-auto w-full max-w-md rounded border border-strong-line bg-panel p-4 text-ink backdrop:bg-black/50"
+      className="m-auto w-[calc(100%-1.5rem)] max-w-md rounded border border-strong-line bg-panel p-4 text-ink backdrop:bg-black/50"
     >
       <h2 id={id} className="text-base font-semibold">
         {title}

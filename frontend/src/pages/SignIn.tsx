@@ -12,6 +12,7 @@ export function SignIn() {
   const expired = useSessionExpired();
   return (
     <main className="mx-auto mt-[12vh] w-full max-w-sm p-4">
+      <title>Sign in · inferstack</title>
       <div className="rounded border border-line bg-panel p-5">
         <h1>Sign in to inferstack</h1>
         {expired && <p className="mt-1 text-warn">Your session has ended. Sign in again.</p>}

@@ -126,7 +126,9 @@ function Letters({ letters, filter, stale, pager }: LettersProps) {
             >
               Purge selected…
             </Button>
-            {pager}
+            <nav aria-label="Pages of dead letters" className="flex gap-2">
+              {pager}
+            </nav>
           </div>
         }
       >

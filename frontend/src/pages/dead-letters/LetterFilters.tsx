@@ -25,7 +25,7 @@ export function LetterFilters({ filter, onChange }: Props) {
       >
         <SelectField
           label="Model"
-          className="min-w-32 flex-1 sm:flex-none"
+          className="min-w-32 flex-1 sm:max-w-72 sm:flex-none"
           value={filter.model ?? ''}
           options={[{ value: '', text: 'Any model' }, ...options]}
           onChange={(value) => onChange('model', value)}

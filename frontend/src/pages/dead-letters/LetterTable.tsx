@@ -13,6 +13,8 @@ interface Props {
 
 export function LetterTable({ letters, chosen, onChoose, stale }: Props) {
   const all = letters.every((letter) => chosen.has(letter.task_id));
+  // Whose they are is told to administrators, who see those of all tenants.
+  const tenants = letters.some((letter) => letter.tenant);
   const toggle = (taskId: string) => {
     const next = new Set(chosen);
     if (!next.delete(taskId)) next.add(taskId);
@@ -33,8 +35,8 @@ export function LetterTable({ letters, chosen, onChoose, stale }: Props) {
             />
           </th>
           <Titles
-            texts={['Task', 'Deployment', 'Error', 'Failed']}
-            numbers={['Attempts', 'Crashes']}
+            texts={['Task', 'Deployment', ...(tenants ? ['Tenant'] : []), 'Error', 'Failed']}
+            numbers={['Attempts', 'Replicas lost']}
           />
         </>
       }
@@ -44,6 +46,7 @@ export function LetterTable({ letters, chosen, onChoose, stale }: Props) {
           <Row
             key={letter.task_id}
             letter={letter}
+            tenants={tenants}
             chosen={chosen.has(letter.task_id)}
             onToggle={() => toggle(letter.task_id)}
           />
@@ -55,12 +58,14 @@ export function LetterTable({ letters, chosen, onChoose, stale }: Props) {
 
 interface RowProps {
   letter: DeadLetter;
+  tenants: boolean;
   chosen: boolean;
   onToggle: () => void;
 }
 
-function Row({ letter, chosen, onToggle }: RowProps) {
+function Row({ letter, tenants, chosen, onToggle }: RowProps) {
   const id = shortId(letter.task_id);
+  const deployment = `${letter.model}:${letter.model_version}`;
   return (
     <tr>
       <td>
@@ -71,9 +76,14 @@ function Row({ letter, chosen, onToggle }: RowProps) {
           {id}
         </Link>
       </td>
-      <td>
-        {letter.model}:{letter.model_version}
+      <td className="name" title={deployment}>
+        {deployment}
       </td>
+      {tenants && (
+        <td className="name" title={letter.tenant ?? ''}>
+          {letter.tenant}
+        </td>
+      )}
       <td className="max-w-96 truncate" title={letter.error?.message}>
         {letter.error ? (
           <>

@@ -36,7 +36,7 @@ export function Deployment({ of }: { of: Model }) {
           {of.reason && <p className="break-words text-bad">{of.reason}</p>}
           <Facts>
             <Fact name="Engine">{of.engine}</Fact>
-            <Fact name="Task">{of.task ?? '–'}</Fact>
+            <Fact name="Made for">{of.task ?? '–'}</Fact>
             <Fact name="Batch size, at most">{count(of.batch_size)}</Fact>
             <Fact name="Running">{count(of.running)}</Fact>
             <Fact name="Waiting, high">{count(of.waiting.high ?? 0)}</Fact>

@@ -1,4 +1,5 @@
 import { Link } from 'react-router';
+import { deploymentOf } from '@/api/models';
 import type { OverviewSample } from '@/api/overview';
 import { count, milliseconds, rate } from '@/components/format';
 import { Empty } from '@/components/Notice';
@@ -16,9 +17,9 @@ const NUMBERS = [
   'Running',
   'Completed/s',
   'Failed/s',
-  'Batch',
+  'Batch size',
   'Compute p50',
-  'p95',
+  'Compute p95',
   'Replicas',
 ];
 
@@ -44,11 +45,12 @@ export function Deployments({ deployments }: { deployments: Deployment[] }) {
 
 function Row({ of }: { of: Deployment }) {
   const { queue, rates } = of;
+  const name = deploymentOf(of);
   return (
     <tr>
-      <td className="font-medium">
-        <Link className="link" to={`/models#${of.model}:${of.version}`}>
-          {of.model}:{of.version}
+      <td className="name font-medium" title={name}>
+        <Link className="link" to={`/models#${name}`}>
+          {name}
         </Link>
       </td>
       <td>

@@ -47,7 +47,9 @@ function DeviceRows({ device, replicas }: { device: Device; replicas: Running[] 
   return (
     <tbody>
       <tr>
-        <td className="font-medium">{name}</td>
+        <td className="name font-medium" title={name}>
+          {name}
+        </td>
         <td />
         <td>
           <Meter share={device.utilisation} />
@@ -59,7 +61,7 @@ function DeviceRows({ device, replicas }: { device: Device; replicas: Running[] 
       </tr>
       {replicas.map((replica) => (
         <tr key={replica.worker} className="text-muted">
-          <td className="pl-8!" title={replica.worker}>
+          <td className="name pl-8!" title={`${replica.deployment} · ${replica.worker}`}>
             {replica.deployment} · process {replica.worker.split(':')[1]}
           </td>
           <td>

@@ -1,4 +1,4 @@
-import { type Overview as Found, useOverview } from '@/api/overview';
+import { type Overview as Found, useOverview, WINDOW } from '@/api/overview';
 import { age } from '@/components/format';
 import { Loading, Outdated, ProblemNotice } from '@/components/Notice';
 import { PageTitle } from '@/components/Panel';
@@ -8,6 +8,9 @@ import { Components } from './Components';
 import { Deployments } from './Deployments';
 import { Devices } from './Devices';
 import { Numbers } from './Numbers';
+
+/** Samples of the charts' window, one a second, that may be missing unmentioned. */
+const GAPS = 15;
 
 /** How the system is now, and was in the last five minutes. */
 export function Overview() {
@@ -37,6 +40,11 @@ function Body({ overview }: { overview: Found }) {
       <div className={`space-y-3 ${overview.live ? '' : 'opacity-60'}`}>
         <Numbers sample={sample} points={points} />
         <Charts points={points} now={sample.point.at} />
+        {points.length < WINDOW - GAPS && (
+          <p className="text-xs text-muted">
+            The charts have data from when somebody had this page open.
+          </p>
+        )}
         <Deployments deployments={sample.deployments} />
         <div className="grid items-start gap-3 lg:grid-cols-[2fr_1fr]">
           <Devices sample={sample} />

@@ -72,10 +72,10 @@ export function InputField({ text, onChange, onExample, onSend }: Props) {
         <Button small onClick={onExample}>
           Insert an example
         </Button>
-        <p id={problem} role="status" className="min-w-0 flex-1 text-xs break-words text-bad">
-          {wrong}
-        </p>
       </div>
+      <p id={problem} role="status" className="text-xs break-words text-bad">
+        {wrong}
+      </p>
     </div>
   );
 }

@@ -81,8 +81,9 @@ function modelOptions(models: Model[], current: string): Option[] {
   const names = [...new Set(models.map((model) => model.model))];
   const options = names.flatMap((name) => {
     const versions = models.filter((model) => model.model === name);
+    const ready = versions.some((model) => model.state === 'ready');
     return [
-      { value: name, text: `${name} (newest that is ready)` },
+      { value: name, text: `${name} (${ready ? 'newest that is ready' : 'none is ready'})` },
       ...versions.map((model) => ({
         value: deploymentOf(model),
         text: `${deploymentOf(model)}${model.state === 'ready' ? '' : ` (${model.state})`}`,

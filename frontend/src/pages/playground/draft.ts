@@ -77,7 +77,9 @@ export function timeoutOf(text: string): { timeout: number | null } | { wrong: s
   if (text.trim() === '') return { timeout: null };
   const timeout = Number(text);
   const fits = timeout > 0 && timeout <= 604_800;
-  return fits ? { timeout } : { wrong: 'Takes seconds, at most 604800; empty never expires.' };
+  return fits
+    ? { timeout }
+    : { wrong: 'Takes seconds: more than 0, at most 604,800. Empty: it never expires.' };
 }
 
 /** The request of a draft; null while something is wrong in it. */

@@ -14,7 +14,7 @@ export function TaskFilters({ params, onChange }: Props) {
   const select = (label: string, name: string, any: string, options: [string, string][]) => (
     <SelectField
       label={label}
-      className="min-w-32 flex-1 sm:flex-none"
+      className="min-w-32 flex-1 sm:max-w-72 sm:flex-none"
       value={params.get(name) ?? ''}
       options={[['', any] as const, ...options].map(([value, text]) => ({ value, text }))}
       onChange={(value) => onChange(name, value)}

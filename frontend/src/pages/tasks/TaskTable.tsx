@@ -7,8 +7,8 @@ import { PriorityMark, State } from '@/components/State';
 import { Table, Titles } from '@/components/Table';
 import { Time } from '@/components/Time';
 
-const TEXTS = ['State', 'Task', 'Model', 'Priority', 'Created'];
-const NUMBERS = ['Queue', 'Compute', 'Processing', 'Batch', 'Attempts'];
+const TEXTS = ['State', 'Task', 'Deployment', 'Priority', 'Created'];
+const NUMBERS = ['Queue', 'Compute', 'Processing', 'Batch size', 'Attempts'];
 
 interface Props {
   tasks: Task[];
@@ -50,6 +50,7 @@ export function TaskTable({ tasks, stale }: Props) {
 
 function Row({ task, busy, onCancel }: { task: Task; busy: boolean; onCancel: () => void }) {
   const id = shortId(task.task_id);
+  const deployment = `${task.model}:${task.model_version}`;
   return (
     <tr>
       <td>
@@ -60,8 +61,8 @@ function Row({ task, busy, onCancel }: { task: Task; busy: boolean; onCancel: ()
           {id}
         </Link>
       </td>
-      <td>
-        {task.model}:{task.model_version}
+      <td className="name" title={deployment}>
+        {deployment}
       </td>
       <td>
         <PriorityMark of={task.priority} />
