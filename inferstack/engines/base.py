@@ -37,6 +37,8 @@ class Engine(Protocol):
     """Where it computes: `cpu` or `cuda:<n>`."""
     prepares_quickly: bool
     """Whether `prepare` takes microseconds and may run on the event loop."""
+    prepares_by_model: bool
+    """Whether `prepare` runs code of the model, which may do whatever `predict` may."""
 
     def prepare(self, inputs: list[Any]) -> list[Prepared | InferstackError]:
         """Checks and converts inputs; an error in place of each one that is not valid."""

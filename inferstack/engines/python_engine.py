@@ -1,6 +1,7 @@
 """Models written in Python: a folder with `model.py`."""
 
 import importlib.util
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,7 @@ class PythonEngine:
         self._cost: Callable[[Any], float] | None = getattr(model, "cost", None)
         self._refused = config.test_only if settings.environment == "production" else ()
         self.prepares_quickly = self._cost is None
+        self.prepares_by_model = self._cost is not None
 
     def prepare(self, inputs: list[Any]) -> list[Prepared | InferstackError]:
         """See `Engine`; the model's own `cost` gives the cost, 1 without it."""
@@ -62,10 +64,11 @@ class PythonEngine:
             if isinstance(data, dict) and field in data:
                 return InvalidInputError(f"data.{field} is for tests; refused in production")
         try:
-            cost = float(self._cost(data)) if self._cost is not None else 1.0
+            cost = _number(self._cost(data)) if self._cost is not None else 1.0
         except InferstackError as error:
             return error
-        except Exception as error:
+        # SystemExit and the like in a model's code must not end the thread either.
+        except BaseException as error:
             return EngineError(f"cost: {summary(error)}")
         return Prepared(data, cost)
 
@@ -91,6 +94,13 @@ class PythonEngine:
         close = getattr(self._model, "close", None)
         if close is not None:
             close()
+
+
+def _number(cost: Any) -> float:
+    """What a model's `cost` returned, if batches can be planned with it."""
+    if isinstance(cost, str | bytes) or not 0.0 <= (number := float(cost)) < math.inf:
+        raise EngineError(f"cost returned {cost!r:.100}; it takes a number of 0 or more")
+    return number
 
 
 def _import(entry: ModelEntry) -> ModuleType:

@@ -36,6 +36,7 @@ class TorchEngine:
     """
 
     prepares_quickly = False
+    prepares_by_model = False
 
     def __init__(self, entry: ModelEntry, settings: Settings, device: str | None) -> None:
         """Loads the program.

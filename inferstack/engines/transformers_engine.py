@@ -47,6 +47,7 @@ class TransformersEngine:
     """Sentence embeddings and text classification."""
 
     prepares_quickly = False
+    prepares_by_model = False
 
     def __init__(self, entry: ModelEntry, settings: Settings, device: str | None) -> None:
         """Loads tokenizer and weights; only safetensors, only local files.

@@ -85,6 +85,7 @@ class Compute:
         self._fit = fit
         self._held = held
         self._wake = wake
+        self._called = 0.0
         self._ahead: deque[Job] = deque()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="compute", daemon=True)
@@ -112,6 +113,11 @@ class Compute:
         jobs = self.ahead()
         return now - jobs[0].started if jobs and jobs[0].started else 0.0
 
+    def called_for(self, now: float) -> float:
+        """Seconds that the running call of the model has taken; 0 if none runs."""
+        called = self._called
+        return now - called if called else 0.0
+
     def remaining(self, now: float) -> float | None:
         """Predicted seconds until all jobs are done; None if nothing is known."""
         jobs = self.ahead()
@@ -127,10 +133,11 @@ class Compute:
     def _main(self) -> None:
         while (job := self._jobs.get()) is not None:
             job.keep(self._held)
-            job.started = time.monotonic()
+            job.started = self._called = time.monotonic()
             failpoint.hit("before-predict")
             job.outputs = self._run(job.batch.items)
             failpoint.hit("after-predict")
+            self._called = 0.0
             if self.lost is not None:
                 # Its outputs say nothing about its tasks. The worker ends the process; the queue
                 # counts that against the batch, and finds out which of its inputs was to blame.
@@ -149,8 +156,9 @@ class Compute:
         """Outputs in order; a batch that goes wrong is halved until the poisonous item is alone."""
         if not items:
             return []
+        self._called = time.monotonic()
         try:
-            outputs = self._engine.predict([work.value for work in items])
+            outputs = list(self._engine.predict([work.value for work in items]))
             if len(outputs) != len(items):
                 raise OutputMismatchError(f"{len(items)} inputs gave {len(outputs)} outputs")
         # SystemExit and the like in a model's code must not end the thread either.

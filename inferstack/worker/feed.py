@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from inferstack.batching import Batch, CostFit, CostModel, Limits, plan
-from inferstack.engines.base import Engine
+from inferstack.engines.base import Engine, Prepared
 from inferstack.errors import InferstackError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import Priority
@@ -73,6 +73,7 @@ class Feed:
         self._measures = measures
         self._limits = Limits(appetite.batch_size, SLACK)
         self._claim_time = 0.005
+        self._preparing = 0.0
 
     async def run(self) -> None:
         """Feeds until `draining` is set; gives back what was claimed and did not begin."""
@@ -152,15 +153,39 @@ class Feed:
             more += await self._claim(missing)
         return more
 
+    def preparing_for(self, now: float) -> float:
+        """Seconds that `prepare` has taken in its thread; 0 if it does not run."""
+        return now - self._preparing if self._preparing else 0.0
+
     async def _prepare(self, leases: list[Lease]) -> list[Work]:
+        if not self._engine.prepares_by_model:
+            return await self._prepare_some(leases)
+        # A crash counts here too, so suspects come alone, as in their batches.
+        trusted = [lease for lease in leases if not lease.crashes]
+        works = await self._prepare_noted(trusted) if trusted else []
+        for lease in leases:
+            if lease.crashes:
+                while self._compute.ahead():
+                    await self._progressed(IDLE_WAIT)
+                works += await self._prepare_noted([lease])
+        return works
+
+    async def _prepare_noted(self, leases: list[Lease]) -> list[Work]:
+        begun = [lease for job in self._compute.ahead() for lease in job.leases] + leases
+        await insist("begin", lambda: self._session.begin(begun))
+        return await self._prepare_some(leases)
+
+    async def _prepare_some(self, leases: list[Lease]) -> list[Work]:
         inputs = [lease.spec.data for lease in leases]
         if self._engine.prepares_quickly:
-            prepared = self._engine.prepare(inputs)
+            prepared = _prepared(self._engine, inputs)
         else:
-            prepared = await asyncio.to_thread(self._engine.prepare, inputs)
+            self._preparing = time.monotonic()
+            prepared = await asyncio.to_thread(_prepared, self._engine, inputs)
+            self._preparing = 0.0
         works: list[Work] = []
         for lease, made in zip(leases, prepared, strict=True):
-            if isinstance(made, InferstackError):
+            if isinstance(made, BaseException):
                 self._report.refuse(lease, as_task_error(made))
             else:
                 works.append(Work(lease, made.value, made.cost, RANKS[lease.spec.priority]))
@@ -197,3 +222,14 @@ class Feed:
             ids, worker = (work.lease.task_id for work in items), self._session.worker
             tell(log, logging.DEBUG, "its batch begins", ids, worker=worker, size=len(items))
             self._compute.put(job)
+
+
+def _prepared(engine: Engine, inputs: list[Any]) -> list[Prepared | BaseException]:
+    """What the engine makes of inputs; if it raises for all of them, of each by itself."""
+    try:
+        return list(engine.prepare(inputs))
+    # SystemExit and the like in a library's code must not end the loop.
+    except BaseException as error:
+        if len(inputs) == 1:
+            return [error]
+    return [made for data in inputs for made in _prepared(engine, [data])]

@@ -190,8 +190,9 @@ class Worker:
             if self._compute.lost is not None:
                 log.critical("device lost: %s", summary(self._compute.lost), extra=self._batch())
                 self._end_process(EXIT_STUCK)
-            if self._compute.running_for(now) > self._timeout:
-                text = "a batch is stuck for more than %s seconds"
+            stuck = max(self._compute.called_for(now), self._feed.preparing_for(now))
+            if stuck > self._timeout:
+                text = "a call of the model is stuck for more than %s seconds"
                 log.critical(text, self._timeout, extra=self._batch())
                 self._end_process(EXIT_STUCK)
             await asyncio.sleep(min(BEAT, self._timeout / 4))

@@ -9,7 +9,7 @@ from inferstack.batching import CostFit
 from inferstack.config import load
 from inferstack.engines.base import Engine, Prepared, create, device_lost
 from inferstack.engines.repository import find, scan
-from inferstack.errors import InvalidInputError, ModelLoadError, OutputMismatchError
+from inferstack.errors import EngineError, InvalidInputError, ModelLoadError, OutputMismatchError
 
 MODELS = Path(__file__).parents[2] / "models"
 COSTLY = """
@@ -114,3 +114,31 @@ def test_predict_must_return_a_list(tmp_path: Path, returned: str) -> None:
     )
     with pytest.raises(OutputMismatchError, match="it takes a list"):
         engine.predict([{}])
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("float('nan')", "cost returned nan; it takes a number of 0 or more"),
+        ("float('inf')", "cost returned inf; it takes a number of 0 or more"),
+        ("-1", "cost returned -1; it takes a number of 0 or more"),
+        ("'12'", "cost returned '12'; it takes a number of 0 or more"),
+        ("None", "cost: TypeError: "),
+        ("1 / 0", "cost: ZeroDivisionError: "),
+        ("exit(3)", "cost: SystemExit: 3"),
+    ],
+)
+def test_a_cost_that_is_none_fails_its_own_input_only(
+    tmp_path: Path, returned: str, message: str
+) -> None:
+    code = f"""
+class Model:
+    def cost(self, data):
+        return {returned} if data["bad"] else 2.5
+    def predict(self, inputs):
+        return inputs
+"""
+    bad, good = make(tmp_path, code).prepare([{"bad": True}, {"bad": False}])
+    assert isinstance(bad, EngineError)
+    assert bad.detail.startswith(message)
+    assert good == Prepared({"bad": False}, 2.5)

@@ -143,6 +143,7 @@ class FakeEngine:
 
     device = "cpu"
     prepares_quickly = True
+    prepares_by_model = False
 
     def __init__(self, function: Callable[[list[Any]], list[Any]] | None = None) -> None:
         self.batches: list[list[Any]] = []

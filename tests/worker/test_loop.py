@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,8 +13,8 @@ import orjson
 import pytest
 
 from inferstack.deployment import Deployment
-from inferstack.engines.base import DeviceLostError
-from inferstack.errors import InvalidInputError
+from inferstack.engines.base import DeviceLostError, Prepared
+from inferstack.errors import InferstackError, InvalidInputError
 from inferstack.task import Priority
 from inferstack.worker import measures, report
 from inferstack.worker.feed import Appetite
@@ -83,6 +84,21 @@ async def test_only_the_poisonous_task_of_a_batch_fails() -> None:
     assert error.traceback is not None
     assert "picky" in error.traceback
     assert len(session.done) == 31
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array])
+async def test_a_halved_batch_may_have_outputs_of_any_kind(kind: Any) -> None:
+    def picky(values: list[Any]) -> Any:
+        numbers = [value["n"] for value in values]
+        if 2 in numbers:
+            raise ValueError
+        return kind(numbers) if len(numbers) < 4 else list(numbers)
+
+    session = MemorySession([lease(n) for n in range(12)])
+    await work_off(session, FakeEngine(picky))
+    assert set(session.failed) == {"task-2"}
+    results = {key: orjson.loads(body) for key, (body, _) in session.done.items()}
+    assert results == {f"task-{n}": n for n in range(12) if n != 2}
 
 
 async def test_an_engine_that_exits_fails_the_task_and_not_the_replica() -> None:
@@ -385,6 +401,87 @@ async def test_a_stuck_batch_ends_the_process() -> None:
         end_process=ended.append,
     )
     assert set(ended) == {EXIT_STUCK}
+
+
+async def test_the_calls_of_a_batch_that_is_halved_are_timed_one_by_one() -> None:
+    def picky(values: list[Any]) -> list[Any]:
+        time.sleep(0.15)
+        if any(value["n"] == 0 for value in values):
+            raise ValueError
+        return values
+
+    ended: list[int] = []
+    session = MemorySession([lease(n) for n in range(8)])
+    await work_off(
+        session,
+        FakeEngine(picky),
+        deployment=deployment(compute_timeout=0.4, batch_size=8),
+        end_process=ended.append,
+    )
+    assert ended == []
+    assert len(session.done) == 7
+
+
+class ModelPrepares(FakeEngine):
+    """Runs code of the model for each input before it is planned."""
+
+    prepares_quickly = False
+    prepares_by_model = True
+
+    def __init__(self, look: Callable[[Any], object]) -> None:
+        super().__init__()
+        self.look = look
+
+    def prepare(self, inputs: list[Any]) -> list[Prepared | InferstackError]:
+        for data in inputs:
+            self.look(data)
+        return super().prepare(inputs)
+
+
+async def test_a_preparation_that_is_stuck_ends_the_process() -> None:
+    ended: list[int] = []
+    session = MemorySession([lease(1)])
+    await work_off(
+        session,
+        ModelPrepares(lambda _: time.sleep(0.6)),
+        deployment=deployment(compute_timeout=0.2),
+        end_process=ended.append,
+    )
+    assert set(ended) == {EXIT_STUCK}
+
+
+async def test_a_task_counts_as_begun_while_the_model_prepares_it_and_a_suspect_comes_alone() -> (
+    None
+):
+    noted: dict[int, set[str]] = {}
+    session = MemorySession([lease(0), lease(1, crashes=1), lease(2), lease(3, crashes=1)])
+    engine = ModelPrepares(lambda data: noted.setdefault(data["n"], set(session.begun[-1])))
+    await work_off(session, engine)
+    assert noted == {
+        0: {"task-0", "task-2"},
+        2: {"task-0", "task-2"},
+        1: {"task-1"},
+        3: {"task-3"},
+    }
+    assert len(session.done) == 4
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
+@pytest.mark.parametrize("quickly", [True, False])
+async def test_a_preparation_that_raises_fails_its_own_task_only(
+    error: BaseException, quickly: bool
+) -> None:
+    def look(data: Any) -> None:
+        if data["n"] == 3:
+            raise error
+
+    session = MemorySession([lease(n) for n in range(8)])
+    engine = ModelPrepares(look)
+    engine.prepares_quickly = quickly
+    await work_off(session, engine)
+    assert set(session.failed) == {"task-3"}
+    assert session.failed["task-3"].message.startswith(type(error).__name__)
+    assert len(session.done) == 7
 
 
 async def test_a_lost_device_ends_the_process() -> None:
