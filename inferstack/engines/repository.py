@@ -1,6 +1,7 @@
 """The model repository: folders `<model>/<version>/` with a `config.yaml`. Loads no model."""
 
 import importlib.util
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from inferstack.engines.model_config import MOST_CLAIMED, ModelConfig
 from inferstack.engines.text import TEXT_SCHEMA, token_limit
 from inferstack.errors import ModelFolderError
 from inferstack.task import deployment_name
+
+log = logging.getLogger(__name__)
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -144,6 +147,8 @@ class ModelEntry:
 def scan(path: Path, settings: Settings) -> list[ModelEntry]:
     """Reads every model folder; a broken one gives an entry with an error.
 
+    A model whose folder cannot be listed is left out, and logged.
+
     Folders whose name is not a model name, and versions that are not positive integers, are
     not part of the repository. MODEL_LIST restricts the models.
 
@@ -155,7 +160,7 @@ def scan(path: Path, settings: Settings) -> list[ModelEntry]:
         ModelFolderError: the repository itself is not a readable folder.
     """
     try:
-        folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
+        folders = sorted(path.iterdir())
     except OSError as error:
         raise ModelFolderError(f"MODEL_PATH={path}: {error.strerror or error}") from None
     wanted = settings.model_list
@@ -163,9 +168,18 @@ def scan(path: Path, settings: Settings) -> list[ModelEntry]:
         _entry(folder.name, int(version.name), version, settings)
         for folder in folders
         if MODEL_NAME.fullmatch(folder.name) and (not wanted or folder.name in wanted)
-        for version in sorted(folder.iterdir())
-        if version.is_dir() and VERSION.fullmatch(version.name)
+        for version in _versions(folder)
     ]
+
+
+def _versions(folder: Path) -> list[Path]:
+    try:
+        entries = folder.iterdir() if folder.is_dir() else ()
+        found = [entry for entry in entries if VERSION.fullmatch(entry.name)]
+        return sorted(entry for entry in found if entry.is_dir())
+    except OSError as error:
+        log.error("the model %s is left out: %s: %s", folder.name, folder, error.strerror or error)
+        return []
 
 
 def find(entries: list[ModelEntry], model: str, version: int) -> ModelEntry:

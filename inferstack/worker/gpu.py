@@ -5,9 +5,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pynvml
+
+T = TypeVar("T")
 
 CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
 
@@ -19,10 +21,10 @@ class GpuUsage(NamedTuple):
     name: str
     utilisation: float
     """Share of the last second in which a kernel ran, 0 to 1."""
-    memory_used: int
-    """Bytes."""
-    memory_total: int
-    """Bytes."""
+    memory_used: int | None = None
+    """Bytes; None if the device does not tell, as one that shares the memory of the machine."""
+    memory_total: int | None = None
+    """Bytes; likewise."""
     temperature: float | None = None
     """Degrees Celsius; None if the device does not tell."""
     power: float | None = None
@@ -65,7 +67,8 @@ def _nvml() -> Iterator[ModuleType | None]:
 
 def _usage(nvml: ModuleType, index: int) -> GpuUsage:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    used = _told(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used)
+    total = _told(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total)
     rates = _told(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
     degrees = _told(nvml, lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
     milliwatts = _told(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
@@ -73,14 +76,14 @@ def _usage(nvml: ModuleType, index: int) -> GpuUsage:
         index,
         str(nvml.nvmlDeviceGetName(handle)),
         (rates or 0) / 100,
-        int(memory.used),
-        int(memory.total),
+        used,
+        total,
         degrees,
         None if milliwatts is None else milliwatts / 1000,
     )
 
 
-def _told(nvml: ModuleType, ask: Callable[[], float]) -> float | None:
+def _told(nvml: ModuleType, ask: Callable[[], T]) -> T | None:
     """What a device says of itself; None if it does not, as a slice of a GPU (MIG) of its load."""
     try:
         return ask()

@@ -11,6 +11,14 @@ from inferstack.deployment import Deployment
 from inferstack.telemetry import metrics
 from inferstack.worker import gpu
 
+DEVICE_TELLS = {
+    metrics.GPU_MEMORY_USED: "memory_used",
+    metrics.GPU_MEMORY_TOTAL: "memory_total",
+    metrics.GPU_TEMPERATURE: "temperature",
+    metrics.GPU_POWER: "power",
+}
+"""What not every device says of itself, and the field of `GpuUsage` that it is in."""
+
 
 class Measures:
     """What one replica counts: once a batch, never once a task."""
@@ -78,10 +86,7 @@ def of_devices() -> bytes:
     """The metrics of this machine's GPUs, as they are now; for one process a machine."""
     found = [((str(each.number), each.name), each) for each in gpu.gpus()]
     metrics.GPU_UTILIZATION.show((labels, each.utilisation * 100) for labels, each in found)
-    metrics.GPU_MEMORY_USED.show((labels, each.memory_used) for labels, each in found)
-    metrics.GPU_MEMORY_TOTAL.show((labels, each.memory_total) for labels, each in found)
-    metrics.GPU_TEMPERATURE.show(
-        (labels, each.temperature) for labels, each in found if each.temperature is not None
-    )
-    metrics.GPU_POWER.show((labels, each.power) for labels, each in found if each.power is not None)
+    for family, field in DEVICE_TELLS.items():
+        told = [(labels, getattr(each, field)) for labels, each in found]
+        family.show((labels, value) for labels, value in told if value is not None)
     return generate_latest(metrics.WORKER)

@@ -1,7 +1,11 @@
 """Model folders: what is taken, what is refused, and in which words."""
 
 import dataclasses
+import os
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +199,38 @@ def test_production_forbids_test_only_fields_in_the_schema() -> None:
     schema = entry.deployment(load()).input_schema
     assert schema is not None
     assert schema["properties"]["crash"] == {"type": "boolean"}
+
+
+@contextmanager
+def without_root() -> Iterator[None]:
+    """Root may read everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_folder_that_may_not_be_read_does_not_keep_the_others_from_serving(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made)
+        root.chmod(0o755)
+        folder(root, "engine: python\n", "good")
+        secret = folder(root, "engine: python\n", "secret").parent
+        text = folder(root, "engine: transformers\ntask: sentence-embedding\n", "text")
+        (text / "config.json").write_text("{}")
+        secret.chmod(0)
+        (text / "config.json").chmod(0)
+        with without_root():
+            entries = {entry.name: entry.error for entry in scan(root, load())}
+        secret.chmod(0o755)
+    assert entries.pop("good:1") is None
+    assert "Permission denied" in (entries.pop("text:1") or "")
+    assert entries == {}
+    (record,) = caplog.records
+    told = f"the model secret is left out: {secret}: Permission denied"
+    assert (record.levelname, record.message) == ("ERROR", told)

@@ -5,6 +5,8 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
 
 import pytest
 
@@ -96,8 +98,39 @@ def test_cores_respect_the_quota_of_the_container(tmp_path: Path, content: str, 
 
 def test_gpus_are_listed_or_there_are_none() -> None:
     for found in gpu.gpus():
-        assert found.memory_total > 0
+        assert found.memory_total is None or found.memory_total > 0
         assert 0 <= found.utilisation <= 1
+
+
+class Silent:
+    """NVML of a GPU that tells its name only, as one that shares the memory of the machine."""
+
+    NVMLError = ValueError
+    NVML_TEMPERATURE_GPU = 0
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return f"GPU {handle}"
+
+    def __getattr__(self, name: str) -> Any:
+        def refuse(*_: object) -> None:
+            raise ValueError("Not Supported")
+
+        return refuse
+
+
+def test_a_gpu_that_tells_nothing_of_itself_is_counted_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    silent = gpu._usage(cast(ModuleType, Silent()), 0)
+    talking = gpu.GpuUsage(1, "GPU", 0.5, 7, 9)
+    monkeypatch.setattr(gpu, "gpus", lambda: [silent, talking])
+    text = measures.of_devices().decode()
+    assert 'gpu_utilization{gpu="0",name="GPU 0"} 0.0' in text
+    lines = [line for line in text.splitlines() if line.startswith("gpu_memory_total")]
+    assert lines == ['gpu_memory_total{gpu="1",name="GPU"} 9.0']
 
 
 async def test_an_api_process_gathers_the_metrics_of_replicas_and_devices(
