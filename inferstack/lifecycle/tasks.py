@@ -121,17 +121,25 @@ class Tasks:
         if news is not None:
             created_at = answer.created_at if answer else news.completed_at
             return await self._reader.with_result(news.task(submit.spec, created_at))
+        left = max(0.0, until - loop.time())
+        other: Target | None = None
         if answer is not None and answer.status is Enqueued.DUPLICATE and ticket.unused:
-            return await self._join(caller, answer.task_id, until - loop.time())
-        if departure is not None and departure.gone:
+            if (joined := await self._join(caller, target, ticket, left)) is not None:
+                return joined
+        elif departure is not None and departure.gone:
             await target.queue.cancel(task_id)
-        elif (other := self._elsewhere(target, ticket)) is not None:
-            again = {"idempotency_key": idempotency_key, "trace": trace}
-            left = max(0.0, until - loop.time())
-            return await self.run(
-                caller, submission, left, **again, departure=departure, target=other
-            )
-        return await self._receipt(target, ticket)
+            return await self._receipt(target, ticket)
+        elif (other := self._elsewhere(target, ticket)) is None:
+            return await self._receipt(target, ticket)
+        return await self.run(
+            caller,
+            submission,
+            left,
+            idempotency_key=idempotency_key,
+            trace=trace,
+            departure=departure,
+            target=other,
+        )
 
     async def submit_many(
         self,
@@ -226,7 +234,17 @@ class Tasks:
         await self._enqueue(target, ticket)
         if (other := self._elsewhere(target, ticket)) is not None:
             return await self._submit(caller, submission, key, trace, inputs=inputs, target=other)
-        return await self._receipt(target, ticket)
+        try:
+            return await self._receipt(target, ticket)
+        except TaskNotFoundError:
+            await self._free(target, ticket)
+        return await self._submit(caller, submission, key, trace, inputs=inputs)
+
+    async def _free(self, target: Target, ticket: Ticket) -> None:
+        """Frees an idempotency key whose task was purged, so that it makes a new one."""
+        spec, answer = ticket.submit.spec, ticket.answer
+        assert answer is not None, "the queue has named the task that it holds the key for"
+        await target.queue.free(spec.tenant, spec.idempotency_key or "", answer.task_id)
 
     def _elsewhere(self, target: Target, ticket: Ticket) -> Target | None:
         """What takes over where the queue turned a task away since its circuit is open.
@@ -283,9 +301,16 @@ class Tasks:
             raise TaskNotFoundError(task_id=answer.task_id)
         return Receipt(task.spec, task.state, 0, 0.0, task.created_at, existing=True)
 
-    async def _join(self, caller: Caller, task_id: str, wait: float) -> Answer:
-        """Waits for a task that was submitted before with the same key."""
-        task = await self._reader.get(caller, task_id, max(wait, 0.001))
+    async def _join(
+        self, caller: Caller, target: Target, ticket: Ticket, wait: float
+    ) -> Answer | None:
+        """Waits for a task that was submitted before with the same key; None if it was purged."""
+        assert ticket.answer is not None, "it has named the task"
+        try:
+            task = await self._reader.get(caller, ticket.answer.task_id, max(wait, 0.001))
+        except TaskNotFoundError:
+            await self._free(target, ticket)
+            return None
         if task.state.terminal:
             return task
         return Receipt(task.spec, task.state, 0, 0.0, task.created_at, existing=True)

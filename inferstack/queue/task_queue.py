@@ -263,6 +263,10 @@ class TaskQueue:
         state = await self._run("cancel", task_id)
         return TaskState(state.decode()) if state else None
 
+    async def free(self, tenant: str, key: str, task_id: str) -> None:
+        """Frees an idempotency key whose task was purged; another task of it keeps it."""
+        await self._run("free", tenant, key, task_id)
+
     async def watch(self, task_id: str, api: str) -> TaskState | None:
         """Has the channel `api` told when the task finishes; returns its state, None if unknown."""
         state = await self._run("watch", api, task_id)

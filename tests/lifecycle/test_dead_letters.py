@@ -530,6 +530,28 @@ async def test_a_second_recorder_does_not_bring_a_redriven_one_back(office: Offi
 # Purging.
 
 
+HELLO = Submission(data={"text": "hello"})
+
+
+async def test_the_key_of_a_purged_task_makes_a_new_one(office: Office) -> None:
+    tasks = office.house.tasks
+    ids = []
+    for _ in range(2):
+        receipt = await tasks.submit(ANN, HELLO, idempotency_key="k")
+        ids.append(receipt.spec.task_id)
+        leases = await office.house.replica.claim(10)
+        await office.house.replica.fail([(lease, BOOM, Execution("w")) for lease in leases])
+        await office.house.archive()
+        await office.letters.purge(ANN, ids[-1])
+    waited = await tasks.run(ANN, HELLO, 0.05, idempotency_key="k")
+    assert isinstance(waited, Receipt)
+    assert not waited.existing
+    again = await tasks.submit(ANN, HELLO, idempotency_key="k")
+    assert again.existing
+    assert again.spec.task_id == waited.spec.task_id
+    assert len({*ids, waited.spec.task_id}) == 3
+
+
 async def test_a_purged_dead_letter_is_gone_with_its_input(office: Office) -> None:
     task_id = await office.fail(data={"text": "x" * 5000})
     assert await office.letters.purge(ANN, task_id) == (1, False)

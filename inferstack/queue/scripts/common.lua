@@ -39,6 +39,11 @@ local function task(id)
   return P .. 't:' .. id
 end
 
+-- The length keeps tenant 'a' with key 'b:c' apart from tenant 'a:b' with key 'c'.
+local function holder_of(tenant, key)
+  return P .. 'idem:' .. #tenant .. ':' .. tenant .. ':' .. key
+end
+
 -- The record of a task: one packed text, so that a script reads and writes one field. Of the
 -- libraries that Redis has for that, struct does it in a third of the time of cmsgpack.
 local RECORD = '<dddddddddsssss'

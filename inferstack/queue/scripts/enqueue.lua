@@ -32,11 +32,6 @@ local running = shut and redis.call('ZCARD', P .. 'lease')
 local counts, added, tags, virtual = {}, {}, {}, {}
 local queue, deadlines, changed, reply = {}, {}, {}, {now}
 
--- The length keeps tenant 'a' with key 'b:c' apart from tenant 'a:b' with key 'c'.
-local function holder_of(tenant, key)
-  return P .. 'idem:' .. #tenant .. ':' .. tenant .. ':' .. key
-end
-
 -- One look for all: hardly ever is there one.
 local tasks, ids = cmsgpack.unpack(ARGV[7]), {}
 for first = 1, #tasks, WIDTH do ids[#ids + 1] = task(tasks[first]) end
