@@ -47,9 +47,9 @@ class ReplicaPlan(NamedTuple):
     @property
     def command(self) -> list[str]:
         """How to start it."""
-        module = [sys.executable, "-P", "-m", "inferstack.worker.process", "--with-parent"]
+        module = [sys.executable, "-P", "-m", "inferstack.worker.process"]
         model = ["--model", self.entry.model, "--version", str(self.entry.version)]
-        return [*module, *model, "--device", self.device]
+        return [*module, *model, "--device", self.device, f"--with-parent={os.getpid()}"]
 
 
 class Ended(NamedTuple):
@@ -170,7 +170,8 @@ class Pool:
             os.close(stderr)
         self._children.add(child)
         if self.stopping.is_set():
-            child.terminate()
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+                child.terminate()
         code = await child.wait()
         self._children.discard(child)
         early.finish()

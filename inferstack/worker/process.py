@@ -33,7 +33,7 @@ def main() -> int:
         return EXIT_LOAD
     if options.stderr is not None:
         end_early_output(options.stderr)
-    asyncio.run(_serve(loaded, os.getppid() if options.with_parent else None))
+    asyncio.run(_serve(loaded, options.with_parent))
     return 0
 
 
@@ -67,7 +67,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--version", type=int, required=True)
     parser.add_argument("--device", help="cpu or cuda[:n]; what config.yaml says if left out")
     parser.add_argument(
-        "--with-parent", action="store_true", help="drain when the parent process ends"
+        "--with-parent",
+        type=int,
+        metavar="PID",
+        help="drain when this process, which is the parent, ends; also if it ended long ago",
     )
     parser.add_argument(
         "--stderr", type=int, help="file descriptor that takes over from stderr when it is ready"

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -83,3 +84,22 @@ def test_a_replica_does_not_import_from_the_working_directory() -> None:
     chosen = settings()
     entry = find(scan(chosen.model_path, chosen), "echo", 1)
     assert "-P" in ReplicaPlan(entry, "cpu").command
+
+
+async def test_a_replica_that_ends_by_itself_while_the_pool_stops_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = settings()
+    entry = find(scan(chosen.model_path, chosen), "echo", 1)
+    replicas = Pool([Dying(entry, "cpu")], dict(os.environ), lambda *_: None)
+    start = asyncio.create_subprocess_exec
+
+    async def ended(*command: Any, **options: Any) -> asyncio.subprocess.Process:
+        """As a start that is so slow that the pool is told to stop, and the child has ended."""
+        child = await start(*command, **options)
+        replicas.stop()
+        await child.wait()
+        return child
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", ended)
+    await asyncio.wait_for(replicas.run(), 20)

@@ -200,6 +200,17 @@ async def test_an_idle_replica_ends_within_seconds_of_sigterm(
     assert await Registry(redis).replicas("echo:1") == []
 
 
+async def test_a_replica_whose_parent_ended_while_it_loaded_drains_at_once(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with subprocess.Popen(["true"]) as parent:
+        pass
+    model = ("inferstack.worker.process", "--model", "echo", "--version", "1")
+    replica = Running((*model, f"--with-parent={parent.pid}"), settings, tmp_path / "log")
+    assert await asyncio.to_thread(replica.process.wait, 30) == 0
+    assert "the pool is gone" in replica.log.read_text()
+
+
 def _only_on_loopback(root: int) -> None:
     processes = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
     for process in processes:

@@ -35,15 +35,20 @@ for _, id in ipairs(due('delay')) do
   end
 end
 
--- After a time without ticks nobody could prolong a lease either: replicas get a moment to.
-local last = tonumber(redis.call('HGET', P .. 'meta', 'ticked') or now)
-redis.call('HSET', P .. 'meta', 'ticked', now)
-local late = now - last > LIVE_MS
-if late then
-  for _, id in ipairs(due('lease')) do redis.call('ZADD', P .. 'lease', now + LIVE_MS, id) end
+-- After a time without ticks nobody could prolong a lease either: replicas get a moment to, however
+-- many leases it is.
+local last, spared = unpack(redis.call('HMGET', P .. 'meta', 'ticked', 'spared'))
+local over = due('lease')
+if #over > 0 and now - (last or now) > LIVE_MS then
+  spared = now + LIVE_MS
+  redis.call('HSET', P .. 'meta', 'spared', digits(spared))
 end
+redis.call('HSET', P .. 'meta', 'ticked', now)
+local left = (spared or now) - now
+-- More than that is left only after the clock of Redis stepped back.
+if left > 0 and left <= LIVE_MS then over = {} end
 
-for _, id in ipairs(late and {} or due('lease')) do
+for _, id in ipairs(over) do
   redis.call('ZREM', P .. 'lease', id)
   local row = read(id)
   if row and row[STATE] == 'running' then
