@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -35,13 +36,8 @@ def list_letters(
 ) -> None:
     """Lists failed tasks, the latest failure first."""
     with connect(url) as client:
-        page = client.dead_letters(model=model, error=error, since=since, limit=limit)
-        found = [*page.dead_letters]
-        while everything and page.next_cursor:
-            page = client.dead_letters(
-                model=model, error=error, since=since, limit=200, cursor=page.next_cursor
-            )
-            found += page.dead_letters
+        pages = _pages(client, 200 if everything else limit, model, error, since)
+        found = [*chain.from_iterable(pages)] if everything else next(pages)
     as_json(found) if json else answers.print(_table(found))
 
 
@@ -64,7 +60,11 @@ def redrive(
     """Submits failed tasks again as new ones; prints the new ids."""
     named = _named(task_ids, everything, model, error)
     with connect(url) as client:
-        done = [*(_redriven(client, named) if named else _redriven_all(client, model, error))]
+        if everything:
+            # Listed first: one that fails again or is refused must not be redriven again and again.
+            listed = chain.from_iterable(_pages(client, 200, model, error))
+            named = [letter.task_id for letter in listed][::-1]
+        done = [*_redriven(client, named)]
     accepted = [item for item in done if isinstance(item, RedriveReceipt)]
     if json:
         as_json(accepted)
@@ -119,15 +119,22 @@ def _redriven(client: Client, task_ids: list[str]) -> Iterator[RedriveReceipt | 
         yield from client.redrive_many(task_ids[start : start + MOST])
 
 
-def _redriven_all(
-    client: Client, model: str | None, error: str | None
-) -> Iterator[RedriveReceipt | Problem]:
-    """Goes on while a full page came and something moved: what is refused stays the oldest."""
-    moved = True
-    while moved:
-        done = client.redrive_many(model=model, error=error, limit=MOST)
-        yield from done
-        moved = len(done) == MOST and any(isinstance(item, RedriveReceipt) for item in done)
+def _pages(
+    client: Client,
+    limit: int,
+    model: str | None,
+    error: str | None,
+    since: datetime | None = None,
+) -> Iterator[list[DeadLetter]]:
+    """Page by page, the latest failure first."""
+    cursor = None
+    while True:
+        page = client.dead_letters(
+            model=model, error=error, since=since, limit=limit, cursor=cursor
+        )
+        yield [*page.dead_letters]
+        if (cursor := page.next_cursor) is None:
+            return
 
 
 def _table(found: list[DeadLetter]) -> Table:

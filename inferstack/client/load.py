@@ -98,10 +98,10 @@ class _Run:
         self.tally(due).failed(reason)
 
     async def go(self) -> list[LoadReport]:
-        await self._connect_all()
-        self._begin()
-        latest = self.end - self.start + self.load.timeout
         try:
+            await self._connect_all()
+            self._begin()
+            latest = self.end - self.start + self.load.timeout
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.finished.wait(), latest)
         finally:
@@ -113,7 +113,11 @@ class _Run:
     async def _connect_all(self) -> None:
         for first in range(0, self.load.connections, CONNECT_TOGETHER):
             count = min(CONNECT_TOGETHER, self.load.connections - first)
-            await asyncio.gather(*(self._connect() for _ in range(count)))
+            # All of them, also when one fails: what is still on its way could not be closed.
+            connecting = (self._connect() for _ in range(count))
+            for made in await asyncio.gather(*connecting, return_exceptions=True):
+                if isinstance(made, BaseException):
+                    raise made
 
     async def _connect(self) -> Connection:
         url = urlsplit(self.load.url)
@@ -248,6 +252,7 @@ class _Run:
                 connection.transport.abort()
         for task in self.reconnecting:
             task.cancel()
+        await asyncio.gather(*self.reconnecting, return_exceptions=True)
         await asyncio.sleep(0)
 
     def _reports(self) -> list[LoadReport]:

@@ -69,9 +69,29 @@ def test_named_ones_are_redriven_and_a_refusal_is_told(
 
 
 def test_all_are_redriven_by_a_filter(command: Command, contract: Contract) -> None:
-    contract.script.append((200, {}, [views.REDRIVE]))
+    contract.script.extend([page(None), (200, {}, [views.REDRIVE])])
     assert command("redrive", "--all", "--model", "minilm").returncode == 0
-    assert contract.seen[0].body == {"model": "minilm", "limit": 1000}
+    assert "model=minilm" in contract.seen[0].path
+    assert contract.seen[1].body == {"task_ids": [ID]}
+
+
+def test_all_pages_are_redriven_each_once_though_the_oldest_are_refused(
+    command: Command, contract: Contract
+) -> None:
+    refused = problem(409, "conflict", "its input was not kept", task_id="0")[2]
+    ids = [str(number) for number in range(1200, 0, -1)]
+    for first in range(0, 1200, 200):
+        letters = [views.LETTER | {"task_id": each} for each in ids[first : first + 200]]
+        cursor = ids[first + 199] if first < 1000 else None
+        contract.script.append((200, {}, {"dead_letters": letters, "next_cursor": cursor}))
+    contract.script.extend([(200, {}, [refused] * 1000), (200, {}, [views.REDRIVE] * 200)])
+    done = command("redrive", "--all")
+    assert done.returncode == 1
+    assert [seen.body for seen in contract.seen[6:]] == [
+        {"task_ids": ids[:-1001:-1]},
+        {"task_ids": ids[199::-1]},
+    ]
+    assert done.stdout.count("->") == 200
 
 
 def test_a_purge_asks_first_and_goes_on_while_there_is_more(

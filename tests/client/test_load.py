@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -6,7 +7,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from inferstack.client.errors import Problem
-from inferstack.client.load import Load, Step, UnreachableError, requests, run, run_steps
+from inferstack.client.load import (
+    CONNECT_TOGETHER,
+    Load,
+    Step,
+    UnreachableError,
+    requests,
+    run,
+    run_steps,
+)
 from inferstack.client.load_plan import due_times
 from inferstack.client.load_report import percentiles
 from inferstack.errors import ConfigurationError
@@ -112,6 +121,45 @@ async def test_requests_that_are_never_answered_are_errors_and_count_with_their_
     assert report.errors == {"timeout": 3}
     assert report.failed == 3
     assert report.latency_ms["max"] >= 500
+
+
+async def test_a_start_that_fails_closes_what_it_has_opened() -> None:
+    opened, ended = 0, 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened, ended
+        opened += 1
+        if opened == CONNECT_TOGETHER:
+            listening.close()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        ended += 1
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+    with pytest.raises(UnreachableError):
+        await run(Load(url=url, connections=CONNECT_TOGETHER + 1, duration=5))
+    async with asyncio.timeout(5):
+        while ended < CONNECT_TOGETHER:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_run_that_is_cancelled_leaves_no_task_behind() -> None:
+    hung_up = asyncio.Event()
+
+    async def answer(number: int, request: bytes) -> bytes | None:
+        hung_up.set()
+        return None
+
+    async with server(answer) as url:
+        load = asyncio.create_task(run(Load(url=url, connections=20, duration=30)))
+        await hung_up.wait()
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        left = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
+        assert not [name for name in left if name.startswith("_Run.")]
 
 
 async def test_a_lost_connection_is_an_error_and_is_replaced() -> None:
