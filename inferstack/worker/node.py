@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -42,6 +43,11 @@ MISSED = 3
 """Looks for the head in vain after which it counts as gone."""
 RETRY = 1.0
 """Seconds between two looks for the head, or for a free GPU."""
+
+
+LABEL = r"[\w-]{1,63}"
+HOST = re.compile(rf"{LABEL}(\.{LABEL})*\.?|\[?[0-9a-f]*:[0-9a-f:.]*(%\w+)?\]?", re.ASCII | re.I)
+"""A name, or an address of either family."""
 
 
 class Node:
@@ -232,7 +238,7 @@ def _lock(path: Path) -> TextIO | None:
 
 def _address(settings: Settings) -> tuple[str, int]:
     host, _, port = (settings.ray_address or "").rpartition(":")
-    if not host or not port.isdecimal():
+    if not HOST.fullmatch(host) or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigurationError(
             f"RAY_ADDRESS={settings.ray_address or ''}: it takes host:port of the cluster's head"
         )

@@ -4,25 +4,37 @@ import logging
 from typing import Any
 
 from inferstack.config import Settings
+from inferstack.engines.base import summary
+from inferstack.errors import ConfigurationError
 from inferstack.worker import ray_settings
 
 log = logging.getLogger(__name__)
 
 
 def start(settings: Settings) -> None:
-    """Joins or starts a Ray cluster."""
+    """Joins or starts a Ray cluster.
+
+    Raises:
+        ConfigurationError: RAY_ADDRESS is none, or nobody answers there.
+    """
     import ray
     from ray import serve
 
     local = settings.ray_address is None
-    ray.init(
-        address=settings.ray_address or "local",
-        namespace="inferstack",
-        include_dashboard=False if local else None,
-        log_to_driver=True,
-        logging_level=logging.WARNING,
-        **ray_settings.options(settings) if local else {},
-    )
+    try:
+        ray.init(
+            address=settings.ray_address or "local",
+            namespace="inferstack",
+            include_dashboard=False if local else None,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+            **ray_settings.options(settings) if local else {},
+        )
+    except (ValueError, ConnectionError) as error:
+        if local:
+            raise
+        problem = f"RAY_ADDRESS={settings.ray_address}: {summary(error)}"
+        raise ConfigurationError(problem) from error
     # At any other level, Serve tells each failure in a hundred lines; its replicas tell it in one.
     level = "DEBUG" if settings.log_level == "DEBUG" else "CRITICAL"
     # What Serve says in this process, in a format of its own, is that it was called.
@@ -45,6 +57,8 @@ def stop() -> None:
     import ray
     from ray import serve
 
+    if not ray.is_initialized():
+        return  # Serve would start it to end it
     untyped: tuple[Any, ...] = (serve, ray)
     for part in untyped:
         part.shutdown()

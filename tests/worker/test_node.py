@@ -123,7 +123,19 @@ async def test_a_machine_that_waits_for_the_head_is_not_ready_and_ends_at_once(
     peers.sweep(tmp_path / "alone")
 
 
-@pytest.mark.parametrize("address", ["", "ray-head", "ray://ray-head:port", ":1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "ray-head",
+        "ray://ray-head:port",
+        ":1",
+        "ray://ray-head:10001",
+        "ray-head:0",
+        "ray-head:99999",
+        f"{'h' * 64}:1",
+    ],
+)
 def test_an_address_that_is_none_is_named(address: str) -> None:
     environment = {**as_environment(make_settings()), "RAY_ADDRESS": address}
     command = [sys.executable, "-m", "inferstack.worker.node"]

@@ -231,6 +231,18 @@ async def _told_once(log: Path) -> None:
     assert len(loss.findall(log.read_text())) == 1
 
 
+@pytest.mark.parametrize("address", ["nobody", "http://nobody:1"])
+async def test_an_address_of_ray_that_is_none_is_told_in_one_line(
+    settings: Settings, tmp_path: Path, address: str
+) -> None:
+    wrong = settings.model_copy(update={"ray_address": address})
+    program = Running(("inferstack.worker.serve",), wrong, tmp_path / "log")
+    assert await asyncio.to_thread(program.process.wait, 60) == 1
+    log = program.log.read_text()
+    assert log.splitlines()[-1].startswith(f"RAY_ADDRESS={address}: ValueError: Invalid")
+    assert "Traceback" not in log
+
+
 async def test_a_pool_without_a_queue_says_what_is_missing() -> None:
     environment = {**as_environment(make_settings()), "REDIS_URL": "", "MODEL_PATH": str(MODELS)}
     result = await asyncio.to_thread(
