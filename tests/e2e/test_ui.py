@@ -213,6 +213,24 @@ def test_a_problem_says_what_to_do(client: Client, visit: Visit) -> None:
     expect(page.get_by_text("There is no such page")).to_be_visible()
 
 
+def test_what_has_the_focus_is_not_hidden(client: Client, visit: Visit) -> None:
+    page = visit(viewport={"width": PHONE[0], "height": 400}).open("/tasks")
+    load = [{"data": {"text": "one of many"}} for _ in range(60)]
+    assert page.request.post("/api/inference/batch", data=load).ok
+    expect(page.get_by_role("button", name="Older")).to_be_enabled()
+    page.get_by_role("button", name="Older").focus()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("region", name="Tasks", exact=True)).to_be_focused()
+    page.keyboard.press("Tab")
+    link = page.get_by_role("row").nth(1).get_by_role("link")
+    expect(link).to_be_focused()
+    in_sight = """(found) => {
+      const { x, y, width, height } = found.getBoundingClientRect();
+      return document.elementFromPoint(x + width / 2, y + height / 2) === found;
+    }"""
+    assert link.evaluate(in_sight), "the header covers it"
+
+
 def test_strangers_sign_in(client: Client, stack: RealStack, visit: Visit) -> None:
     identity = stack.home.identity()
     assert identity is not None

@@ -129,7 +129,7 @@ function Axes({ frame, format }: { frame: Frame; format: Props['format'] }) {
       {minutes(frame).map((at) => {
         const x = xOf(at, frame);
         // A label at the very edge would be cut.
-        if (x < 12 || x > frame.width - 12) return null;
+        if (x < 18 || x > frame.width - 18) return null;
         return (
           <text key={at} x={x} y={frame.height + 14} textAnchor="middle">
             {clock(new Date(at * 1000).toISOString()).slice(-8, -3)}

@@ -12,7 +12,7 @@ import { Table, Titles } from '@/components/Table';
 export function Deployment({ of }: { of: Model }) {
   const name = deploymentOf(of);
   return (
-    <div id={name} className="scroll-mt-24">
+    <div id={name}>
       <Panel
         title={
           <span className="inline-flex flex-wrap items-center gap-2">
@@ -22,10 +22,18 @@ export function Deployment({ of }: { of: Model }) {
         }
         aside={
           <span className="flex gap-2">
-            <Link className={buttonClass('plain', true)} to={`/tasks?model=${of.model}`}>
+            <Link
+              className={buttonClass('plain', true)}
+              to={`/tasks?model=${of.model}`}
+              aria-label={`Tasks of ${of.model}`}
+            >
               Tasks
             </Link>
-            <Link className={buttonClass('plain', true)} to={`/playground?model=${name}`}>
+            <Link
+              className={buttonClass('plain', true)}
+              to={`/playground?model=${name}`}
+              aria-label={`Try it: ${name}`}
+            >
               Try it
             </Link>
           </span>

@@ -38,7 +38,7 @@ export function Numbers({ sample, points }: Props) {
         more={spark('var(--chart-2)', ({ rates: r }) => (r ? r.failed + r.expired : null))}
       />
       <Headline
-        name="Latency p95, when waited for"
+        name="Latency p95"
         value={milliseconds(latency?.p95)}
         more={spark('var(--chart-4)', (point) => point.latency?.p95 ?? null)}
       />

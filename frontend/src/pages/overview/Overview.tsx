@@ -42,7 +42,7 @@ function Body({ overview }: { overview: Found }) {
         <Charts points={points} now={sample.point.at} />
         {points.length < WINDOW - GAPS && (
           <p className="text-xs text-muted">
-            The charts have data from when somebody had this page open.
+            The charts record only while somebody has this page open.
           </p>
         )}
         <Deployments deployments={sample.deployments} />
