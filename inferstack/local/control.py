@@ -126,13 +126,14 @@ def stop(home: Home) -> bool:
         return False
     found = running(home)
     if found is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(found.supervisor.pid, signal.SIGTERM)
+        # Not again if it stops already: asked twice, it kills what runs.
+        if found.phase is not Phase.STOPPING:
+            _signal(found, signal.SIGTERM)
         until = time.monotonic() + STOP_PATIENCE
         while processes.alive(found.supervisor) and time.monotonic() < until:
             time.sleep(0.1)
         if processes.alive(found.supervisor):
-            os.kill(found.supervisor.pid, signal.SIGKILL)
+            _signal(found, signal.SIGKILL)
     return _stop_leftovers(home) or found is not None
 
 
@@ -140,6 +141,11 @@ def known_settings(home: Home, wanted: Settings) -> Settings:
     """The settings with the URLs of a home filled in, for commands beside a running stack."""
     identity = home.identity()
     return wanted if identity is None else stack.stack_settings(home, identity, wanted)
+
+
+def _signal(found: StackState, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(found.supervisor.pid, number)
 
 
 def _stop_leftovers(home: Home) -> bool:

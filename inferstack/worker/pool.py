@@ -34,6 +34,8 @@ SETTLED = 30.0
 """Seconds after which a replica counts as having started well."""
 MOST_EARLY_DEATHS = 3
 """Times that a replica may end before it is ready until its deployment counts as failed."""
+CANNOT_START = 127
+"""The status of a replica that never ran, as shells have it."""
 DRAIN_GRACE = 50.0
 """Seconds that replicas get to drain before they are killed."""
 
@@ -165,6 +167,10 @@ class Pool:
                 stderr=early.write_end,
                 pass_fds=(stderr,),
             )
+        except OSError as error:
+            # Perhaps the system has no process left just now: the other replicas live on.
+            early.finish()
+            return Ended(CANNOT_START, False, f"it cannot be started: {error.strerror}")
         finally:
             early.close_write_end()
             os.close(stderr)

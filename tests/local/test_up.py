@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import pytest
 from inferstack.local import processes, state
 from inferstack.local.control import running
 from inferstack.local.home import port_free
-from inferstack.local.state import ChildPhase
+from inferstack.local.state import ChildPhase, Phase
 from inferstack.task import TaskState
 from inferstack.telemetry import peers
 from tests.local.stack import ROOT, RealStack
@@ -171,6 +172,27 @@ def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_what_runs(stack: RealS
     assert stack.signal(signal.SIGINT) == 0
     assert time.monotonic() - began < 15.0
     assert stack.left() == []
+
+
+def test_a_second_down_waits_for_the_drain_of_the_first(stack: RealStack) -> None:
+    stack.up()
+    with stack.client() as client:
+        task_id = client.submit({"sleep_ms": 8_000}, timeout=None).task_id
+        while client.get(task_id).status is not TaskState.RUNNING:
+            time.sleep(0.05)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(stack.command, "down")
+        while stack.current().phase is not Phase.STOPPING:
+            time.sleep(0.02)
+        second = pool.submit(stack.command, "down")
+        assert {first.result().returncode, second.result().returncode} == {0}
+    assert stack.process is not None
+    assert stack.process.wait(10) == 0
+    assert stack.left() == []
+    stack.up()
+    with stack.client() as client:
+        task = client.wait(task_id)
+    assert (task.status, task.attempts) == (TaskState.COMPLETED, 1)
 
 
 def test_a_detached_stack_outlives_the_command(stack: RealStack) -> None:

@@ -41,6 +41,14 @@ class Flapping(Scripted):
     """
 
 
+class Refused(Scripted):
+    """The system does not start it."""
+
+    @property
+    def command(self) -> list[str]:
+        return ["/dev/null"]
+
+
 async def reports_of(plan: type[Scripted], until: Callable[[list[str]], bool]) -> list[str]:
     """What a pool says of a replica until a condition on its log, or on what it said, holds."""
     chosen = settings()
@@ -68,6 +76,11 @@ async def test_a_replica_that_never_gets_ready_fails_its_deployment_and_says_why
     reports = await reports_of(Dying, bool)
     assert reports[0].startswith("echo:1: its replica ended with status 1 before it was ready: ")
     assert "ModuleNotFoundError: No module named 'no_such_module'" in reports[0]
+
+
+async def test_a_replica_that_the_system_does_not_start_leaves_the_pool_alive() -> None:
+    reports = await reports_of(Refused, lambda said: len(said) >= 2)
+    assert "it cannot be started: Permission denied" in reports[0]
 
 
 async def test_a_replica_that_ends_after_it_was_ready_does_not_fail_its_deployment(
