@@ -18,6 +18,9 @@ from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, Task
 TICK_LIMIT = 500
 """Tasks of each kind that one tick moves, so that it never holds Redis for long."""
 
+MOVED_BY_TIME = ("deadline", "delay", "lease", "live", "archived")
+"""What `tick` looks at."""
+
 MOST_READ = 100
 """Tasks read in one call: the recorder reads many, and requests must not wait behind it."""
 
@@ -29,6 +32,16 @@ CRASHED = encode(
 def prefix(deployment: str) -> str:
     """What every key of a deployment starts with; the braces keep them on one cluster node."""
     return f"is:{{{deployment}}}:"
+
+
+async def waits_for_time(redis: "Redis", deployments: Sequence[str]) -> set[str]:
+    """Which of these deployments have anything that a tick would move, now or later."""
+    with translated():
+        pipe = redis.pipeline(transaction=False)
+        for name in deployments:
+            pipe.exists(*(prefix(name) + index for index in MOVED_BY_TIME))
+        found = await pipe.execute()
+    return {name for name, keys in zip(deployments, found, strict=True) if keys}
 
 
 class Enqueued(StrEnum):

@@ -24,6 +24,8 @@ class Deployments:
         self._stored: dict[str, Deployment] | None = None
         self.names: frozenset[str] = frozenset()
         """The name of each, `model:version`."""
+        self.registered: frozenset[str] = frozenset()
+        """Those of them that the registry names now."""
 
     async def refresh(self) -> None:
         """Looks at the registry and stores what changed in it.
@@ -33,7 +35,8 @@ class Deployments:
             StorageUnavailableError: the names are up to date, the rows not; try again.
         """
         current = await self._registry.all()
-        self.names |= {deployment.name for deployment in current}
+        self.registered = frozenset(deployment.name for deployment in current)
+        self.names |= self.registered
         if self._stored is None:
             self._stored = {known.name: known for known in await self._models.all()}
             self.names |= self._stored.keys()

@@ -14,7 +14,7 @@ from inferstack.errors import ConfigurationError, InferstackError, StorageRefuse
 from inferstack.queue.connection import connect
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.registry import Registry
-from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.task_queue import TaskQueue, waits_for_time
 from inferstack.recorder import spans, tally
 from inferstack.recorder.deployments import Deployments, Outboxes
 from inferstack.recorder.recorder import Recorder
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 REFRESH = 1.0
 """Seconds between two looks at the registry, and between two ticks."""
+SELDOM = 30.0
+"""Seconds between two looks at deployments that are gone, which become more and more."""
 
 
 class RecorderProcess:
@@ -54,6 +56,7 @@ class RecorderProcess:
         self._tracer = Tracer.from_settings(settings)
         self._stopping = asyncio.Event()
         self._pulse: pulse.Pulse | None = None
+        self._left_over: set[str] = set()
 
     async def run(self) -> None:
         """Archives until SIGTERM or SIGINT, then what is still waiting, and returns.
@@ -68,6 +71,7 @@ class RecorderProcess:
             asyncio.create_task(self._recorder.run()),
             asyncio.create_task(self._every(REFRESH, self._refresh)),
             asyncio.create_task(self._every(REFRESH, self._tick)),
+            asyncio.create_task(self._every(SELDOM, self._look_at_gone)),
         ]
         # What is imported stays. A batch makes thousands of objects, and without this every
         # full collection walks all modules again: a sixth of the recorder's time.
@@ -130,9 +134,14 @@ class RecorderProcess:
             except TimeoutError:
                 continue
 
+    async def _look_at_gone(self) -> None:
+        """Finds those whose tasks are not over, to tick them too."""
+        gone = self._deployments.names - self._deployments.registered
+        self._left_over = await waits_for_time(self._redis, sorted(gone))
+
     async def _tick(self) -> None:
         """Moves deadlines, retries and leases on. Replicas do it too, while any is alive."""
-        for name in self._deployments.names:
+        for name in self._deployments.registered | self._left_over:
             _, _, reaped, crashed = await TaskQueue(self._redis, name, self._settings).tick()
             if again := reaped - crashed:
                 model, _, version = name.rpartition(":")

@@ -11,6 +11,7 @@ import pytest
 from inferstack.config import Settings, as_environment, load
 from inferstack.deployment import Deployment, DeploymentState
 from inferstack.queue.registry import Registry
+from inferstack.recorder.process import RecorderProcess
 from inferstack.storage.database import Database
 from inferstack.storage.migrations import migrate
 from inferstack.storage.models import Models
@@ -124,6 +125,33 @@ async def test_deadlines_pass_without_any_replica(
     start()
     await work.submit(2, timeout=0.05)
     assert await rows(settings.database_url, 2, "expired") == 2
+
+
+async def test_a_deployment_that_is_gone_is_ticked_while_it_has_tasks(
+    work: Work, settings: Settings
+) -> None:
+    gone = [Deployment(model="echo", version=n, state=DeploymentState.READY) for n in (1, 2)]
+    registry = Registry(work.redis)
+    process = RecorderProcess(settings)
+    for deployment in gone:
+        await registry.put(deployment)
+    await process._refresh()
+    for deployment in gone:
+        await registry.remove(deployment.name)
+    await process._refresh()
+    await work.submit(1)
+
+    async def ticked() -> set[str]:
+        keys = [key async for key in work.redis.scan_iter("is:{*}:meta")]
+        return {key.decode() for key in keys if await work.redis.hexists(key, "ticked")}
+
+    await process._tick()
+    assert await ticked() == set()
+    await process._look_at_gone()
+    await process._tick()
+    assert await ticked() == {"is:{echo:1}:meta"}
+    await process._redis.aclose()
+    await process._database.close()
 
 
 async def test_deployments_become_rows(work: Work, settings: Settings, start: Start) -> None:

@@ -139,7 +139,9 @@ async def test_a_machine_that_waits_for_the_head_is_not_ready_and_ends_at_once(
 def test_an_address_that_is_none_is_named(address: str) -> None:
     environment = {**as_environment(make_settings()), "RAY_ADDRESS": address}
     command = [sys.executable, "-m", "inferstack.worker.node"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=30
+    )
     assert done.returncode == 1
     assert done.stderr == f"RAY_ADDRESS={address}: it takes host:port of the cluster's head\n"
 
