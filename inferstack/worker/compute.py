@@ -91,8 +91,17 @@ class Compute:
         self._thread = threading.Thread(target=self._main, name="compute", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Starts the thread.
+
+        Raises:
+            EngineError: the system starts none.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise EngineError(
+                f"{error}: raise the limit of processes of this user (`ulimit -u`) or container"
+            ) from error
 
     def stop(self) -> None:
         """Ends the thread once all jobs are done; does not wait for it."""

@@ -17,7 +17,7 @@ from inferstack.worker.loop import Worker
 log = logging.getLogger(__name__)
 
 EXIT_LOAD = 3
-"""Exit code when the model cannot be loaded."""
+"""Exit code when the model cannot be loaded or served."""
 ORPHAN_CHECK = 1.0
 
 
@@ -28,12 +28,12 @@ def main() -> int:
         settings = config.settings()
         logs.setup("replica", level=settings.log_level, style=settings.log_format)
         loaded = host.load(options.model, options.version, settings, options.device)
+        if options.stderr is not None:
+            end_early_output(options.stderr)
+        asyncio.run(_serve(loaded, options.with_parent))
     except InferstackError as error:
         print(f"{options.model}:{options.version}: {error}", file=sys.stderr)
         return EXIT_LOAD
-    if options.stderr is not None:
-        end_early_output(options.stderr)
-    asyncio.run(_serve(loaded, options.with_parent))
     return 0
 
 
