@@ -17,7 +17,10 @@ export function Account() {
   };
   return (
     <div className="flex items-center gap-2">
-      <span className="max-w-28 truncate text-muted" title={`tenant ${me.tenant}, role ${me.role}`}>
+      <span
+        className="max-w-14 truncate sm:max-w-28 text-muted"
+        title={`tenant ${me.tenant}, role ${me.role}`}
+      >
         {me.anonymous ? 'local' : me.username}
       </span>
       {me.anonymous ? (

@@ -24,6 +24,15 @@ export function Table({ label, head, stale = false, children }: Props) {
   );
 }
 
+/** A deployment's name in a table: it is cut where it is long, its version never. */
+export function DeploymentName({ model, version }: { model: string; version: number }) {
+  return (
+    <span className="flex">
+      <span className="truncate">{model}</span>:{version}
+    </span>
+  );
+}
+
 /** Titles of columns: of those with text, then of those with numbers. */
 export function Titles({ texts, numbers }: { texts: string[]; numbers: string[] }) {
   return (

@@ -1,7 +1,7 @@
 import { Link } from 'react-router';
 import type { DeadLetter } from '@/api/deadLetters';
 import { count, shortId } from '@/components/format';
-import { Table, Titles } from '@/components/Table';
+import { DeploymentName, Table, Titles } from '@/components/Table';
 import { Time } from '@/components/Time';
 
 interface Props {
@@ -77,7 +77,7 @@ function Row({ letter, tenants, chosen, onToggle }: RowProps) {
         </Link>
       </td>
       <td className="name" title={deployment}>
-        {deployment}
+        <DeploymentName model={letter.model} version={letter.model_version} />
       </td>
       {tenants && (
         <td className="name" title={letter.tenant ?? ''}>

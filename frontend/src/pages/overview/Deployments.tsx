@@ -5,7 +5,7 @@ import { count, milliseconds, rate } from '@/components/format';
 import { Empty } from '@/components/Notice';
 import { Panel } from '@/components/Panel';
 import { State } from '@/components/State';
-import { Table, Titles } from '@/components/Table';
+import { DeploymentName, Table, Titles } from '@/components/Table';
 
 type Deployment = OverviewSample['deployments'][number];
 
@@ -49,8 +49,8 @@ function Row({ of }: { of: Deployment }) {
   return (
     <tr>
       <td className="name font-medium" title={name}>
-        <Link className="link" to={`/models#${name}`}>
-          {name}
+        <Link className="link" to={`/models#${name}`} aria-label={name}>
+          <DeploymentName model={of.model} version={of.version} />
         </Link>
       </td>
       <td>

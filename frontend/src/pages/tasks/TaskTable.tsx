@@ -4,7 +4,7 @@ import { Button } from '@/components/Button';
 import { count, milliseconds, seconds, shortId } from '@/components/format';
 import { ProblemNotice } from '@/components/Notice';
 import { PriorityMark, State } from '@/components/State';
-import { Table, Titles } from '@/components/Table';
+import { DeploymentName, Table, Titles } from '@/components/Table';
 import { Time } from '@/components/Time';
 
 const TEXTS = ['State', 'Task', 'Deployment', 'Priority', 'Created'];
@@ -62,7 +62,7 @@ function Row({ task, busy, onCancel }: { task: Task; busy: boolean; onCancel: ()
         </Link>
       </td>
       <td className="name" title={deployment}>
-        {deployment}
+        <DeploymentName model={task.model} version={task.model_version} />
       </td>
       <td>
         <PriorityMark of={task.priority} />
