@@ -52,6 +52,8 @@ def create_app(settings: Settings) -> Celery:
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # What a failover answers is one, and no reason to end.
+        broker_channel_error_retry=True,
         broker_transport_options={
             "global_keyprefix": "is:celery:",
             "socket_keepalive": True,

@@ -1,5 +1,6 @@
 """The worker as a process: real Celery on a real Redis."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -20,6 +21,7 @@ from inferstack.queue.task_queue import TaskQueue
 from inferstack.storage.history import History
 from inferstack.telemetry import metrics, peers, pulse
 from inferstack.telemetry.peers import folder_for
+from tests.faults.failover import Pair
 from tests.services import RedisServer
 from tests.storage.samples import queued
 
@@ -109,7 +111,7 @@ async def resent(redis: Redis, settings: Settings, task_id: str, worker: Running
     while await queue.get(task_id) is None:
         assert worker.process.poll() is None, worker.log.read_text()
         assert time.monotonic() < deadline, worker.log.read_text()
-        time.sleep(0.05)
+        await asyncio.sleep(0.05)
 
 
 async def test_the_clock_sends_and_a_term_ends_it(
@@ -149,6 +151,21 @@ async def test_it_works_on_after_the_broker_was_away(
         await resent(redis, settings, second.spec.task_id, worker)
         lives_for(worker, 2.5)
         app.close()
+
+
+async def test_it_works_on_after_a_failover_of_the_broker(
+    start: Callable[..., Running], settings: Settings, history: History, redis: Redis
+) -> None:
+    first, second = queued(), queued()
+    async with Pair() as broker:
+        await history.upsert([first])
+        worker = start(code=QUICK, celery_broker_url=broker.url)
+        await resent(redis, settings, first.spec.task_id, worker)
+        await asyncio.to_thread(broker.demote)
+        broker.promote()
+        await history.upsert([second])
+        await resent(redis, settings, second.spec.task_id, worker)
+        assert worker.process.poll() is None
 
 
 def lives_for(worker: Running, seconds: float) -> None:
