@@ -12,8 +12,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python 
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& command -v $$python && break; done)
 
+# What is imported is compiled when it is first imported: a small part of all modules.
 # Some indexes make pip print one harmless line for each package that they lack.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 QUIET := 2> >(grep --line-buffered -v 'WARNING: Location' >&2)
 
 # Node.js is needed where the web UI is built or tested, and nowhere else.
@@ -29,9 +30,10 @@ with_node = if $(HAS_NODE); then $(2); else \
 
 # Most tests wait for processes: more of them at once than there are cores of a small machine.
 # Those that measure are alone (tests/turns.py).
-SIDE_BY_SIDE := -n 3 --dist loadfile
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test check manifests images bench e2e faults ui try-ui has-node openapi clean
+.PHONY: style types layers rendered ui-check # the parts of check
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ":.*## " '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -41,14 +43,24 @@ run: $(VENV)/.installed try-ui ## start everything here (ARGS='--no-ray --port 8
 
 test: $(VENV)/.installed-dev try-ui ## run every test (ARGS='-k queue')
 	@$(if $(ARGS),true,$(call with_node,the tests of the web UI,npm --prefix $(UI) test --silent))
-	@$(BIN)/python -m pytest $(or $(ARGS),$(SIDE_BY_SIDE))
+	@$(BIN)/python -m pytest $(or $(ARGS),$(SIDE_BY_SIDE) --durations=25)
 
-check: $(VENV)/.installed-dev ## lint, format, types, layers and Kubernetes manifests
+check: style types layers rendered ui-check ## lint, format, types, layers and Kubernetes manifests
+
+style: $(VENV)/.installed-dev
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+
+types: $(VENV)/.installed-dev
 	@$(BIN)/mypy
+
+layers: $(VENV)/.installed-dev
 	@$(BIN)/lint-imports
+
+rendered: $(VENV)/.installed-dev
 	@$(BIN)/python scripts/check_manifests.py
+
+ui-check:
 	@$(call with_node,the checks of the web UI,$(MAKE) --no-print-directory $(UI)/node_modules/.installed \
 	&& npm --prefix $(UI) run --silent check)
 
@@ -98,10 +110,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) -c constraints.txt -e '.[all]' $(QUIET)
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "Installing what tests and checks need"
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV), with what tests and checks need (a few minutes the first time)"
 	@$(PIP) -c constraints.txt -e '.[all,dev]' $(QUIET)
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 $(UI)/node_modules/.installed: $(UI)/package.json $(UI)/package-lock.json
 	@echo "Installing what the web UI is built with"

@@ -3,6 +3,8 @@
 `@pytest.mark.alone` says so. The processes share two lock files: whoever runs a test is in the
 `room`, one that has to be alone has it for itself. Everybody passes the `gate` on the way in, and
 who waits there for an empty room lets nobody overtake.
+
+A process runs whole files. Those that take longest begin first, so that none is left for the end.
 """
 
 import fcntl
@@ -12,11 +14,42 @@ from pathlib import Path
 
 import pytest
 
+LONGEST = (
+    "faults/test_kill",
+    "faults/test_machines",
+    "faults/test_services",
+    "local/test_up",
+    "faults/test_rolling",
+    "faults/test_flood",
+    "faults/test_failpoints",
+    "faults/test_crowds",
+    "e2e/test_ui",
+    "worker/test_node",
+    "faults/test_network",
+    "faults/test_disk",
+    "faults/test_inputs",
+    "docs/test_commands",
+    "integration/test_script",
+    "worker/test_replicas",
+    "monitoring/test_live",
+)
+"""Files, longest first; the others follow in the order of their names."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "alone: it measures, so nothing else of this run may run beside it"
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    file = "/".join(item.path.with_suffix("").parts[-2:])
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
 # First, so that a test's timeout does not begin before its turn.

@@ -10,13 +10,15 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from inferstack.errors import ConfigurationError, InferstackError, StorageRefusedError
 from inferstack.queue.connection import Redis, ping
 from inferstack.retry import full_jitter
-from inferstack.storage.database import Database
 from inferstack.storage.objects import ObjectStore
+
+if TYPE_CHECKING:  # SQLAlchemy takes longer to import than all of a replica that never asks it.
+    from inferstack.storage.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ def queue(redis: Redis, variable: str = "REDIS_URL") -> Need:
     return Need(f"Redis ({variable})", partial(ping, redis, variable))
 
 
-def database(found: Database) -> Need:
+def database(found: "Database") -> Need:
     """PostgreSQL."""
     return Need("PostgreSQL (DATABASE_URL)", found.check)
 
