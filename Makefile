@@ -12,9 +12,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python 
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& command -v $$python && break; done)
 
-# What is imported is compiled when it is first imported: a small part of all modules.
 # Some indexes make pip print one harmless line for each package that they lack.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 QUIET := 2> >(grep --line-buffered -v 'WARNING: Location' >&2)
 
 # Node.js is needed where the web UI is built or tested, and nowhere else.
