@@ -66,16 +66,15 @@ async def load(cluster: Cluster, seed: int) -> AsyncIterator[Ledger]:
 
 async def lose(cluster: Cluster, here: Machines, how: Kill, seed: int) -> None:
     """A machine dies at a random moment, is started again, and serves again."""
-    redis = connect(cluster.redis.url)
-    before = {replica.worker for replica in await replicas(redis, NAME, 2)}
-    async with load(cluster, seed) as ledger:
-        await asyncio.sleep(random.Random(seed).uniform(0.1, 0.6))
-        await asyncio.to_thread(how, here.running["second"])
-        ledger.tally.faults += 1
-        here.member("second")
-    while len(before & {replica.worker for replica in await replicas(redis, NAME, 2)}) != 1:
-        await asyncio.sleep(0.1)
-    await redis.aclose()
+    async with connect(cluster.redis.url) as redis:
+        before = {replica.worker for replica in await replicas(redis, NAME, 2)}
+        async with load(cluster, seed) as ledger:
+            await asyncio.sleep(random.Random(seed).uniform(0.1, 0.6))
+            await asyncio.to_thread(how, here.running["second"])
+            ledger.tally.faults += 1
+            here.member("second")
+        while len(before & {replica.worker for replica in await replicas(redis, NAME, 2)}) != 1:
+            await asyncio.sleep(0.1)
 
 
 @pytest.mark.timeout(300)
@@ -90,6 +89,7 @@ async def test_kill_9_of_a_machine_of_ray_loses_nothing(
         here.head()
         for name in ("first", "second"):
             here.member(name)
+            await here.joined(name)
         async with cluster.kept():
             await lose(cluster, here, kill_ray, seed)
             await lose(cluster, here, kill, seed + 1)
