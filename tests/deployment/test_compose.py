@@ -167,6 +167,13 @@ def test_prometheus_scrapes_every_process_of_ours() -> None:
             assert f"METRICS_PORT={discovery['port']}" in path.read_text()
 
 
+def test_grafana_finds_its_dashboards_where_they_are_mounted() -> None:
+    mounted = dict(volume.split(":")[:2] for volume in services()["grafana"]["volumes"])
+    folder = ROOT / "monitoring/grafana/provisioning/dashboards"
+    (provider,) = yaml.safe_load((folder / "inferstack.yml").read_text())["providers"]
+    assert provider["options"]["path"] == mounted["./monitoring/grafana/dashboards"]
+
+
 def test_containers_get_longer_to_end_than_their_programs_take() -> None:
     found = services()
     assert _seconds(found["api-server"]["stop_grace_period"]) > server.DRAIN + 5
