@@ -73,6 +73,13 @@ def test_the_certificate_is_where_production_looks_for_it(copy: Path) -> None:
     assert {path.name for path in (copy / "nginx" / "ssl").iterdir()} == {"cert.pem", "key.pem"}
 
 
+def test_the_secrets_that_the_guide_makes_get_neither_into_git_nor_into_an_image() -> None:
+    """The image of the gateway takes the folder in which the guide has people put the key."""
+    made = {".env", "app-secrets.yaml", "nginx/ssl/"}
+    assert made - set((ROOT / ".gitignore").read_text().splitlines()) == set()
+    assert "nginx/ssl" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
 @needs_kubectl
 def test_the_secret_that_the_guide_makes_has_every_key(copy: Path) -> None:
     made = yaml.safe_load((copy / "app-secrets.yaml").read_text())
