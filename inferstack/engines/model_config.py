@@ -81,7 +81,7 @@ class LimitsConfig(_Section):
     """What is refused at the door."""
 
     max_cost: Annotated[float, Field(gt=0)] | None = None
-    """Longest text, in tokens; what the model's own files say if None."""
+    """Longest text, in tokens; what the model's own files say if None. Only for text."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens of one input, all its texts together; DEFAULT_MAX_TOKENS if None. Only for text.
 
@@ -158,6 +158,8 @@ class ModelConfig(_Section):
             raise ValueError(f"task: engine {self.engine} takes {' or '.join(tasks)}")
         if self.engine == "torch" and not (self.inputs and self.outputs):
             raise ValueError("engine: torch needs inputs and outputs")
-        if self.limits.max_tokens is not None and self.engine != "transformers":
-            raise ValueError("limits.max_tokens: only the engine transformers counts tokens")
+        if self.engine != "transformers":
+            for name in ("max_cost", "max_tokens"):
+                if getattr(self.limits, name) is not None:
+                    raise ValueError(f"limits.{name}: only the engine transformers counts tokens")
         return self

@@ -70,11 +70,11 @@ class ModelEntry:
 
     @property
     def max_cost(self) -> float | None:
-        """The largest input taken; None if unlimited."""
+        """The longest text taken, in tokens; None for other inputs."""
         config = self.ready_config
-        if config.limits.max_cost is not None or config.engine != "transformers":
-            return config.limits.max_cost
-        return token_limit(self.source)
+        if config.engine != "transformers":
+            return None
+        return config.limits.max_cost or token_limit(self.source)
 
     @property
     def max_tokens(self) -> int:
