@@ -26,6 +26,8 @@ MARKS = frozenset(
         "# needs a second stack",
         "# needs k6",
         "# needs kubectl",
+        "# needs the internet",
+        "# restarts the replicas",
         "# runs until Ctrl-C",
         "# stops the stack",
         "# takes minutes",
