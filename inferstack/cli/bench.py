@@ -33,7 +33,7 @@ Connections = Annotated[
 Duration = Annotated[
     float | None,
     typer.Option(
-        min=0.1, max=LONGEST, help="Seconds of all of it.", show_default="10, or the scenario's"
+        min=0.1, max=LONGEST, help="Seconds in total.", show_default="10, or the scenario's"
     ),
 ]
 Rate = Annotated[
@@ -69,7 +69,7 @@ def bench(
     url: Url = None,
     scenario_name: Annotated[
         ScenarioName | None,
-        typer.Option("--scenario", help="A declared load with limits; exit status 1 if one broke."),
+        typer.Option("--scenario", help="A load with limits; exit status 1 if one is exceeded."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="The default model if left out.")] = None,
     version: Annotated[int | None, typer.Option(help="The newest one if left out.")] = None,
@@ -86,7 +86,7 @@ def bench(
 
     A request that is refused as it is (4xx, but not 408 or 429) ends it at once.
 
-    A scenario sends one request first, which may end it; all others are counted and judged.
+    A scenario sends one request first and ends if that fails; all others are counted and judged.
     """
     target = options.target(place.api_url(url), token, None)
     if scenario_name is not None:

@@ -15,7 +15,7 @@ from inferstack.task import Priority, TaskState
 
 Url = Annotated[
     str | None,
-    typer.Option(envvar="INFERSTACK_URL", help="Where the API is; the one of `up` if left out."),
+    typer.Option(envvar="INFERSTACK_URL", help="Where the API is; the stack of this folder if left out."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
@@ -37,8 +37,8 @@ def infer(
 ) -> None:
     """Runs a model on one input and prints the result.
 
-    Calls as whom INFERSTACK_TOKEN or INFERSTACK_API_KEY says; on this machine, as nobody if
-    neither is set.
+    The credentials are those in INFERSTACK_TOKEN or INFERSTACK_API_KEY. A stack on this machine
+    needs none, unless AUTH_REQUIRED is set.
     """
     options: dict[str, Any] = {"model": model, "model_version": version}
     options |= {"priority": priority, "timeout": timeout}
