@@ -26,9 +26,12 @@ def up(
         int | None, typer.Option(min=1, max=64, help="API processes that share the port.")
     ] = None,
     ray: Annotated[
-        bool, typer.Option("--ray/--no-ray", help="Run replicas in Ray Serve, or as plain processes.")
+        bool,
+        typer.Option("--ray/--no-ray", help="Run replicas in Ray Serve, or as plain processes."),
     ] = True,
-    detach: Annotated[bool, typer.Option(help="Return once it is up, and leave it running.")] = False,
+    detach: Annotated[
+        bool, typer.Option(help="Return once it is up, and leave it running.")
+    ] = False,
     show_banner: Annotated[bool, typer.Option("--banner/--no-banner", hidden=True)] = True,
 ) -> None:
     """Starts everything on this machine: Redis, PostgreSQL, models, API."""

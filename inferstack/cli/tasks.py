@@ -15,7 +15,9 @@ from inferstack.task import Priority, TaskState
 
 Url = Annotated[
     str | None,
-    typer.Option(envvar="INFERSTACK_URL", help="Where the API is; the stack of this folder if left out."),
+    typer.Option(
+        envvar="INFERSTACK_URL", help="Where the API is; the stack of this folder if left out."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 

@@ -75,7 +75,9 @@ def test_the_commands_of_the_other_pages_are_run_by_their_own_tests(page: str) -
 def test_marks_are_spelled_right() -> None:
     """A first line that only resembles one would let a block run, or hide it."""
     first = {block.text.partition("\n")[0] for block in ALL}
-    meant = {line for line in first if re.match(r"# ?(needs?|restarts?|runs?|stops?|takes?)\b", line)}
+    meant = {
+        line for line in first if re.match(r"# ?(needs?|restarts?|runs?|stops?|takes?)\b", line)
+    }
     assert meant - MARKS == set()
 
 

@@ -96,7 +96,10 @@ def test_the_demo_repository_is_valid() -> None:
         ("engine: python\nsource: /etc\n", "line 2: source: '/etc': takes package:<name>/<folder>"),
         ("engine: transformers\ntask: sentence-embedding\n", "limits.max_cost is missing"),
         ("engine: python\nlimits: {max_tokens: 9}\n", "only the engine transformers counts tokens"),
-        ("engine: python\nlimits: {max_cost: 9}\n", "limits.max_cost: only the engine transformers"),
+        (
+            "engine: python\nlimits: {max_cost: 9}\n",
+            "limits.max_cost: only the engine transformers",
+        ),
         (
             "engine: transformers\ntask: sentence-embedding\n"
             "limits: {max_cost: 10, max_tokens: 9}\n",
