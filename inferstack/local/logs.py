@@ -1,12 +1,21 @@
 """The children's log files: bounded, and readable for the one line that matters."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 LIMIT = 10 * 1024 * 1024
 """Bytes of a log before it becomes the `.1` file; one old file is kept for each child."""
 
 TAIL = 16 * 1024
+
+
+class _Record(msgspec.Struct):
+    """What people need of a JSON log line."""
+
+    message: str
 
 
 def bound(log: Path, limit: int = LIMIT) -> None:
@@ -31,11 +40,17 @@ def bound(log: Path, limit: int = LIMIT) -> None:
 
 
 def last_line(log: Path) -> str | None:
-    """The last line of a log that says something; None if there is none."""
+    """What the last line of a log that is not empty says; None if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL))
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return None
-    return next((line.strip() for line in reversed(lines) if line.strip()), None)
+    return next((_said(line.strip()) for line in reversed(lines) if line.strip()), None)
+
+
+def _said(line: str) -> str:
+    with suppress(msgspec.DecodeError):
+        return msgspec.json.decode(line, type=_Record).message
+    return line

@@ -41,3 +41,11 @@ def test_the_last_line_that_says_something_is_found(tmp_path: Path) -> None:
     assert logs.last_line(log) is None
     log.write_text("first\nboom\n\n  \n")
     assert logs.last_line(log) == "boom"
+
+
+def test_of_a_json_line_only_the_message_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    log.write_text('{"level":"info","message":"all replicas have ended"}\n\n')
+    assert logs.last_line(log) == "all replicas have ended"
+    log.write_text('{"level":"info"}\n')
+    assert logs.last_line(log) == '{"level":"info"}'
