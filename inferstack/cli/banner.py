@@ -47,7 +47,8 @@ def show(
     for problem in state.problems:
         console.print(problem, style="red", soft_wrap=True)
     console.print("\nTry it:\n")
-    console.print(_curl(state, settings), soft_wrap=True)
+    curl = _curl(state, settings, "$ADMIN_PASSWORD" if chosen else generated)
+    console.print(curl, soft_wrap=True)
     last = "Stop it with `inferstack down`." if detached else "Ctrl-C stops it."
     console.print(f"\n{last}\n")
 
@@ -77,11 +78,19 @@ def status(console: Console, report: Report) -> None:
             console.print(f"{item.name}: {reason}", soft_wrap=True)
 
 
-def _curl(state: StackState, settings: Settings) -> str:
-    # Bearer tokens are needed only where anonymous callers are not let in.
-    header = "  -H 'Authorization: Bearer '$TOKEN \\\n" if settings.auth_required else ""
+def _curl(state: StackState, settings: Settings, password: str) -> str:
+    login = header = ""
+    # Tokens are needed only where anonymous callers are not let in.
+    if settings.auth_required:
+        header = "  -H 'Authorization: Bearer '$TOKEN \\\n"
+        user = settings.admin_username
+        login = (
+            f"TOKEN=$(curl -s {state.url}/api/auth/login \\\n"
+            f"  --data-urlencode 'username={user}' --data-urlencode \"password={password}\" \\\n"
+            '  | sed \'s/.*"access_token":"\\([^"]*\\)".*/\\1/\')\n'
+        )
     return (
-        f"curl -s {state.url}/api/inference \\\n{header}"
+        f"{login}curl -s {state.url}/api/inference \\\n{header}"
         "  -H 'Content-Type: application/json' -H 'Prefer: wait=30' \\\n"
         '  -d \'{"data": {"text": "Hello, world!"}}\''
     )
