@@ -156,4 +156,4 @@ def _check_key(key: str) -> None:
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MB"
+    return f"{count / 2**20:.1f} MB" if count >= 2**20 else f"{count / 2**10:.1f} KB"

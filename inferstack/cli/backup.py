@@ -40,8 +40,7 @@ def restore(
 
     unfinished = _run(put_back(place.home(), config.settings(), folder, _tell))
     answers.print(
-        f"Restored. {unfinished} tasks had not finished and go on once the stack runs: "
-        "`inferstack up`.",
+        f"Restored. Start it with `inferstack up`: {unfinished} unfinished tasks go on then.",
         soft_wrap=True,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inferstack.backup import folder
+from inferstack.backup import folder, save
 from inferstack.backup.folder import FORMAT, Manifest
 from inferstack.errors import BackupError
 
@@ -128,3 +128,7 @@ async def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="broke off"):
         await make()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_smaller_than_a_megabyte_is_not_told_as_nothing() -> None:
+    assert [save._size(count) for count in (6220, 2**20)] == ["6.1 KB", "1.0 MB"]
