@@ -16,6 +16,16 @@ class DeploymentState(StrEnum):
     FAILED = "failed"
 
 
+class Circuit(StrEnum):
+    """State of a deployment's circuit breaker; see `breaker.lua`."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half-open"
+    """A few tasks pass; what becomes of them decides."""
+    OPEN = "open"
+    """New work is refused and what waits is not claimed."""
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model version being served: what the registry in Redis holds about it."""
 

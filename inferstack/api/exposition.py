@@ -6,9 +6,9 @@ from prometheus_client import generate_latest
 
 from inferstack.api.health import Finding
 from inferstack.config import Settings
-from inferstack.deployment import Deployment, DeploymentState
+from inferstack.deployment import Circuit, Deployment, DeploymentState
 from inferstack.lifecycle.tasks import Tasks
-from inferstack.queue.statistics import Circuit, QueueStatistics
+from inferstack.queue.statistics import QueueStatistics
 from inferstack.telemetry import metrics
 from inferstack.telemetry.exposure import Exposure
 from inferstack.telemetry.families import Copied

@@ -17,8 +17,8 @@ from inferstack.api.overview_views import (
     Rates,
     ReplicaView,
 )
-from inferstack.deployment import Deployment, ReplicaStatus
-from inferstack.queue.statistics import Circuit, QueueStatistics
+from inferstack.deployment import Circuit, Deployment, ReplicaStatus
+from inferstack.queue.statistics import QueueStatistics
 from inferstack.task import Priority
 
 Statistics = Mapping[str, QueueStatistics]

@@ -6,9 +6,9 @@ from rich.text import Text
 
 from inferstack.cli.output import table
 from inferstack.config import Settings
+from inferstack.deployment import Circuit
 from inferstack.local.overview import DeploymentReport, Report
 from inferstack.local.state import StackState
-from inferstack.queue.statistics import Circuit
 
 STYLES = {"running": "green", "ready": "green", "failed": "red", "waiting": "red", "dead": "red"}
 

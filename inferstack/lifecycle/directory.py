@@ -5,7 +5,7 @@ import logging
 
 from inferstack import routing
 from inferstack.config import Settings
-from inferstack.deployment import Deployment, DeploymentState
+from inferstack.deployment import Circuit, Deployment, DeploymentState
 from inferstack.engines.admission import Admission
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import (
@@ -17,7 +17,7 @@ from inferstack.queue.background import end
 from inferstack.queue.committer import GroupCommitter
 from inferstack.queue.connection import Redis
 from inferstack.queue.registry import Registry
-from inferstack.queue.statistics import Circuit, QueueStatistics, sample
+from inferstack.queue.statistics import QueueStatistics, sample
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.task import deployment_name, task_id_hint
 

@@ -15,7 +15,6 @@ from inferstack.errors import StackError
 from inferstack.local import checks, leftovers, logs, processes, stack, state
 from inferstack.local.home import Home
 from inferstack.local.state import Phase, StackState
-from inferstack.local.supervisor import Supervisor
 
 STOP_PATIENCE = 150.0
 """Seconds that a supervisor gets to drain and stop everything."""
@@ -27,6 +26,9 @@ def run(home: Home, wanted: Settings, *, ray: bool, show: Callable[[StackState],
     Raises:
         StackError: one runs already, or it cannot start; nothing is left running.
     """
+    # Imported by `up` alone: other commands answer sooner without.
+    from inferstack.local.supervisor import Supervisor
+
     refuse_second(home)
     refuse_part(home)
     checks.default_model(wanted)

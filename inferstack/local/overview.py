@@ -8,9 +8,6 @@ from inferstack.errors import InferstackError
 from inferstack.local.processes import alive
 from inferstack.local.stack import api_ready
 from inferstack.local.state import ChildPhase, ChildState, StackState
-from inferstack.queue.connection import connect
-from inferstack.queue.registry import Registry
-from inferstack.queue.statistics import sample
 
 
 class ProcessReport(msgspec.Struct, frozen=True):
@@ -82,6 +79,11 @@ def _process(child: ChildState) -> ProcessReport:
 
 async def _deployments(redis_url: str) -> list[DeploymentReport]:
     """Every deployment; empty while Redis does not answer, which `processes` shows."""
+    # Imported by `status` alone: other commands answer sooner without a client of Redis.
+    from inferstack.queue.connection import connect
+    from inferstack.queue.registry import Registry
+    from inferstack.queue.statistics import sample
+
     if not redis_url:
         return []
     redis = connect(redis_url)

@@ -1,27 +1,16 @@
 """What the queues look like now, sampled for metrics, estimates and admission."""
 
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
 
-from inferstack.deployment import ReplicaStatus
+from inferstack.deployment import Circuit, ReplicaStatus
 from inferstack.queue.connection import translated
 from inferstack.queue.task_queue import prefix
 from inferstack.task import Priority
 
 _replica = msgspec.json.Decoder(ReplicaStatus)
-
-
-class Circuit(StrEnum):
-    """State of a deployment's circuit breaker; see `breaker.lua`."""
-
-    CLOSED = "closed"
-    HALF_OPEN = "half-open"
-    """A few tasks pass; what becomes of them decides."""
-    OPEN = "open"
-    """New work is refused and what waits is not claimed."""
 
 
 class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):

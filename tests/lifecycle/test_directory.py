@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from inferstack.deployment import Circuit
 from inferstack.errors import CircuitOpenError, InvalidInputError, QueueFullError
 from inferstack.lifecycle import directory
 from inferstack.lifecycle.types import Receipt
 from inferstack.queue.background import end
 from inferstack.queue.codec import encode
 from inferstack.queue.registry import Registry
-from inferstack.queue.statistics import Circuit, sample
+from inferstack.queue.statistics import sample
 from inferstack.queue.task_queue import Enqueued, Submit
 from inferstack.task import new_task_id
 from tests.lifecycle.conftest import ANN, ECHO, House

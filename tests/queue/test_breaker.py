@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from inferstack.config import load
+from inferstack.deployment import Circuit
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis, connect
-from inferstack.queue.statistics import Circuit, QueueStatistics, sample
+from inferstack.queue.statistics import QueueStatistics, sample
 from inferstack.queue.task_queue import (
     Accepted,
     Claim,

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from inferstack.queue.statistics import Circuit
+from inferstack.deployment import Circuit
 from inferstack.queue.task_queue import Claim, Enqueued
 from tests.queue.test_breaker import NAME, Bench
 

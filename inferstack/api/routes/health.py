@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
-from inferstack.queue.statistics import Circuit
+from inferstack.deployment import Circuit
 
 router = APIRouter(tags=["health"])
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
-from inferstack.deployment import Deployment, ReplicaStatus
-from inferstack.queue.statistics import Circuit, QueueStatistics
+from inferstack.deployment import Circuit, Deployment, ReplicaStatus
+from inferstack.queue.statistics import QueueStatistics
 
 router = APIRouter(tags=["models"])
 
