@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from inferstack.client import Client
 from inferstack.local import processes, state
 from inferstack.local.control import running
 from inferstack.local.home import port_free
@@ -216,25 +217,28 @@ def test_a_detached_stack_outlives_the_command(stack: RealStack) -> None:
     assert running(stack.home) is None
 
 
-def test_a_password_of_ones_own_is_not_printed(stack: RealStack) -> None:
-    secret = "my very own password"
-    arguments = ("up", "--no-ray", "--detach", "--port", str(stack.port))
-    started = stack.command(*arguments, ADMIN_PASSWORD=secret)
-    assert "admin / the password in ADMIN_PASSWORD" in started.stdout, started.stderr
-    assert secret not in started.stdout + started.stderr
-
-
-def test_who_must_log_in_can_though_no_secret_was_chosen(stack: RealStack) -> None:
-    arguments = ("up", "--no-ray", "--detach", "--port", str(stack.port))
-    started = stack.command(*arguments, AUTH_REQUIRED="true", BATCHSIZE="1")
+def test_what_is_chosen_holds_and_stays_among_those_it_concerns(stack: RealStack) -> None:
+    """All of it in one stack, because each takes seconds to start."""
+    password = "my very own password"
+    arguments = ("--no-ray", "--detach", "--api-processes", "2", "--port", str(stack.port))
+    chosen = {"ADMIN_PASSWORD": password, "AUTH_REQUIRED": "true", "BATCHSIZE": "1"}
+    started = stack.command("up", *arguments, **chosen)
     assert started.returncode == 0, started.stderr
     assert "BATCHSIZE is no setting and changes nothing: BATCH_SIZE is one" in started.stderr
-    url = f"http://127.0.0.1:{stack.port}/api"
-    identity = stack.home.identity()
-    assert identity is not None
-    login = {"username": "admin", "password": identity.admin_password}
-    assert httpx.get(f"{url}/inference", trust_env=False).status_code == 401
-    assert httpx.post(f"{url}/auth/login", json=login, trust_env=False).status_code == 200
+    assert "admin / the password in ADMIN_PASSWORD" in started.stdout
+    assert password not in started.stdout + started.stderr
+    assert stack.child("api-1").process != stack.child("api-2").process
+
+    url = f"http://127.0.0.1:{stack.port}"
+    assert httpx.get(f"{url}/api/inference", trust_env=False).status_code == 401
+    login = {"username": "admin", "password": password}
+    answer = httpx.post(f"{url}/api/auth/login", json=login, trust_env=False)
+    with Client(url, token=answer.json()["access_token"]) as client:
+        client.infer({"text": "x" * 200_000})
+    readable = [path for path in stack.home.root.rglob("*") if _open_to_others(path, stack)]
+    assert readable == []
+    stack.command("down")
+    assert stack.left() == []
 
 
 def test_a_model_that_failed_is_told_when_the_stack_is_up_or_as_soon_as_it_fails(
@@ -262,24 +266,6 @@ def test_a_model_that_failed_is_told_when_the_stack_is_up_or_as_soon_as_it_fails
 
 def _told(stack: RealStack, banner: str) -> str:
     return banner + (stack.home.logs / "supervisor.log").read_text()
-
-
-def test_nobody_else_may_read_what_the_stack_keeps(stack: RealStack) -> None:
-    stack.up()
-    with stack.client() as client:
-        client.infer({"text": "x" * 200_000})
-    readable = [path for path in stack.home.root.rglob("*") if _open_to_others(path, stack)]
-    assert readable == []
-
-
-def test_several_api_processes_share_the_port(stack: RealStack) -> None:
-    arguments = ("--detach", "--api-processes", "2", "--port", str(stack.port))
-    started = stack.command("up", "--no-ray", *arguments)
-    assert started.returncode == 0, started.stderr
-    assert stack.child("api-1").process != stack.child("api-2").process
-    assert _served(stack) == INPUT
-    stack.command("down")
-    assert stack.left() == []
 
 
 def test_a_port_in_use_is_one_line_and_leaves_nothing_running(stack: RealStack) -> None:
