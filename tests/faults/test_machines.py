@@ -77,6 +77,7 @@ async def lose(cluster: Cluster, here: Machines, how: Kill, seed: int) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.alone  # two machines of Ray are as much as a small machine starts in time
 @pytest.mark.timeout(300)
 async def test_kill_9_of_a_machine_of_ray_loses_nothing(
     cluster: Cluster, tmp_path: Path, seed: int
