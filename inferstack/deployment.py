@@ -40,7 +40,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     input_schema: dict[str, Any] | None = None
     """JSON Schema of a request's `data`."""
     max_cost: float | None = None
-    """The largest input taken, in the model's own unit (tokens)."""
+    """The longest text taken, in tokens; None for other inputs."""
     batch_size: int = 32
     compute_timeout: float = 60.0
     """Seconds that one call of predict may take."""

@@ -54,8 +54,9 @@ class Clock:
                 if at <= time.monotonic():
                     every = self._periods[name]
                     due[name] = time.monotonic() + (every if self._sent(name) else AGAIN)
-            self._turned = time.monotonic()
-            pause = max(0.0, min(TURN, min(due.values()) - self._turned))
+                # After each: a broker that hangs makes all of them slow, and no restart brings it.
+                self._turned = time.monotonic()
+            pause = max(0.0, min(TURN, min(due.values()) - time.monotonic()))
 
     def _sent(self, name: str) -> bool:
         try:

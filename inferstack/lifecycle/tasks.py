@@ -105,18 +105,9 @@ class Tasks:
             caller, submission, idempotency_key, trace, target=target, watch=True
         )
         loop = asyncio.get_running_loop()
-        ticket = Ticket(submit, loop, waits=True)
-        task_id = submit.spec.task_id
-        self._channel.listen(task_id, ticket.finished)
         until = loop.time() + wait
-        waiting = self._waits.begin(wait, ticket.timed_out)
-        if departure is not None:
-            departure.then(ticket.timed_out)
-        try:
-            await self._enqueue(target, ticket)
-        finally:
-            self._waits.finish(waiting, ticket.timed_out)
-            self._channel.forget(task_id, ticket.finished)
+        ticket = Ticket(submit, loop, waits=True)
+        await self._attend(target, ticket, wait, departure)
         answer, news = ticket.answer, ticket.news
         if news is not None:
             created_at = answer.created_at if answer else news.completed_at
@@ -127,7 +118,7 @@ class Tasks:
             if (joined := await self._join(caller, target, ticket, left)) is not None:
                 return joined
         elif departure is not None and departure.gone:
-            await target.queue.cancel(task_id)
+            await target.queue.cancel(submit.spec.task_id)
             return await self._receipt(target, ticket)
         elif (other := self._elsewhere(target, ticket)) is None:
             return await self._receipt(target, ticket)
@@ -271,6 +262,24 @@ class Tasks:
             return await self._submit(caller, item, key, trace, inputs=inputs)
         except InferstackError as error:
             return error
+
+    async def _attend(
+        self, target: Target, ticket: Ticket, wait: float, departure: Departure | None
+    ) -> None:
+        """Enqueues; returns when the task has finished or is another's, at the latest after `wait`.
+
+        Earlier if the caller departs.
+        """
+        task_id = ticket.submit.spec.task_id
+        self._channel.listen(task_id, ticket.finished)
+        waiting = self._waits.begin(wait, ticket.timed_out)
+        if departure is not None:
+            departure.then(ticket.timed_out)
+        try:
+            await self._enqueue(target, ticket)
+        finally:
+            self._waits.finish(waiting, ticket.timed_out)
+            self._channel.forget(task_id, ticket.finished)
 
     async def _enqueue(self, target: Target, ticket: Ticket) -> None:
         target.committer.add(ticket)

@@ -61,3 +61,18 @@ def test_a_clock_that_hangs_is_silent(started: Callable[..., Clock]) -> None:
     until(lambda: clock.silent_for() > 0.2)
     until(lambda: clock.silent_for() < 0.2)
     assert Clock(print, {}).silent_for() == 0.0
+
+
+def test_many_duties_that_are_slow_are_no_silence(started: Callable[..., Clock]) -> None:
+    sent: list[str] = []
+
+    def send(name: str) -> None:
+        time.sleep(0.5)
+        sent.append(name)
+
+    clock = started(send, a=3600.0, b=3600.0, c=3600.0, d=3600.0, e=3600.0)
+    silences: list[float] = []
+    while len(sent) < 5:
+        silences.append(clock.silent_for())
+        time.sleep(0.01)
+    assert max(silences) < 1.5

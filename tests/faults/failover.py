@@ -1,8 +1,7 @@
 """A primary of Redis, its replica, and a name that leads to one of them."""
 
 import time
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import redis
 
@@ -33,13 +32,8 @@ class Pair:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._network.__aexit__(kind, error, trace)
+    async def __aexit__(self, *error: Any) -> None:
+        await self._network.__aexit__(*error)
         self._close()
 
     def blocked(self) -> bool:
