@@ -12,9 +12,17 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python 
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& command -v $$python && break; done)
 
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 # Some indexes make pip print one harmless line for each package that they lack.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 QUIET := 2> >(grep --line-buffered -v 'WARNING: Location' >&2)
+
+# The pip that Python brings is slow, and any pip compiles on one core. What does not compile is meant
+# for a newer Python.
+define install
+	@$(PIP) pip $(QUIET)
+	@$(PIP) --no-compile -e '.[$(EXTRAS)]' $(QUIET)
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib inferstack || true
+endef
 
 # Node.js is needed where the web UI is built or tested, and nowhere else.
 UI := frontend
@@ -30,6 +38,9 @@ with_node = if $(HAS_NODE); then $(2); else \
 # Most tests wait for processes: more of them at once than there are cores of a small machine.
 # Those that measure are alone (tests/turns.py).
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+
+# Hundreds of processes start: each would compile the program, and the tests, by itself.
+test e2e faults: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help run test check manifests images bench e2e faults ui try-ui has-node openapi clean
 .PHONY: style types layers rendered ui-check # the parts of check
@@ -51,7 +62,7 @@ style: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check
 
 types: $(VENV)/.installed-dev
-	@$(BIN)/mypy
+	@$(BIN)/mypy --num-workers 2
 
 layers: $(VENV)/.installed-dev
 	@$(BIN)/lint-imports
@@ -103,15 +114,18 @@ $(BIN)/python:
 	@echo "Making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 
+$(VENV)/.installed: EXTRAS := all
+$(VENV)/.installed-dev: EXTRAS := all,dev
+
 # The stamps are younger than what they were installed from, or the install runs again.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV) (a few minutes the first time)"
-	@$(PIP) -c constraints.txt -e '.[all]' $(QUIET)
+	$(install)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV), with what tests and checks need (a few minutes the first time)"
-	@$(PIP) -c constraints.txt -e '.[all,dev]' $(QUIET)
+	$(install)
 	@touch $(VENV)/.installed $@
 
 $(UI)/node_modules/.installed: $(UI)/package.json $(UI)/package-lock.json

@@ -4,7 +4,8 @@
 `room`, one that has to be alone has it for itself. Everybody passes the `gate` on the way in, and
 who waits there for an empty room lets nobody overtake.
 
-A process runs whole files. Those that take longest begin first, so that none is left for the end.
+A process runs whole files. Those that take longest begin first, so that none is left for the end;
+those with a test that is alone come last, where nobody has to wait for them.
 """
 
 import fcntl
@@ -16,13 +17,10 @@ import pytest
 
 LONGEST = (
     "faults/test_kill",
-    "faults/test_machines",
     "faults/test_services",
     "local/test_up",
     "faults/test_rolling",
-    "faults/test_flood",
     "faults/test_failpoints",
-    "faults/test_crowds",
     "e2e/test_ui",
     "worker/test_node",
     "faults/test_network",
@@ -44,11 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=_rank)
+        last = {item.path for item in items if item.get_closest_marker("alone")}
+        items.sort(key=lambda item: (item.path in last, _rank(item.path)))
 
 
-def _rank(item: pytest.Item) -> int:
-    file = "/".join(item.path.with_suffix("").parts[-2:])
+def _rank(path: Path) -> int:
+    file = "/".join(path.with_suffix("").parts[-2:])
     return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import random
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from tests.faults.tally import Tally, count
 DRAIN = 60.0
 """Seconds in which everything must be finished and archived once faults have stopped (I6)."""
 PATIENT = Retries(attempts=60, cap=1.0)
+CHECKERS = 8
+"""Requests at once of a ledger that is checked: one by one, ten thousand tasks take minutes."""
 LARGE = 8192
 """Bytes of a body that goes to the object store of a `Cluster`."""
 
@@ -97,21 +101,29 @@ class Ledger:
         """Waits until all is finished, then checks I1, I2, I3, I5 and I6, and counts."""
         started = time.monotonic()
         self.tally.accepted += len(self.accepted)
+        unchecked = iter(self.accepted.items())
         async with AsyncClient(url, retries=PATIENT) as client:
-            for task_id, payload in self.accepted.items():
-                left = DRAIN - (time.monotonic() - started)
-                try:
-                    task = await client.wait(task_id, timeout=max(left, 1.0))
-                except ClientError as error:
-                    self._wrong(f"I1: {task_id}: {error}", lost=1)
-                    continue
-                self.see(task)
-                self._check_end(task_id, payload, task.status, task.error, task.result)
+            await asyncio.gather(
+                *(self._check_tasks(client, unchecked, started) for _ in range(CHECKERS))
+            )
         # Elsewhere: whoever restarts what died may share this loop.
         await asyncio.to_thread(self._check_archive, database_url, started)
         await asyncio.to_thread(self._check_queue, redis_url, started)
         count("stack", self.tally)
         assert not self.tally.violations, "\n".join(self.tally.violations[:20])
+
+    async def _check_tasks(
+        self, client: AsyncClient, unchecked: Iterator[tuple[str, str]], started: float
+    ) -> None:
+        for task_id, payload in unchecked:
+            left = DRAIN - (time.monotonic() - started)
+            try:
+                task = await client.wait(task_id, timeout=max(left, 1.0))
+            except ClientError as error:
+                self._wrong(f"I1: {task_id}: {error}", lost=1)
+                continue
+            self.see(task)
+            self._check_end(task_id, payload, task.status, task.error, task.result)
 
     def _wrong(self, what: str, *, lost: int = 0, doubled: int = 0) -> None:
         self.tally.violations.append(what)
@@ -142,8 +154,8 @@ class Ledger:
                 found = {"payload": payload} if result is None else result
                 self._check_end(task_id, payload, state, error, found, " in history")
             self._check_objects(task_id, refs)
-        payloads = [row[2] or self.accepted[row[0]] for row in rows]
-        for payload in {p for p in payloads if payloads.count(p) > 1}:
+        tasks = Counter(row[2] or self.accepted[row[0]] for row in rows)
+        for payload in (payload for payload, count in tasks.items() if count > 1):
             self._wrong(f"I3: {payload} is more than one task", doubled=1)
 
     def _history(self, database_url: str) -> list[tuple[Any, ...]]:

@@ -26,7 +26,7 @@ from tests.faults.process import ROOT, Process
 from tests.faults.tally import NOTES
 
 CLIENTS = 12
-PAUSE = 0.1
+PAUSE = 0.25
 """Seconds between two requests of a client: enough for a connection to be idle now and then."""
 CROWD, RATE = 64, 600.0
 """Connections, and requests a second."""
