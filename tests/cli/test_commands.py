@@ -8,23 +8,7 @@ import psycopg
 import pytest
 
 from inferstack import __version__
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(
-    home: Path, *arguments: str, stdin: str = "", **env: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "inferstack.cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "INFERSTACK_HOME": str(home), "COLUMNS": "200", **env},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+from tests.cli.command import ROOT, run
 
 
 def test_version_is_the_package_version(tmp_path: Path) -> None:

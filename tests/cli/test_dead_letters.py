@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import pytest
 
 from inferstack.api import dead_letter_views as views
-from tests.cli.test_commands import run
+from tests.cli.command import run
 from tests.client.server import Contract, Server, problem
 
 ID = views.TASK_ID

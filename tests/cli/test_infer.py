@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.cli.test_commands import run
+from tests.cli.command import run
 from tests.client.server import Contract, Server, problem
 
 

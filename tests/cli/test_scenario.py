@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inferstack.client.scenarios import ScenarioName
-from tests.cli.test_commands import run
+from tests.cli.command import run
 from tests.client.server import Answer, Contract, Server, problem
 
 SMOKE = ("bench", "--scenario", "smoke", "--duration", "0.8")

@@ -155,7 +155,7 @@ class Ledger:
                 self._check_end(task_id, payload, state, error, found, " in history")
             self._check_objects(task_id, refs)
         tasks = Counter(row[2] or self.accepted[row[0]] for row in rows)
-        for payload in (payload for payload, count in tasks.items() if count > 1):
+        for payload in (payload for payload, times in tasks.items() if times > 1):
             self._wrong(f"I3: {payload} is more than one task", doubled=1)
 
     def _history(self, database_url: str) -> list[tuple[Any, ...]]:

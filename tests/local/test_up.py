@@ -6,7 +6,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def test_from_a_folder_without_a_stack_the_folder_is_named(stack: RealStack) -> 
     assert not stack.home.root.exists()
 
 
-def test_after_a_killed_supervisor_up_ends_the_old_children_and_keeps_all_data(
+def test_what_a_killed_supervisor_left_is_ended_by_the_next_up_which_keeps_all_data_or_by_down(
     stack: RealStack,
 ) -> None:
     stack.up()
@@ -103,12 +103,7 @@ def test_after_a_killed_supervisor_up_ends_the_old_children_and_keeps_all_data(
         task = client.get(task_id)
     assert task.status is TaskState.COMPLETED
     assert task.result == INPUT
-    assert stack.signal(signal.SIGINT) == 0
-    assert stack.left() == []
 
-
-def test_down_ends_what_a_killed_supervisor_left(stack: RealStack) -> None:
-    stack.up()
     stack.signal(signal.SIGKILL)
     status = stack.command("status")
     assert status.returncode == 1
@@ -147,10 +142,7 @@ def test_every_child_that_is_killed_comes_back_and_the_others_live_on(stack: Rea
 @pytest.mark.parametrize("step", ["redis", "migrate", "api"])
 def test_ctrl_c_during_the_start_leaves_nothing_running(stack: RealStack, step: str) -> None:
     stack.begin()
-    until = time.monotonic() + 60.0
-    while not _has_begun(stack, step):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    _until(lambda: _has_begun(stack, step))
     assert stack.signal(signal.SIGINT) == 0
     assert "Traceback" not in stack.output()
     assert f"{step}: failed" in stack.output()
@@ -165,10 +157,7 @@ def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_what_runs(stack: RealS
         while client.get(task_id).status is not TaskState.RUNNING:
             time.sleep(0.05)
     os.kill(stack.process.pid, signal.SIGINT)
-    until = time.monotonic() + 2.0
-    while "Ctrl-C again ends them now" not in stack.output():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    _until(lambda: "Ctrl-C again ends them now" in stack.output(), 2.0)
     began = time.monotonic()
     assert stack.signal(signal.SIGINT) == 0
     assert time.monotonic() - began < 15.0
@@ -196,27 +185,6 @@ def test_a_second_down_waits_for_the_drain_of_the_first(stack: RealStack) -> Non
     assert (task.status, task.attempts) == (TaskState.COMPLETED, 1)
 
 
-def test_a_detached_stack_outlives_the_command(stack: RealStack) -> None:
-    started = stack.command("up", "--no-ray", "--detach", "--port", str(stack.port))
-    assert started.returncode == 0, started.stderr
-    assert f"http://127.0.0.1:{stack.port}" in started.stdout
-    found = running(stack.home)
-    assert found is not None
-    identity = stack.home.identity()
-    assert identity is not None
-    log = (stack.home.logs / "supervisor.log").read_text()
-    assert identity.admin_password in started.stdout
-    assert identity.admin_password not in log
-    os.kill((stack.child("recorder").process or found.supervisor).pid, signal.SIGKILL)
-    until = time.monotonic() + 20.0
-    while "recorder runs again" not in (stack.home.logs / "supervisor.log").read_text():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    assert _served(stack) == INPUT
-    assert "Stopped." in stack.command("down").stdout
-    assert running(stack.home) is None
-
-
 def test_what_is_chosen_holds_and_stays_among_those_it_concerns(stack: RealStack) -> None:
     """All of it in one stack, because each takes seconds to start."""
     password = "my very own password"
@@ -241,7 +209,7 @@ def test_what_is_chosen_holds_and_stays_among_those_it_concerns(stack: RealStack
     assert stack.left() == []
 
 
-def test_a_model_that_failed_is_told_when_the_stack_is_up_or_as_soon_as_it_fails(
+def test_a_detached_stack_outlives_the_command_and_tells_which_models_failed(
     stack: RealStack, folder: Path
 ) -> None:
     models = folder / "models"
@@ -252,20 +220,27 @@ def test_a_model_that_failed_is_told_when_the_stack_is_up_or_as_soon_as_it_fails
     (models / "late" / "1" / "model.py").write_text("raise RuntimeError('no such weights')\n")
     arguments = ("up", "--no-ray", "--detach", "--port", str(stack.port))
     started = stack.command(*arguments, MODEL_PATH=str(models), MODEL_LIST="echo,bad,late")
-    assert "inferstack is up" in started.stdout, started.stderr
+    assert started.returncode == 0, started.stderr
+    assert f"http://127.0.0.1:{stack.port}" in started.stdout
+    found = running(stack.home)
+    assert found is not None
+    identity = stack.home.identity()
+    assert identity is not None
+    assert identity.admin_password in started.stdout
+    assert identity.admin_password not in _supervisor_log(stack)
+
     lines = started.stdout.splitlines()
     assert any(line.startswith("bad:1 failed: config.yaml line 1: engine") for line in lines)
     assert any("echo is served" in line for line in lines)
-    until = time.monotonic() + 30.0
-    while "late:1 failed: RuntimeError: no such weights" not in _told(stack, started.stdout):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    listed = stack.command("models")
-    assert "config.yaml line 1: engine" in listed.stdout
+    late = "late:1 failed: RuntimeError: no such weights"
+    _until(lambda: late in started.stdout + _supervisor_log(stack))
+    assert "config.yaml line 1: engine" in stack.command("models").stdout
 
-
-def _told(stack: RealStack, banner: str) -> str:
-    return banner + (stack.home.logs / "supervisor.log").read_text()
+    os.kill((stack.child("recorder").process or found.supervisor).pid, signal.SIGKILL)
+    _until(lambda: "recorder runs again" in _supervisor_log(stack))
+    assert _served(stack) == INPUT
+    assert "Stopped." in stack.command("down").stdout
+    assert running(stack.home) is None
 
 
 def test_a_port_in_use_is_one_line_and_leaves_nothing_running(stack: RealStack) -> None:
@@ -313,6 +288,17 @@ def test_a_setting_that_is_nonsense_is_named(stack: RealStack) -> None:
     refused = stack.command("up", BATCH_SIZE="many")
     assert refused.returncode == 1
     assert "BATCH_SIZE='many'" in refused.stderr
+
+
+def _supervisor_log(stack: RealStack) -> str:
+    return (stack.home.logs / "supervisor.log").read_text()
+
+
+def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def _has_begun(stack: RealStack, step: str) -> bool:
