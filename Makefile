@@ -16,12 +16,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # Some indexes make pip print one harmless line for each package that they lack.
 QUIET := 2> >(grep --line-buffered -v 'WARNING: Location' >&2)
 
-# The pip that Python brings is slow, and any pip compiles on one core. What does not compile is meant
-# for a newer Python.
+# The pip that Python brings is slow, and any pip compiles on one core, also what nobody imports. What
+# does not compile is meant for a newer Python.
+SELDOM := /tests/|/ray/rllib/|/transformers/models/(?!auto/|bert/)
 define install
 	@$(PIP) pip $(QUIET)
 	@$(PIP) --no-compile -e '.[$(EXTRAS)]' $(QUIET)
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib inferstack || true
+	@$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib inferstack || true
 endef
 
 # Node.js is needed where the web UI is built or tested, and nowhere else.

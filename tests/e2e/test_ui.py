@@ -142,7 +142,7 @@ def test_the_place_in_the_queue_moves_under_load(client: Client, visit: Visit) -
 
 def test_the_overview_shows_what_goes_on(client: Client, visit: Visit) -> None:
     page = visit().open("/overview")
-    load = [{"data": {"sleep_ms": 700}, "priority": "low"} for _ in range(700)]
+    load = [{"data": {"sleep_ms": 2000}, "priority": "low"} for _ in range(700)]
     assert page.request.post("/api/inference/batch", data=load).ok
     row = page.get_by_role("row", name=re.compile("^echo:1 ready closed"))
     low = row.get_by_role("cell").nth(5)
@@ -150,7 +150,7 @@ def test_the_overview_shows_what_goes_on(client: Client, visit: Visit) -> None:
     chart = page.get_by_role("img", name=re.compile("^Waiting tasks: high 0, normal 0, low [1-9]"))
     expect(chart).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("completed [1-9]"))).to_be_visible()
-    expect(low).to_have_text("0", timeout=30_000)
+    expect(low).to_have_text("0", timeout=60_000)
 
 
 def test_a_waiting_task_is_cancelled(client: Client, visit: Visit) -> None:
