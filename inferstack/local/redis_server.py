@@ -7,6 +7,7 @@ from signal import SIGTERM
 
 import psutil
 
+from inferstack.local import binaries
 from inferstack.local.home import write_private
 from inferstack.local.program import PLAIN_ENVIRONMENT, Program
 
@@ -27,7 +28,7 @@ def program(binary: Path, folder: Path, port: int, password: str) -> Program:
     return Program(
         name="redis",
         command=(str(binary), str(config)),
-        environment=PLAIN_ENVIRONMENT,
+        environment=PLAIN_ENVIRONMENT | binaries.redis_preload(binary),
         ready=lambda: answers(port, password),
         # It replays its log first, which takes a while after millions of tasks.
         ready_within=300.0,

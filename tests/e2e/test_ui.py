@@ -123,7 +123,7 @@ def test_a_request_is_sent_and_found_again_everywhere(client: Client, visit: Vis
 def test_the_place_in_the_queue_moves_under_load(client: Client, visit: Visit) -> None:
     page = visit().open("/playground")
     expect(page.get_by_label("Model")).to_have_value("echo")
-    load = [{"data": {"sleep_ms": 500}} for _ in range(800)]
+    load = [{"data": {"sleep_ms": 200}} for _ in range(800)]
     for _ in range(2):
         assert page.request.post("/api/inference/batch", data=load).ok
     send(page, '{"text": "behind all of them"}')
@@ -142,7 +142,7 @@ def test_the_place_in_the_queue_moves_under_load(client: Client, visit: Visit) -
 
 def test_the_overview_shows_what_goes_on(client: Client, visit: Visit) -> None:
     page = visit().open("/overview")
-    load = [{"data": {"sleep_ms": 2000}, "priority": "low"} for _ in range(700)]
+    load = [{"data": {"sleep_ms": 1000}, "priority": "low"} for _ in range(700)]
     assert page.request.post("/api/inference/batch", data=load).ok
     row = page.get_by_role("row", name=re.compile("^echo:1 ready closed"))
     low = row.get_by_role("cell").nth(5)

@@ -70,6 +70,20 @@ async def test_redis_keeps_every_write_and_asks_for_the_password(
     await run(program, home, read)
 
 
+async def test_the_redis_of_the_wheel_runs_with_jemalloc(home: Home) -> None:
+    port = free_port(None)
+    program = redis_server.program(redis_of_the_wheel(), home.redis, port, "secret")
+
+    async def look() -> None:
+        redis = connect(redis_server.url(port, "secret"))
+        pid = (await redis.info("server"))["process_id"]
+        assert "libjemalloc" in Path(f"/proc/{pid}/maps").read_text()
+        await redis.aclose()
+
+    await run(program, home, look)
+    assert binaries.redis_preload(Path("/usr/bin/redis-server")) == {}
+
+
 @pytest.mark.parametrize("found", BINARIES, ids=_name)
 async def test_postgres_keeps_every_write_and_asks_for_the_password(
     home: Home, found: PostgresBinaries
