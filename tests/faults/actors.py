@@ -247,7 +247,10 @@ class Replica(Actor):
         await _insist(lambda: notes.write(held))
         if world.faults and rng.random() < 0.1:
             world.tally.faults += 1
-            await asyncio.sleep(world.settings.lease * rng.uniform(0.5, 3))
+            # Often just past its end: then another replica has the tasks, and is not done yet.
+            await asyncio.sleep(
+                world.settings.lease * rng.choice((rng.uniform(0.5, 3), rng.uniform(1, 1.2)))
+            )
         else:
             await asyncio.sleep(rng.uniform(0, 0.02))
             if rng.random() < 0.3:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SECONDS = 4.0
 SETTLE = 4.0
 """Seconds; what a bug leaves behind it leaves for ever."""
-TRIES = 4
+TRIES = 8
 """Seeds within which a bug must be found."""
 
 
