@@ -1,5 +1,6 @@
 """`inferstack bench`: load on a running inferstack, and what it did with it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,33 +90,36 @@ def bench(
     A scenario sends one request first and ends if that fails; all others are counted and judged.
     """
     target = options.target(place.api_url(url), token, None)
-    if scenario_name is not None:
-        wanted = scenario.Wanted(
-            name=scenario_name,
-            model=model,
-            version=version,
-            data=[] if payload is None else inputs(payload),
-            rate=rate,
-            duration=duration,
-            connections=connections,
-            wait=wait,
-            allow_remote=allow_remote,
-        )
-        scenario.bench(wanted, target, token, json=as_json)
-        return
-    wait = 30.0 if wait is None else wait
-    load = Load(
-        url=f"{target.url}/api/inference",
-        bodies=bodies(DEFAULT_PAYLOAD if payload is None else payload, model, version),
-        headers={**target.headers, **prefer(wait)},
-        connections=connections or 64,
-        duration=duration or 10.0,
+    wanted = scenario.Wanted(
+        model=model,
+        version=version,
+        data=[] if payload is None else inputs(payload),
         rate=rate,
-        timeout=max(wait, 5.0),
+        duration=duration,
+        connections=connections,
+        wait=wait,
         allow_remote=allow_remote,
+    )
+    if scenario_name is None:
+        _measure(_load(wanted, target), as_json)
+    else:
+        scenario.bench(scenario_name, wanted, target, token, json=as_json)
+
+
+def _load(wanted: scenario.Wanted, target: options.Target) -> Load:
+    """A load at one rate, without limits."""
+    wait = 30.0 if wanted.wait is None else wanted.wait
+    return Load(
+        url=f"{target.url}/api/inference",
+        bodies=bodies(wanted.data or inputs(DEFAULT_PAYLOAD), wanted.model, wanted.version),
+        headers={**target.headers, **prefer(wait)},
+        connections=wanted.connections or 64,
+        duration=wanted.duration or 10.0,
+        rate=wanted.rate,
+        timeout=max(wait, 5.0),
+        allow_remote=wanted.allow_remote,
         stop_at_problem=True,
     )
-    _measure(load, as_json)
 
 
 def _measure(load: Load, as_json: bool) -> None:
@@ -128,20 +132,17 @@ def _measure(load: Load, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def bodies(payload: str, model: str | None, version: int | None) -> list[bytes]:
+def bodies(data: Sequence[dict[str, Any]], model: str | None, version: int | None) -> list[bytes]:
     """The JSON bodies to send in turn.
 
     Args:
-        payload: see `inputs`.
+        data: an input for each.
         model: the model's name; left out of the body if None.
         version: likewise.
-
-    Raises:
-        ConfigurationError: a payload is no JSON object, or the file cannot be read.
     """
     extra = {"model": model, "model_version": version}
     extra = {name: value for name, value in extra.items() if value is not None}
-    return [msgspec.json.encode({"data": data, **extra}) for data in inputs(payload)]
+    return [msgspec.json.encode({"data": each, **extra}) for each in data]
 
 
 def inputs(payload: str) -> list[dict[str, Any]]:

@@ -23,13 +23,12 @@ NUMBERS = ("asked/s", "served/s", "p50 ms", "p95 ms", "p99 ms", "refused", "unse
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line says; None takes what is declared."""
+    """What the command line says; None takes what is usual, or declared for the scenario."""
 
-    name: ScenarioName
     model: str | None
     version: int | None
     data: Sequence[dict[str, Any]] = ()
-    """Inputs in place of the declared ones."""
+    """Inputs in place of those."""
     rate: float | None
     duration: float | None
     connections: int | None
@@ -37,11 +36,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     allow_remote: bool
 
 
-def bench(wanted: Wanted, target: Target, token: str | None, *, json: bool) -> None:
+def bench(
+    name: ScenarioName, wanted: Wanted, target: Target, token: str | None, *, json: bool
+) -> None:
     """Runs a scenario and prints what became of each stage; exit status 1 if a limit broke.
 
     Args:
-        wanted: what to run.
+        name: what to run.
+        wanted: what differs from its declaration.
         target: where.
         token: as whom; what the environment says if None.
         json: print JSON only.
@@ -51,7 +53,7 @@ def bench(wanted: Wanted, target: Target, token: str | None, *, json: bool) -> N
         UnreachableError: it does not answer.
     """
     declared = declaration()
-    scenario = declared.scenarios[wanted.name].changed(
+    scenario = declared.scenarios[name].changed(
         rate=wanted.rate,
         duration=wanted.duration,
         connections=wanted.connections,
@@ -63,10 +65,10 @@ def bench(wanted: Wanted, target: Target, token: str | None, *, json: bool) -> N
     load = declared.load(scenario, target, bodies, allow_remote=wanted.allow_remote)
     requests(load)  # Refuses a target that may not be loaded before anything goes there.
     _one_request(target, token, wanted, bodies[0])
-    errors.print(plan(wanted.name, scenario, load), soft_wrap=True)
+    errors.print(plan(name, scenario, load), soft_wrap=True)
     stages = judge(scenario, declared.limits, run_steps_blocking(load))
     report = ScenarioReport(
-        scenario=wanted.name,
+        scenario=name,
         url=target.url,
         model=wanted.model,
         connections=scenario.connections,

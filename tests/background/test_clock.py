@@ -8,6 +8,7 @@ import pytest
 
 from inferstack.background import clock as module
 from inferstack.background.clock import Clock
+from tests.patience import until
 
 
 @pytest.fixture
@@ -22,13 +23,6 @@ def started() -> Iterator[Callable[..., Clock]]:
     yield start
     for each in clocks:
         each.stop()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_every_duty_is_sent_at_once_and_then_with_its_period(

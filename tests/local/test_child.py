@@ -103,6 +103,7 @@ async def test_a_child_that_has_died_thousands_of_times_is_still_started_again(
     child.start()
     await until(lambda: child.state.restarts > 2000)
     await child.stop()
+    assert child.state.phase is ChildPhase.STOPPED
 
 
 async def test_a_child_that_ends_before_it_is_ready_tells_its_last_line(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from inferstack.local.state import ChildPhase, Phase
 from inferstack.task import TaskState
 from inferstack.telemetry import peers
 from tests.local.stack import ROOT, RealStack
+from tests.patience import until
 
 INPUT = {"text": "Hello, world!"}
 
@@ -142,7 +143,7 @@ def test_every_child_that_is_killed_comes_back_and_the_others_live_on(stack: Rea
 @pytest.mark.parametrize("step", ["redis", "migrate", "api"])
 def test_ctrl_c_during_the_start_leaves_nothing_running(stack: RealStack, step: str) -> None:
     stack.begin()
-    _until(lambda: _has_begun(stack, step))
+    until(lambda: _has_begun(stack, step))
     assert stack.signal(signal.SIGINT) == 0
     assert "Traceback" not in stack.output()
     assert f"{step}: failed" in stack.output()
@@ -157,7 +158,7 @@ def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_what_runs(stack: RealS
         while client.get(task_id).status is not TaskState.RUNNING:
             time.sleep(0.05)
     os.kill(stack.process.pid, signal.SIGINT)
-    _until(lambda: "Ctrl-C again ends them now" in stack.output(), 2.0)
+    until(lambda: "Ctrl-C again ends them now" in stack.output(), 2.0)
     began = time.monotonic()
     assert stack.signal(signal.SIGINT) == 0
     assert time.monotonic() - began < 15.0
@@ -233,11 +234,11 @@ def test_a_detached_stack_outlives_the_command_and_tells_which_models_failed(
     assert any(line.startswith("bad:1 failed: config.yaml line 1: engine") for line in lines)
     assert any("echo is served" in line for line in lines)
     late = "late:1 failed: RuntimeError: no such weights"
-    _until(lambda: late in started.stdout + _supervisor_log(stack))
+    until(lambda: late in started.stdout + _supervisor_log(stack))
     assert "config.yaml line 1: engine" in stack.command("models").stdout
 
     os.kill((stack.child("recorder").process or found.supervisor).pid, signal.SIGKILL)
-    _until(lambda: "recorder runs again" in _supervisor_log(stack))
+    until(lambda: "recorder runs again" in _supervisor_log(stack))
     assert _served(stack) == INPUT
     assert "Stopped." in stack.command("down").stdout
     assert running(stack.home) is None
@@ -292,13 +293,6 @@ def test_a_setting_that_is_nonsense_is_named(stack: RealStack) -> None:
 
 def _supervisor_log(stack: RealStack) -> str:
     return (stack.home.logs / "supervisor.log").read_text()
-
-
-def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def _has_begun(stack: RealStack, step: str) -> bool:

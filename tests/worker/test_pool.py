@@ -104,7 +104,8 @@ async def test_a_replica_that_ends_by_itself_while_the_pool_stops_is_no_error(
 ) -> None:
     chosen = settings()
     entry = find(scan(chosen.model_path, chosen), "echo", 1)
-    replicas = Pool([Dying(entry, "cpu")], dict(os.environ), lambda *_: None)
+    reports: list[object] = []
+    replicas = Pool([Dying(entry, "cpu")], dict(os.environ), lambda *what: reports.append(what))
     start = asyncio.create_subprocess_exec
 
     async def ended(*command: Any, **options: Any) -> asyncio.subprocess.Process:
@@ -116,3 +117,4 @@ async def test_a_replica_that_ends_by_itself_while_the_pool_stops_is_no_error(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", ended)
     await asyncio.wait_for(replicas.run(), 20)
+    assert reports == []
