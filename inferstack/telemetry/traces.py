@@ -11,13 +11,15 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import msgspec
 
 from inferstack import __version__
 from inferstack.config import Settings
+
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,9 @@ class Tracer:
             await asyncio.wait([self._sending], timeout=PATIENCE)
 
     async def _send_forever(self) -> None:
+        # It takes a tenth of a second to import, and most processes send no spans.
+        import httpx
+
         async with httpx.AsyncClient(timeout=PATIENCE) as client:
             try:
                 while True:
@@ -133,7 +138,7 @@ class Tracer:
             finally:
                 await self._send(client)
 
-    async def _send(self, client: httpx.AsyncClient) -> bool:
+    async def _send(self, client: "httpx.AsyncClient") -> bool:
         """Sends the oldest spans; whether the collector took them. It gets each only once."""
         count = min(MOST_SENT, len(self._waiting))
         if not count:

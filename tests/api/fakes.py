@@ -194,7 +194,11 @@ class World:
     def __init__(
         self, checks: Sequence[Check] = (), *, tracer: Tracer | None = None, **settings: Any
     ) -> None:
-        given = {"secret_key": SECRET, "redis_url": "redis://127.0.0.1:1"} | settings
+        given = {
+            "secret_key": SECRET,
+            "redis_url": "redis://127.0.0.1:1",
+            "default_model": "echo",
+        } | settings
         self.settings = Settings(**given)
         self.tasks = FakeTasks()
         self.accounts = FakeAccounts()

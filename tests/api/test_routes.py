@@ -209,7 +209,8 @@ async def test_an_unknown_path_is_a_problem(client: httpx.AsyncClient, path: str
 
 async def test_models_are_shown_with_state_and_queue(client: httpx.AsyncClient) -> None:
     found = (await client.get("/api/models")).json()["models"]
-    assert [(m["model"], m["state"]) for m in found] == [("broken", "failed"), ("echo", "ready")]
+    shown = [(model["model"], model["state"], model["default"]) for model in found]
+    assert shown == [("broken", "failed", False), ("echo", "ready", True)]
     assert found[0]["reason"] == "no such file"
     assert found[1]["waiting"] == {"high": 1, "normal": 2, "low": 0}
     assert found[1]["replicas"][0]["capacity"] == 10.0

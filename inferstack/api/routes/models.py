@@ -30,6 +30,8 @@ class Model(BaseModel):
 
     model: str
     version: int
+    default: bool
+    """Whether requests that name no model are for this model."""
     state: str
     """`starting`, `ready` or `failed`."""
     reason: str | None
@@ -58,13 +60,15 @@ async def models(services: ServicesOf, _: CallerOf) -> Models:
     """Every deployment with its state, its queue and its replicas."""
     statistics = services.tasks.statistics()
     deployments = sorted(services.tasks.deployments(), key=lambda d: (d.model, d.version))
-    return Models(models=[_model(d, statistics.get(d.name)) for d in deployments])
+    default = services.settings.default_model
+    return Models(models=[_model(d, statistics.get(d.name), default) for d in deployments])
 
 
-def _model(deployment: Deployment, queue: QueueStatistics | None) -> Model:
+def _model(deployment: Deployment, queue: QueueStatistics | None, default: str) -> Model:
     return Model(
         model=deployment.model,
         version=deployment.version,
+        default=deployment.model == default,
         state=deployment.state,
         reason=deployment.reason,
         circuit=queue.circuit if queue else Circuit.CLOSED,

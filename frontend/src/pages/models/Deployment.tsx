@@ -17,6 +17,7 @@ export function Deployment({ of }: { of: Model }) {
         title={
           <span className="inline-flex flex-wrap items-center gap-2">
             {name} <State of={of.state} />
+            {of.default && <span className="text-xs text-muted">default</span>}
             {of.circuit !== 'closed' && <State of={of.circuit}>{`circuit ${of.circuit}`}</State>}
           </span>
         }
@@ -44,7 +45,7 @@ export function Deployment({ of }: { of: Model }) {
           {of.reason && <p className="break-words text-bad">{of.reason}</p>}
           <Facts>
             <Fact name="Engine">{of.engine}</Fact>
-            <Fact name="Made for">{of.task ?? '–'}</Fact>
+            <Fact name="Purpose">{of.task ?? '–'}</Fact>
             <Fact name="Batch size, at most">{count(of.batch_size)}</Fact>
             <Fact name="Running">{count(of.running)}</Fact>
             <Fact name="Waiting, high">{count(of.waiting.high ?? 0)}</Fact>

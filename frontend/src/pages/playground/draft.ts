@@ -53,7 +53,8 @@ export function startingDraft({ model, request, models }: Wanted): Draft {
   const before = remembered();
   if (model !== null && model !== before.model) return withModel(before, model, models);
   if (before.model) return before;
-  const first = models.find((found) => found.state === 'ready') ?? models[0];
+  const ready = models.filter((found) => found.state === 'ready');
+  const first = ready.find((found) => found.default) ?? ready[0] ?? models[0];
   return first ? withModel(before, first.model, models) : before;
 }
 

@@ -8,6 +8,7 @@ import { curl, python } from './snippets';
 const model = (name: string, some: Partial<Model> = {}): Model => ({
   model: name,
   version: 1,
+  default: false,
   state: 'ready',
   reason: null,
   circuit: 'closed',
@@ -47,9 +48,23 @@ describe('a draft', () => {
     expect(dataOf('[]')).toEqual({ wrong: 'The input must be a JSON object: {…}' });
   });
 
-  it('starts from the address, from what was there, or from a model that is ready', () => {
+  it('starts with the default model, or with another that is ready', () => {
+    const start = (state: string) =>
+      startingDraft({
+        model: null,
+        request: undefined,
+        models: [
+          model('broken', { state: 'failed' }),
+          model('echo'),
+          model('main', { state, default: true }),
+        ],
+      }).model;
+    expect(start('ready')).toBe('main');
+    expect(start('failed')).toBe('echo');
+  });
+
+  it('starts from the address, or from what was there', () => {
     const models = [model('broken', { state: 'failed' }), model('echo')];
-    expect(startingDraft({ model: null, request: undefined, models }).model).toBe('echo');
     sessionStorage.setItem('inferstack.draft', JSON.stringify(draft));
     expect(startingDraft({ model: null, request: undefined, models })).toEqual(draft);
     expect(startingDraft({ model: 'broken:1', request: undefined, models }).model).toBe('broken:1');
