@@ -107,6 +107,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     state: str
     """`starting`, `ready` or `failed`."""
+    default: bool = False
+    """Whether requests that name no model are for this model."""
     reason: str | None = None
     """Why it failed, in one line."""
     task: str | None = None

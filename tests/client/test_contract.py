@@ -109,6 +109,7 @@ def test_the_headers_of_a_submit_are_taken() -> None:
 
 def test_the_list_of_models_is_read() -> None:
     deployment = Deployment(model="echo", version=3, state=DeploymentState.READY, task="identity")
-    listed = Models(models=[model_view(deployment, None)]).model_dump(mode="json")
+    listed = Models(models=[model_view(deployment, None, "echo")]).model_dump(mode="json")
     (model,) = wire.read_models(answer(200, listed))
     assert (model.model, model.version, model.state, model.task) == ("echo", 3, "ready", "identity")
+    assert model.default
