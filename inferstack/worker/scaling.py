@@ -19,24 +19,29 @@ class Context(Protocol):
     """The part of Ray Serve's `AutoscalingContext` that is used here."""
 
     current_num_replicas: int
+    """Those that run; others may be loading still."""
+    target_num_replicas: int
+    """What was wanted last, which Serve compares the answer with."""
     aggregated_metrics: dict[str, dict[Any, float]] | None
 
 
-def wanted(current: int, windows: float, busy: float) -> int:
+def wanted(running: int, target: int, windows: float, busy: float) -> int:
     """Replicas that would keep up.
 
-    One more for each full window that waits; fewer only when nothing waits and the rest would
-    still compute for less than `TARGET_BUSY` of the time.
+    One more than run for each full window that waits, and no fewer than were wanted already: some
+    of those may be loading. Fewer only when nothing waits and the rest would still compute for
+    less than `TARGET_BUSY` of the time.
 
     Args:
-        current: replicas now.
+        running: replicas that work.
+        target: replicas that were wanted last.
         windows: windows of tasks that wait.
-        busy: share of the time in which the replicas computed, on average.
+        busy: share of the time in which the running replicas computed, on average.
     """
-    needed = math.ceil(current * busy / TARGET_BUSY)
+    needed = math.ceil(running * busy / TARGET_BUSY)
     if windows >= 1:
-        return max(current, needed) + math.floor(windows)
-    return max(1, min(current, needed))
+        return max(target, max(running, needed) + math.floor(windows))
+    return max(1, min(target, needed))
 
 
 class QueuePolicy:
@@ -47,10 +52,12 @@ class QueuePolicy:
         metrics = ctx.aggregated_metrics or {}
         windows, busy = metrics.get(WINDOWS, {}), metrics.get(BUSY, {})
         if not windows or not busy:
-            return ctx.current_num_replicas, {}
+            # None runs: all have died, or load still.
+            return ctx.target_num_replicas, {}
         # Every replica reports the same queue; the latest report is the largest lie at worst.
         share = sum(busy.values()) / len(busy)
-        return wanted(ctx.current_num_replicas, max(windows.values()), share), {}
+        running, target = ctx.current_num_replicas, ctx.target_num_replicas
+        return wanted(running, target, max(windows.values()), share), {}
 
 
 def options(placement: Placement) -> dict[str, Any]:

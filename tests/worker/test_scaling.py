@@ -1,6 +1,6 @@
 """When Ray Serve is asked for more or fewer replicas."""
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,34 +9,44 @@ from inferstack.worker.scaling import BUSY, WINDOWS, QueuePolicy, wanted
 
 
 @pytest.mark.parametrize(
-    ("current", "windows", "busy", "expected"),
+    ("running", "target", "windows", "busy", "expected"),
     [
-        (1, 0.0, 0.0, 1),
-        (4, 0.0, 0.1, 1),
-        (4, 0.0, 0.5, 3),
-        (4, 0.5, 1.0, 4),
-        (1, 1.0, 1.0, 3),
-        (2, 10.0, 0.9, 13),
-        (3, 1.0, 0.0, 4),
+        (1, 1, 0.0, 0.0, 1),
+        (4, 4, 0.0, 0.1, 1),
+        (4, 4, 0.0, 0.5, 3),
+        (4, 4, 0.5, 1.0, 4),
+        (1, 1, 1.0, 1.0, 3),
+        (2, 2, 10.0, 0.9, 13),
+        (3, 3, 1.0, 0.0, 4),
     ],
 )
 def test_replicas_follow_what_waits_and_shrink_when_idle(
-    current: int, windows: float, busy: float, expected: int
+    running: int, target: int, windows: float, busy: float, expected: int
 ) -> None:
-    assert wanted(current, windows, busy) == expected
+    assert wanted(running, target, windows, busy) == expected
 
 
-@dataclass
-class Context:
-    current_num_replicas: int
-    aggregated_metrics: dict[str, dict[Any, float]] | None
+@pytest.mark.parametrize(
+    ("running", "target", "windows", "busy", "expected"),
+    [(1, 6, 2.0, 1.0, 6), (1, 6, 9.0, 1.0, 11), (1, 6, 0.0, 1.0, 2), (1, 6, 0.0, 0.0, 1)],
+)
+def test_replicas_that_still_load_are_stopped_only_when_nothing_waits(
+    running: int, target: int, windows: float, busy: float, expected: int
+) -> None:
+    assert wanted(running, target, windows, busy) == expected
+
+
+def context(running: int, target: int, metrics: Any) -> Any:
+    return SimpleNamespace(
+        current_num_replicas=running, target_num_replicas=target, aggregated_metrics=metrics
+    )
 
 
 def test_the_policy_reads_what_replicas_report() -> None:
     metrics = {WINDOWS: {"a": 2.0, "b": 2.2}, BUSY: {"a": 1.0, "b": 0.6}}
-    assert QueuePolicy()(Context(2, metrics)) == (4, {})
+    assert QueuePolicy()(context(2, 2, metrics)) == (4, {})
 
 
 @pytest.mark.parametrize("metrics", [None, {}, {WINDOWS: {}}])
 def test_without_reports_nothing_changes(metrics: Any) -> None:
-    assert QueuePolicy()(Context(3, metrics)) == (3, {})
+    assert QueuePolicy()(context(0, 3, metrics)) == (3, {})
