@@ -7,7 +7,7 @@ from inferstack.errors import ModelLoadError
 
 
 def prepare_device(config: ModelConfig, device: str | None) -> torch.device:
-    """Sets the number of threads and picks the device.
+    """Sets the number of threads and picks the device, by its full name: `cuda:0`, not `cuda`.
 
     Args:
         config: its `threads` and, if `device` is None, its `device`.
@@ -22,4 +22,4 @@ def prepare_device(config: ModelConfig, device: str | None) -> torch.device:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise ModelLoadError(f"device {wanted}: this process sees no usable GPU")
-    return torch.device(wanted)
+    return torch.device("cuda:0" if wanted == "cuda" else wanted)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export.passes import move_to_device_pass
 
 from inferstack.batching import CostFit
 from inferstack.config import Settings
@@ -54,7 +55,7 @@ class TorchEngine:
         self._target = prepare_device(config, device)
         self.device = str(self._target)
         self._inputs, self._outputs = config.inputs, config.outputs
-        self._program = _load(entry.source, self._target)
+        self._program = load_program(entry.source, self._target)
 
     def prepare(self, inputs: list[Any]) -> list[Prepared | InferstackError]:
         """Converts nested lists to arrays of the declared types and shapes; cost is elements."""
@@ -122,12 +123,22 @@ class TorchEngine:
             torch.cuda.empty_cache()
 
 
-def _load(folder: Path, device: torch.device) -> Callable[..., Any]:
+def load_program(folder: Path, device: torch.device) -> Callable[..., Any]:
+    """Loads the program of a model's folder, wherever it was exported.
+
+    Args:
+        folder: holds `model.pt2` or `model.pt`.
+        device: where it will compute, with its index.
+
+    Raises:
+        ModelLoadError: there is no program, or it holds pickled objects.
+        Exception: whatever torch raises.
+    """
     exported, script = folder / "model.pt2", folder / "model.pt"
     if exported.is_file():
         refuse_code(exported)
-        module: Any = torch.export.load(exported).module()
-        return module.to(device)  # type: ignore[no-any-return]
+        # `Module.to` would leave the device of the export in constants and in the graph.
+        return move_to_device_pass(torch.export.load(exported), str(device)).module()
     if script.is_file():
         load: Any = torch.jit.load
         with warnings.catch_warnings():

@@ -15,6 +15,7 @@ from inferstack.batching import CostFit
 from inferstack.config import load
 from inferstack.engines.base import Engine, Prepared, create
 from inferstack.engines.repository import find, scan
+from inferstack.engines.torch_engine import load_program
 from inferstack.errors import InvalidInputError, ModelLoadError, OutputMismatchError
 
 CONFIG = """
@@ -148,6 +149,25 @@ def test_an_output_without_a_batch_dimension_fails_loudly(tmp_path: Path) -> Non
     torch.export.save(program, path / "model.pt2")
     with pytest.raises(OutputMismatchError):
         engine_of(tmp_path).predict([(np.ones(3, dtype=np.float32),)])
+
+
+def test_a_program_exported_on_one_device_computes_on_another(tmp_path: Path) -> None:
+    class Anchored(torch.nn.Module):
+        """Holds on to the device of its export in every way that a graph knows."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.constant = torch.tensor([1.0, 2.0, 3.0])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            steps = torch.arange(3, device=x.device)
+            return (x * self.constant + steps).to(torch.float64).to(x.device) + torch.zeros(3)
+
+    program = torch.export.export(Anchored(), (torch.ones(2, 3),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    # No other device is on every machine; it computes nothing, but checks devices as a GPU does.
+    there = torch.device("meta")
+    assert load_program(tmp_path, there)(torch.ones(2, 3, device=there)).device == there
 
 
 def test_a_folder_without_a_program_says_so(tmp_path: Path) -> None:
