@@ -1,6 +1,7 @@
 """The metrics of this machine's replicas and devices, for whoever scrapes."""
 
 from collections import Counter
+from collections.abc import Container
 from typing import Any
 
 import prometheus_client
@@ -82,9 +83,14 @@ def of_replica() -> bytes:
     return generate_latest(metrics.REPLICA)
 
 
-def of_devices() -> bytes:
-    """The metrics of this machine's GPUs, as they are now; for one process a machine."""
-    found = [((str(each.number), each.name), each) for each in gpu.gpus()]
+def of_devices(only: Container[int] | None = None) -> bytes:
+    """The metrics of this machine's GPUs, as they are now; each GPU is for one process to show.
+
+    Args:
+        only: numbers of the GPUs to show; all if None.
+    """
+    gpus = [each for each in gpu.gpus() if only is None or each.number in only]
+    found = [((str(each.number), each.name), each) for each in gpus]
     metrics.GPU_UTILIZATION.show((labels, each.utilisation * 100) for labels, each in found)
     for family, field in DEVICE_TELLS.items():
         told = [(labels, getattr(each, field)) for labels, each in found]

@@ -24,7 +24,8 @@ from inferstack import config
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
 from inferstack.telemetry import logs, pulse
-from inferstack.worker import gpu, ray_settings
+from inferstack.telemetry.exposure import shown
+from inferstack.worker import gpu, measures, ray_settings
 
 log = logging.getLogger(__name__)
 
@@ -72,19 +73,27 @@ class Node:
         self._children: list[tuple[str, asyncio.subprocess.Process]] = []
         self._stopping = asyncio.Event()
         self._lock: TextIO | None = None
+        self._lent: tuple[int, ...] | None = () if self._head or self._gpu_locks else None
+        """Numbers of the GPUs that this machine lends; None for all that it can see."""
 
     async def run(self) -> int:
         """Returns the exit code: 0 after a signal, 1 if a program ended by itself."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        async with pulse.beating("node", self._settings.inferstack_home) as own:
+        async with (
+            pulse.beating("node", self._settings.inferstack_home) as own,
+            shown("worker", self._metrics, self._settings),
+        ):
             try:
                 await (self._start_head() if self._head else self._start_member())
                 own.ready()
                 return await self._watch()
             finally:
                 await self._end()
+
+    def _metrics(self) -> bytes:
+        return measures.of_devices(self._lent)
 
     async def _start_head(self) -> None:
         # Nothing drains here: `serve` has done it before Ray is told to end.
@@ -160,6 +169,7 @@ class Node:
             for number in range(count):
                 self._lock = _lock(folder / f"gpu-{number}")
                 if self._lock is not None:
+                    self._lent = (number,)
                     log.info("took GPU %d of %d", number, count)
                     return number
             if not told:
@@ -172,7 +182,7 @@ class Node:
         """Lets another container have the GPU."""
         if self._lock is not None:
             self._lock.close()
-            self._lock = None
+            self._lock, self._lent = None, ()
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):

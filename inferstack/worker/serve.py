@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from inferstack import config
 from inferstack.config import Settings
@@ -46,13 +47,15 @@ async def serve(entries: Sequence[ModelEntry], settings: Settings) -> None:
     registrar = Registrar(redis, entries, settings, tells_losses=True)
     registering = asyncio.create_task(registrar.run())
     fleet = Fleet(settings)
+    # In a cluster each machine shows the GPUs that it lends (`worker.node`); the head lends none.
+    devices = partial(measures.of_devices, None if settings.ray_address is None else ())
     try:
         await asyncio.to_thread(ray_cluster.start, settings)
         # Ray has installed handlers of its own meanwhile.
         _stop_on_signals(stopping)
         async with (
             pulse.beating("worker", settings.inferstack_home),
-            shown("worker", measures.of_devices, settings),
+            shown("worker", devices, settings),
             asyncio.TaskGroup() as group,
         ):
             parts = [

@@ -1,7 +1,9 @@
 """Machines that join a Ray cluster and leave it."""
 
 import asyncio
+import contextlib
 import fcntl
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from redis.asyncio import Redis
@@ -202,6 +205,59 @@ async def test_each_worker_takes_a_gpu_that_no_other_has(
         worker.release()
     with (tmp_path / "gpu-0").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+async def test_a_container_shows_the_gpu_that_it_lends_and_itself_before_it_lends_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usages = [gpu.GpuUsage(number, "GPU", 0.5) for number in range(2)]
+    monkeypatch.setattr(gpu, "gpus", lambda: usages)
+    monkeypatch.setattr(node, "RETRY", 0.05)
+    options = node._options(["--gpu-locks", str(tmp_path), "--ray", "sleep 100"])
+    with (tmp_path / "gpu-0").open("w") as first, (tmp_path / "gpu-1").open("w") as second:
+        for taken in (first, second):
+            fcntl.flock(taken, fcntl.LOCK_EX)
+        ray = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        address = f"127.0.0.1:{ray.sockets[0].getsockname()[1]}"
+        settings = make_settings(
+            ray_address=address, metrics_port=free_port(), inferstack_home=tmp_path
+        )
+        running = asyncio.create_task(node.Node(settings, options).run())
+        page = await scraped(settings, "process_open_fds{")
+        assert "gpu_utilization{" not in page
+        second.close()
+        page = await scraped(settings, "gpu_utilization{")
+        assert page.count("gpu_utilization{") == page.count('gpu="1"') == 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await asyncio.wait_for(running, 20) == 0
+        ray.close()
+    peers.sweep(tmp_path)
+
+
+async def scraped(settings: Settings, sample: str) -> str:
+    """What a machine shows, once a sample is in it."""
+    async with asyncio.timeout(20), httpx.AsyncClient(trust_env=False) as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                found = await client.get(f"http://127.0.0.1:{settings.metrics_port}/metrics")
+                if sample in found.text:
+                    return found.text
+            await asyncio.sleep(0.02)
+
+
+async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+@pytest.mark.parametrize(("option", "shown"), [("--head", 0), ("--ray=ray", 2)])
+def test_a_head_shows_no_gpu_and_a_machine_that_shares_with_no_other_all_it_sees(
+    option: str, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usages = [gpu.GpuUsage(number, "GPU", 0.5) for number in range(2)]
+    monkeypatch.setattr(gpu, "gpus", lambda: usages)
+    settings = make_settings(ray_address="h:1", ray_auth_token="a-token-of-the-tests")
+    machine = node.Node(settings, node._options([option]))
+    assert machine._metrics().count(b"gpu_utilization{") == shown
 
 
 def test_no_port_of_the_head_is_one_that_ray_gives_to_its_workers() -> None:
