@@ -81,7 +81,8 @@ class Client:
 
         Args:
             data: the input, in the shape that the model takes.
-            wait: seconds to wait at most; until the task finished if None.
+            wait: seconds to wait for the result; the API may take 2 s more to say that there is
+                none yet. Until the task finished if None.
             idempotency_key: names this submit; a new random one if None.
             rest: see `Submission`.
 
@@ -106,7 +107,8 @@ class Client:
 
         Args:
             task_id: the task.
-            timeout: seconds to wait at most; None sets no limit.
+            timeout: seconds to wait; the API may take 2 s more to say that the task has not
+                finished. None sets no limit.
 
         Raises:
             WaitTimeoutError: `timeout` seconds passed first; the task lives on.
@@ -124,7 +126,8 @@ class Client:
     def batch(self, submissions: Iterable[Submission]) -> tuple[Receipt | Problem, ...]:
         """Submits many tasks in one request; the answer holds one entry for each, in order.
 
-        A lost connection is not repeated here: the API may have taken the tasks.
+        If the answer is lost, they are sent again under the same idempotency key, so that each
+        is submitted once.
         """
         return self._run(self._flows.batch(tuple(submissions)))
 

@@ -58,7 +58,7 @@ class Flows:
         """Submits a task and waits for its result."""
         until = self._until(timeout)
         chosen = new_key() if key is None else key
-        request = wire.submit(submission, chosen, self._hold(until))
+        request = wire.submit(submission, chosen, self._timeouts.hold)
         task = wire.read_submitted((yield from self._call(request, until)))
         if isinstance(task, Receipt) or not task.finished:
             task = yield from self._wait(task.task_id, until)
@@ -128,7 +128,7 @@ class Flows:
     def _wait(self, task_id: str, until: float) -> Flow[Task]:
         pause = 0.0
         while True:
-            request = wire.get(task_id, self._hold(until))
+            request = wire.get(task_id, self._timeouts.hold)
             began = time.monotonic() + pause
             try:
                 answer = yield from self._call(msgspec.structs.replace(request, after=pause), until)
@@ -148,7 +148,7 @@ class Flows:
         failures, spent = 0, 0.0
         while True:
             try:
-                response = yield request
+                response = yield _limited(request, until)
                 if response.status < 400:
                     return response
                 raise wire.read_problem(response)
@@ -169,8 +169,11 @@ class Flows:
     def _until(self, timeout: float | None) -> float:
         return float("inf") if timeout is None else time.monotonic() + timeout
 
-    def _hold(self, until: float) -> float:
-        return max(0.0, min(self._timeouts.hold, until - time.monotonic()))
+
+def _limited(request: Request, until: float) -> Request:
+    if until == float("inf"):
+        return request
+    return wire.limited(request, max(0.0, until - time.monotonic() - request.after))
 
 
 def new_key() -> str:

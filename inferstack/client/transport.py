@@ -43,16 +43,22 @@ def httpx_settings(target: Target, max_connections: int) -> HttpxSettings:
 
 def httpx_arguments(request: Request, timeouts: Timeouts) -> dict[str, Any]:
     """The arguments of `request()` that send a request."""
-    answer = timeouts.answer + request.hold
     return {
         "method": request.method,
         "url": request.path,
         "params": dict(request.query),
         "headers": dict(request.headers),
         "content": request.body,
-        # A call waits for a free connection as long as the calls before it take.
-        "timeout": httpx.Timeout(answer, connect=timeouts.connect, pool=None),
+        "timeout": _timeout(request, timeouts),
     }
+
+
+def _timeout(request: Request, timeouts: Timeouts) -> httpx.Timeout:
+    answer, connect = timeouts.answer + request.hold, timeouts.connect
+    if request.patience is not None:
+        answer, connect = min(answer, request.patience), min(connect, request.patience)
+    # Without a limit, a call waits for a free connection as long as the calls before it take.
+    return httpx.Timeout(answer, connect=connect, pool=request.patience)
 
 
 def read(response: httpx.Response) -> Response:

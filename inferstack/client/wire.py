@@ -16,6 +16,8 @@ T = TypeVar("T")
 JSON = {"content-type": "application/json"}
 MAX_KEY = 255
 """Characters of an idempotency key."""
+GRACE = 2.0
+"""Seconds that an answer may be on its way when its caller's time is up."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +32,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which the server may hold the answer back."""
     after: float = 0.0
     """Seconds to wait before it is sent."""
+    patience: float | None = None
+    """Seconds that its caller waits for the answer once it is sent; None sets no limit."""
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +122,15 @@ def batch(submissions: Sequence[Submission], key: str) -> Request:
 def get(task_id: str, hold: float = 0.0) -> Request:
     """Reads a task, after it finished or `hold` seconds passed."""
     return Request(method="GET", path=_task_path(task_id), headers=_prefer(hold), hold=hold)
+
+
+def limited(request: Request, left: float) -> Request:
+    """The request for a caller who has this many seconds left once it is sent."""
+    hold = min(request.hold, left)
+    kept = {name: value for name, value in request.headers.items() if name != "prefer"}
+    return msgspec.structs.replace(
+        request, headers=kept | _prefer(hold), hold=hold, patience=left + GRACE
+    )
 
 
 def cancel(task_id: str) -> Request:

@@ -176,6 +176,36 @@ def test_a_retry_never_outlasts_the_time_to_wait(
     assert time.monotonic() - began < 0.5
 
 
+def test_a_repeated_request_waits_only_for_what_is_left_of_the_time(
+    make: Callable[..., Any], contract: Contract
+) -> None:
+    contract.compute = 30
+    task_id = make().submit(DATA).task_id
+    calls: list[Callable[[], Any]] = [
+        lambda: make().infer(DATA, wait=1.5),
+        lambda: make().wait(task_id, timeout=1.5),
+    ]
+    for call in calls:
+        contract.seen.clear()
+        contract.script.append(problem(503, "queue-unavailable", "restarting", retry_after=0.6))
+        with pytest.raises(WaitTimeoutError):
+            call()
+        first, second = (float(s.headers["prefer"].split("=")[1]) for s in contract.seen[:2])
+        assert 1.0 < first <= 1.5
+        assert second <= 0.9
+
+
+def test_a_server_that_hangs_is_left_when_the_time_to_wait_is_over(
+    make: Callable[..., Any],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(UnreachableError):
+            make(url=url, timeouts=Timeouts()).infer(DATA, wait=0.2)
+    assert time.monotonic() - began < 5
+
+
 def test_an_answer_of_a_proxy_is_a_problem_too(
     make: Callable[..., Any], contract: Contract
 ) -> None:

@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime
 
+import httpx
 import msgspec
 import pytest
 
-from inferstack.client import UnexpectedAnswerError, wire
+from inferstack.client import Timeouts, UnexpectedAnswerError, transport, wire
 from inferstack.client.types import Receipt, Submission, Task
-from inferstack.client.wire import Response
+from inferstack.client.wire import Request, Response
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 
@@ -29,6 +30,24 @@ def answer(status: int, body: bytes, **headers: str) -> Response:
 )
 def test_the_time_to_wait_is_a_plain_decimal(hold: float, prefer: str | None) -> None:
     assert wire.get("7", hold).headers.get("prefer") == prefer
+
+
+def test_a_limited_request_waits_no_longer_than_its_caller() -> None:
+    request = wire.submit(Submission({"text": "a"}), "key", 30.0)
+    short = wire.limited(request, 1.5)
+    assert (short.headers["prefer"], short.hold) == ("wait=1.5", 1.5)
+    assert short.headers["idempotency-key"] == "key"
+    over = wire.limited(short, 0.0)
+    assert ("prefer" in over.headers, over.hold, over.patience) == (False, 0.0, wire.GRACE)
+    assert wire.limited(request, 90.0).headers == request.headers
+
+
+def test_a_limited_request_waits_for_a_connection_no_longer_either() -> None:
+    request = Request(method="GET", path="/", hold=30.0)
+    free = transport.httpx_arguments(request, Timeouts())["timeout"]
+    assert free == httpx.Timeout(60.0, connect=5.0, pool=None)
+    short = transport.httpx_arguments(wire.limited(request, 1.0), Timeouts())["timeout"]
+    assert short == httpx.Timeout(3.0)
 
 
 def test_a_submission_carries_only_what_was_set() -> None:
