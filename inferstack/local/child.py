@@ -122,7 +122,9 @@ class Child:
         try:
             process = await self._spawn()
         except OSError as error:
-            self.log.write_text(f"cannot run {self.program.command[0]}: {error.strerror}\n")
+            # No log either, perhaps: it is tried again all the same.
+            with contextlib.suppress(OSError), self.log.open("a") as output:
+                output.write(f"cannot run {self.program.command[0]}: {error.strerror}\n")
             return 127
         self._process = process
         self._pid = process.pid
@@ -140,6 +142,7 @@ class Child:
             processes.kill_group(process.pid)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may remove it
         with self.log.open("ab") as output:
             return await asyncio.create_subprocess_exec(
                 *self.program.command,

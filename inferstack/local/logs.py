@@ -40,12 +40,12 @@ def bound(log: Path, limit: int = LIMIT) -> None:
 
 
 def last_line(log: Path) -> str | None:
-    """What the last line of a log that is not empty says; None if there is none."""
+    """What the last line of a log that is not empty says; None if there is none to read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL))
             lines = file.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
+    except OSError:
         return None
     return next((_said(line.strip()) for line in reversed(lines) if line.strip()), None)
 

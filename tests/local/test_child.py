@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 import signal
 import sys
 import time
@@ -116,14 +117,51 @@ async def test_a_child_that_ends_before_it_is_ready_tells_its_last_line(tmp_path
 
 
 async def test_a_program_that_cannot_run_is_named(tmp_path: Path) -> None:
-    async def never() -> bool:
-        return False
-
-    missing = Program(name="child", command=("/no/such",), environment={}, ready=never)
+    missing = Program(name="child", command=("/no/such",), environment={}, ready=_never)
     child = Child(missing, tmp_path / "log", _no)
     child.start()
     with pytest.raises(StackError, match="cannot run /no/such"):
         await child.ready()
+    await child.stop()
+
+
+async def test_why_it_ended_before_stays_in_the_log_of_a_program_that_cannot_run(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("the reason\n")
+    missing = Program(name="child", command=("/no/such",), environment={}, ready=_never)
+    assert await Child(missing, log, _no).run_once() == 127
+    assert log.read_text() == "the reason\ncannot run /no/such: No such file or directory\n"
+
+
+async def test_a_child_is_started_again_when_the_folder_of_its_log_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY", 0.05)
+    log = tmp_path / "logs" / "log"
+    child = Child(program(sleeper(tmp_path / "ready"), tmp_path / "ready"), log, _no)
+    child.start()
+    await child.ready()
+    first = child.state.process
+    shutil.rmtree(log.parent)
+    child._signal(signal.SIGKILL)
+    await until(lambda: child.state.process not in (None, first))
+    assert log.exists()
+    await child.stop()
+
+
+async def test_a_child_without_a_log_is_tried_again_until_it_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_DELAY", 0.0)
+    folder = tmp_path / "logs"
+    folder.touch()
+    child = Child(program(sleeper(tmp_path / "ready"), tmp_path / "ready"), folder / "log", _no)
+    child.start()
+    await until(lambda: child.state.restarts > 2)
+    folder.unlink()
+    await until(lambda: child.state.process is not None)
     await child.stop()
 
 
@@ -146,6 +184,10 @@ async def test_a_child_that_ignores_the_request_is_killed_with_its_children(
     assert below is not None
     await child.stop()
     await until(lambda: not alive(below))
+
+
+async def _never() -> bool:
+    return False
 
 
 def _no() -> None: ...
