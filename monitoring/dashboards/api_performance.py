@@ -2,7 +2,7 @@
 
 from monitoring.dashboards.model import MODEL, Dashboard, Panel, Query, Row, Variable
 from monitoring.dashboards.promql import OF_MODEL, mean, or_none, quantile, rate
-from monitoring.dashboards.shared import lines, quantiles
+from monitoring.dashboards.shared import PROCESS, PROCESS_NAME, lines, quantiles
 
 OF_ROUTE = 'route=~"$route"'
 SECONDS = "http_request_duration_seconds"
@@ -38,12 +38,12 @@ REQUESTS = Row(
         Panel(
             "In flight",
             "Requests that are being answered now; most of them wait for their task.",
-            [Query("sum by (process) (inferstack_http_requests_in_flight)", "{{process}}")],
+            [Query(f"sum by ({PROCESS}) (inferstack_http_requests_in_flight)", PROCESS_NAME)],
         ),
         Panel(
             "Connections",
             "Open ones of each API process.",
-            [Query("sum by (process) (inferstack_http_connections)", "{{process}}")],
+            [Query(f"sum by ({PROCESS}) (inferstack_http_connections)", PROCESS_NAME)],
         ),
     ],
 )

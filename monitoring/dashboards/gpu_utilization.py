@@ -1,8 +1,8 @@
 """Are the devices busy, and with what?"""
 
 from monitoring.dashboards.model import Dashboard, Panel, Query, Row, Threshold
-from monitoring.dashboards.promql import OF_MODEL, mean
-from monitoring.dashboards.shared import DEPLOYMENT, NAME, lines
+from monitoring.dashboards.promql import OF_MODEL, mean, rate
+from monitoring.dashboards.shared import DEPLOYMENT, NAME, PROCESS, PROCESS_NAME
 
 GPU = "{{instance}} GPU {{gpu}}"
 DCGM = "{{Hostname}} GPU {{gpu}}"
@@ -50,7 +50,7 @@ WORK = Row(
         Panel(
             "Tasks computed",
             "By replica.",
-            [lines("inferstack_batch_tasks_sum", "process", OF_MODEL)],
+            [Query(rate("inferstack_batch_tasks_sum", PROCESS, OF_MODEL), PROCESS_NAME)],
             "ops",
         ),
         Panel(

@@ -9,6 +9,10 @@ DEPLOYMENT = "model, version"
 """The labels of a deployment."""
 NAME = "{{model}}:{{version}}"
 """Its name in a legend."""
+PROCESS = "instance, process"
+"""The labels of a process: containers number theirs alike."""
+PROCESS_NAME = "{{instance}} {{process}}"
+"""Its name in a legend."""
 WAITING = of_queue("queue_depth", f"{DEPLOYMENT}, priority")
 """Waiting tasks of each deployment and priority."""
 

@@ -2,7 +2,7 @@
 
 from monitoring.dashboards.model import Dashboard, Panel, Query, Row, Threshold
 from monitoring.dashboards.promql import OF_MODEL, of_queue, or_none, queue_rate, rate
-from monitoring.dashboards.shared import NAME, WAITING, lines, quantiles
+from monitoring.dashboards.shared import NAME, PROCESS, PROCESS_NAME, WAITING, lines, quantiles
 
 COMPLETED = f'{OF_MODEL}, state="completed"'
 
@@ -117,8 +117,8 @@ PARTS = Row(
             "Cores that each process uses.",
             [
                 Query(
-                    rate("process_cpu_seconds_total", "service, process", 'job="inferstack"'),
-                    "{{process}}",
+                    rate("process_cpu_seconds_total", f"service, {PROCESS}", 'job="inferstack"'),
+                    PROCESS_NAME,
                 )
             ],
         ),
@@ -127,8 +127,9 @@ PARTS = Row(
             "Resident, of each process.",
             [
                 Query(
-                    'sum by (service, process) (process_resident_memory_bytes{job="inferstack"})',
-                    "{{process}}",
+                    f"sum by (service, {PROCESS})"
+                    ' (process_resident_memory_bytes{job="inferstack"})',
+                    PROCESS_NAME,
                 )
             ],
             "bytes",

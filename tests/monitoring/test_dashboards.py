@@ -100,6 +100,21 @@ def test_every_series_that_a_rule_uses_exists() -> None:
     assert {name for name in used if not FOREIGN.match(name)} - declared() == set()
 
 
+def test_processes_of_different_containers_are_kept_apart() -> None:
+    """`process` is a name and a pid, and pids repeat: in each container they start anew."""
+    panels = [panel for dashboard in DASHBOARDS for panel in dashboard.panels]
+    queries = [(query.expr, query.legend) for panel in panels for query in panel.queries]
+    queries += [(rule["expr"], "") for rule in rules()]
+    found = 0
+    for expr, legend in queries:
+        for labels in re.findall(r"\bby \(([^)]*)\)", expr):
+            if "process" in labels.split(", "):
+                assert "instance" in labels.split(", "), expr
+                found += 1
+        assert ("{{process}}" in legend) <= ("{{instance}}" in legend), expr
+    assert found
+
+
 def test_every_series_is_explained() -> None:
     text = (ROOT / "docs" / "monitoring.md").read_text()
     for registry in REGISTRIES:
