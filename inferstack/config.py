@@ -276,6 +276,11 @@ def inherited(**more: str) -> dict[str, str]:
     return os.environ | more
 
 
+def visible_gpus() -> str | None:
+    """CUDA_VISIBLE_DEVICES of this process; None if it is not set, so that CUDA shows every GPU."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def _is_example(secret: str) -> bool:
     return EXAMPLE_MARK in secret.lower() or secret.lower() in EXAMPLE_SECRETS
 

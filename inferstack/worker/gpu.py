@@ -1,17 +1,24 @@
 """The devices of this machine: GPUs by NVML, cores by what the process may use."""
 
 import contextlib
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
 import pynvml
 
+from inferstack import config
+
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+
+_told_lost: set[int] = set()
 
 
 class GpuUsage(NamedTuple):
@@ -29,14 +36,36 @@ class GpuUsage(NamedTuple):
     """Degrees Celsius; None if the device does not tell."""
     power: float | None = None
     """Watts; likewise."""
+    uuid: str = ""
 
 
 def gpus() -> list[GpuUsage]:
-    """Every GPU that NVML can see; empty without a driver."""
+    """Every GPU of this machine that works; empty without a driver."""
     with _nvml() as nvml:
         if nvml is None:
             return []
-        return [_usage(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        count = _told(nvml, nvml.nvmlDeviceGetCount) or 0
+        found = [_usage_unless_lost(nvml, index) for index in range(count)]
+        return [usage for usage in found if usage is not None]
+
+
+def visible() -> list[str]:
+    """The GPUs for replicas: those that work and that CUDA_VISIBLE_DEVICES, if set, names.
+
+    Each is the number that NVML gives it, or the name of a slice of a GPU (MIG).
+    """
+    found = gpus()
+    named = config.visible_gpus()
+    if named is None or not found:
+        return [str(usage.number) for usage in found]
+    ids = [_id(found, name.strip()) for name in named.split(",")]
+    return [each for each in ids if each is not None]
+
+
+def environment(ids: Sequence[str]) -> dict[str, str]:
+    """Variables of a process that shall see these GPUs only, in this order."""
+    # By default CUDA puts the fastest first, and numbers them unlike NVML.
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(ids)}
 
 
 def cores(cgroup: Path = CGROUP_CPU) -> int:
@@ -65,6 +94,26 @@ def _nvml() -> Iterator[ModuleType | None]:
         pynvml.nvmlShutdown()
 
 
+def _id(found: Sequence[GpuUsage], name: str) -> str | None:
+    """What `visible` calls a GPU that CUDA_VISIBLE_DEVICES names by number or start of a UUID."""
+    if name.startswith("MIG-"):
+        return name
+    for usage in found:
+        if name == str(usage.number) or (name.startswith("GPU-") and usage.uuid.startswith(name)):
+            return str(usage.number)
+    return None
+
+
+def _usage_unless_lost(nvml: ModuleType, index: int) -> GpuUsage | None:
+    try:
+        return _usage(nvml, index)
+    except nvml.NVMLError as error:
+        if index not in _told_lost:
+            log.error("GPU %d is left out: %s", index, error)
+        _told_lost.add(index)
+        return None
+
+
 def _usage(nvml: ModuleType, index: int) -> GpuUsage:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     used = _told(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used)
@@ -80,6 +129,7 @@ def _usage(nvml: ModuleType, index: int) -> GpuUsage:
         total,
         degrees,
         None if milliwatts is None else milliwatts / 1000,
+        _told(nvml, lambda: str(nvml.nvmlDeviceGetUUID(handle))) or "",
     )
 
 

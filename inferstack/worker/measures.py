@@ -83,13 +83,13 @@ def of_replica() -> bytes:
     return generate_latest(metrics.REPLICA)
 
 
-def of_devices(only: Container[int] | None = None) -> bytes:
+def of_devices(only: Container[str] | None = None) -> bytes:
     """The metrics of this machine's GPUs, as they are now; each GPU is for one process to show.
 
     Args:
-        only: numbers of the GPUs to show; all if None.
+        only: the GPUs to show, as `gpu.visible` has them; all if None.
     """
-    gpus = [each for each in gpu.gpus() if only is None or each.number in only]
+    gpus = [each for each in gpu.gpus() if only is None or str(each.number) in only]
     found = [((str(each.number), each.name), each) for each in gpus]
     metrics.GPU_UTILIZATION.show((labels, each.utilisation * 100) for labels, each in found)
     for family, field in DEVICE_TELLS.items():

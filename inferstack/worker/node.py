@@ -73,8 +73,8 @@ class Node:
         self._children: list[tuple[str, asyncio.subprocess.Process]] = []
         self._stopping = asyncio.Event()
         self._lock: TextIO | None = None
-        self._lent: tuple[int, ...] | None = () if self._head or self._gpu_locks else None
-        """Numbers of the GPUs that this machine lends; None for all that it can see."""
+        self._lent: tuple[str, ...] | None = () if self._head or self._gpu_locks else None
+        """The GPUs that this machine lends, as `gpu.visible` has them; None for all."""
 
     async def run(self) -> int:
         """Returns the exit code: 0 after a signal, 1 if a program ended by itself."""
@@ -108,7 +108,7 @@ class Node:
         options: list[str] = []
         number = await self.claim(self._gpu_locks) if self._gpu_locks else None
         if number is not None:
-            own |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(number)}
+            own |= gpu.environment([number])
             options = ["--num-gpus=1"]
         if not self._stopping.is_set():
             await self._spawn("ray", self.ray_command(*options), own)
@@ -156,24 +156,24 @@ class Node:
         writer.close()
         return True
 
-    async def claim(self, folder: Path) -> int | None:
+    async def claim(self, folder: Path) -> str | None:
         """A GPU that no other container of this machine has; None if it has no GPU at all.
 
         Docker gives every container of a service the same GPUs. The locks go with the process.
         """
-        count, told = len(gpu.gpus()), False
-        if count == 0:
+        numbers, told = gpu.visible(), False
+        if not numbers:
             log.warning("this machine shows no GPU: it lends its cores only")
             return None
         while not self._stopping.is_set():
-            for number in range(count):
+            for number in numbers:
                 self._lock = _lock(folder / f"gpu-{number}")
                 if self._lock is not None:
                     self._lent = (number,)
-                    log.info("took GPU %d of %d", number, count)
+                    log.info("took GPU %s of %d", number, len(numbers))
                     return number
             if not told:
-                log.warning("all %d GPUs of this machine are taken: waiting for one", count)
+                log.warning("all %d GPUs of this machine are taken: waiting for one", len(numbers))
             told = True
             await self._pause()
         return None

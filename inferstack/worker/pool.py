@@ -212,10 +212,13 @@ async def serve(settings: Settings) -> None:
     """
     entries = scan(settings.model_path, settings)
     redis = connect(redis_url(settings))
-    gpus, cores = len(gpu.gpus()), gpu.cores()
-    first, rest = (plans(part, gpus, cores) for part in default_first(entries, settings))
+    gpus, cores = gpu.visible(), gpu.cores()
+    first, rest = (plans(part, len(gpus), cores) for part in default_first(entries, settings))
     registrar = Registrar(redis, entries, settings)
-    pool = Pool(first, config.as_environment(settings), registrar.failed)
+    environment = config.as_environment(settings)
+    if gpus:
+        environment |= gpu.environment(gpus)
+    pool = Pool(first, environment, registrar.failed)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pool.stop)

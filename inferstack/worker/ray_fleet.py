@@ -1,6 +1,7 @@
 """Which replicas there are on Ray Serve: one application for each deployment, without HTTP."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import uuid
@@ -31,6 +32,7 @@ class Fleet:
         """Places nothing yet."""
         self._settings = settings
         self._entries: list[ModelEntry] = []
+        self._added = asyncio.Event()
         self._placed: dict[str, Placement] = {}
         self._version = uuid.uuid4().hex
         self._waiting = False
@@ -39,6 +41,7 @@ class Fleet:
     def add(self, entries: Sequence[ModelEntry]) -> None:
         """Takes models on; those whose folder is wrong are left out."""
         self._entries += [entry for entry in entries if entry.config is not None]
+        self._added.set()
 
     def place(self) -> None:
         """Starts what is missing and rescales what has other devices now; waits for nothing."""
@@ -67,10 +70,9 @@ class Fleet:
             self._placed |= changed
 
     async def follow(self) -> None:
-        """Places again as the machines of a cluster come and go; those of this one do not."""
+        """Places what is added, and all again as the machines of a cluster come and go."""
         failing = False
-        while self._settings.ray_address is not None:
-            await asyncio.sleep(LOOK)
+        while True:
             try:
                 await asyncio.to_thread(self.place)
                 failing = False
@@ -78,8 +80,12 @@ class Fleet:
                 # Ray's errors have no common root. While one of its parts starts again, the
                 # replicas that there are go on.
                 if not failing:
-                    log.warning("cannot follow the machines of the cluster: %s", summary(error))
+                    log.warning("cannot place replicas: %s", summary(error))
                 failing = True
+            again = LOOK if failing or self._settings.ray_address is not None else None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._added.wait(), again)
+            self._added.clear()
 
     def _placements(self) -> dict[str, Placement]:
         """Where each model belongs on the devices that there are now, by its name."""
@@ -103,7 +109,7 @@ class Fleet:
     def _devices(self) -> tuple[int, int]:
         """GPUs and cores: of this machine, or of the whole cluster."""
         if self._settings.ray_address is None:
-            return len(gpu.gpus()), gpu.cores()
+            return len(gpu.visible()), gpu.cores()
         import ray
 
         cluster: Any = ray

@@ -42,6 +42,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
         # A replica without a GPU share of its own may still be given a device by its config.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "HF_HUB_OFFLINE": "1",
         # Ray would have replicas yield to every other process of the machine (nice 15), also to
         # our own; then the batch that all are waiting for comes last.
@@ -57,6 +58,8 @@ def environment(settings: Settings) -> dict[str, str]:
         if token is None:
             return values
         return {**values, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token.get_secret_value()}
+    if gpus := gpu.visible():
+        values |= gpu.environment(gpus)
     return {
         **values,
         "RAY_AUTH_MODE": "token",
@@ -75,6 +78,7 @@ def options(settings: Settings) -> dict[str, Any]:
     return {
         "_temp_dir": str(folder(settings)),
         "num_cpus": max(4, gpu.cores()),
+        "num_gpus": len(gpu.visible()),
         # Work does not pass through Ray's object store.
         "object_store_memory": 80 * 1024 * 1024,
         "configure_logging": False,

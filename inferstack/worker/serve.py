@@ -77,10 +77,8 @@ async def _deploy(
 ) -> None:
     """Starts the default model, then the others."""
     fleet.add(first)
-    await asyncio.to_thread(fleet.place)
     await registrar.default_settled()
     fleet.add(rest)
-    await asyncio.to_thread(fleet.place)
 
 
 async def _report_given_up(registrar: Registrar) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import pynvml
 import pytest
 
 from inferstack.config import Settings
@@ -131,6 +132,96 @@ def test_a_gpu_that_tells_nothing_of_itself_is_counted_all_the_same(
     assert 'gpu_utilization{gpu="0",name="GPU 0"} 0.0' in text
     lines = [line for line in text.splitlines() if line.startswith("gpu_memory_total")]
     assert lines == ['gpu_memory_total{gpu="1",name="GPU"} 9.0']
+
+
+class Machine:
+    """NVML of a machine with some GPUs, of which some are lost."""
+
+    NVMLError = pynvml.NVMLError
+    NVML_TEMPERATURE_GPU = 0
+
+    def __init__(self, count: int, *lost: int) -> None:
+        self.count, self.lost = count, lost
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlShutdown(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return self.count
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if index in self.lost:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return "GPU"
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return f"GPU-{handle}abc"
+
+    def __getattr__(self, name: str) -> Any:
+        def refuse(*_: object) -> None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+        return refuse
+
+
+def test_a_lost_gpu_is_left_out_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gpu, "pynvml", Machine(3, 1))
+    monkeypatch.setattr(gpu, "_told_lost", set())
+    assert gpu.visible() == ["0", "2"]
+    text = measures.of_devices().decode()
+    assert 'gpu_utilization{gpu="2",name="GPU"} 0.0' in text
+    assert 'gpu="1"' not in text
+    assert [record.message for record in caplog.records] == ["GPU 1 is left out: GPU is lost"]
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        (None, ["0", "1", "3"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("3, 1", ["3", "1"]),
+        ("2,3", ["3"]),  # 2 is lost
+        ("0,7", ["0"]),
+        ("GPU-1", ["1"]),
+        ("MIG-1a2b,MIG-3c4d", ["MIG-1a2b", "MIG-3c4d"]),
+    ],
+)
+def test_replicas_get_the_gpus_that_cuda_visible_devices_names(
+    named: str | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "pynvml", Machine(4, 2))
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpu.visible() == expected
+
+
+def test_a_local_ray_gets_the_gpus_that_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpu, "pynvml", Machine(4, 0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3")
+    current = settings(inferstack_home=tmp_path)
+    assert ray_settings.environment(current)["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert ray_settings.options(current)["num_gpus"] == 2
+
+
+def test_a_machine_without_gpus_is_told_nothing_of_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpu, "pynvml", Machine(0))
+    current = settings(inferstack_home=tmp_path)
+    assert "CUDA_VISIBLE_DEVICES" not in ray_settings.environment(current)
+    assert gpu.visible() == []
 
 
 async def test_an_api_process_gathers_the_metrics_of_replicas_and_devices(
