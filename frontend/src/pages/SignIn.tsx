@@ -18,7 +18,8 @@ export function SignIn() {
         {expired && <p className="mt-1 text-warn">Your session has ended. Sign in again.</p>}
         <SignInForm />
         <p className="mt-4 text-xs text-muted">
-          <code>inferstack up</code> prints the first login when it starts.
+          <code>inferstack up</code> prints the first login when it starts. With Compose and
+          Kubernetes it is <code>ADMIN_USERNAME</code> and <code>ADMIN_PASSWORD</code>.
         </p>
       </div>
     </main>
