@@ -152,6 +152,9 @@ derive() {
     # The API answers within MAX_WAIT and the time of a commit.
     seconds=${MAX_WAIT%%.*}
     GATEWAY_READ_TIMEOUT=$((${seconds:-0} + 15))
+    # A balancer in front must wait longer than that for an answer, and keeps idle connections for as
+    # long. It must be the one who closes them, or requests meet a connection that is just gone.
+    GATEWAY_KEEPALIVE=$((GATEWAY_READ_TIMEOUT + 45))
 }
 
 # Anybody can make things in /tmp: who owns the folder, or may write to it, could replace what was

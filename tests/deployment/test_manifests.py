@@ -8,14 +8,19 @@ import sys
 from functools import cache
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from inferstack import config
 from inferstack.api import server
+from inferstack.api.health import Check
+from inferstack.errors import StorageUnavailableError
 from inferstack.worker import node
 from scripts import check_manifests as manifests
+from tests.api.fakes import World
 from tests.deployment.files import ROOT, services
+from tests.gateway.gateway import Gateway
 
 Manifest = dict[str, Any]
 PROMETHEUS = ROOT / "monitoring" / "prometheus"
@@ -229,7 +234,56 @@ def test_pods_get_longer_to_end_than_their_programs_take(overlay: str) -> None:
     assert grace["api-server"] > 5 + server.DRAIN + 5
     assert grace["gpu-worker"] > node.DRAIN + node.KILL
     assert grace["ray-head"] > node.DRAIN + node.KILL
-    assert grace["frontend"] > config.Settings.model_fields["max_wait"].default + 15 + 5
+    (gateway,) = pods(rendered(overlay))["frontend"]["spec"]["containers"]
+    _, pause = gateway["lifecycle"]["preStop"]["exec"]["command"]
+    assert grace["frontend"] > config.Settings.model_fields["max_wait"].default + 15 + int(pause)
+
+
+async def test_without_redis_the_api_stays_where_the_gateway_finds_it() -> None:
+    """So that callers get its 503 with Retry-After; no pod ready would be a 502."""
+
+    async def away() -> None:
+        raise StorageUnavailableError("Redis does not answer")
+
+    (container,) = pods(deployment_yaml())["api-server"]["spec"]["containers"]
+    world = World(checks=(Check("queue", away, True),))
+    transport = httpx.ASGITransport(app=world.edge)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        await world.services.monitor.start()
+        assert (await client.get("/health")).status_code == 503
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            asked = await client.get(container[probe]["httpGet"]["path"])
+            assert asked.status_code == 200, probe
+        await world.services.monitor.stop()
+
+
+@needs_kubectl
+def test_the_balancer_on_aws_closes_idle_connections_before_the_gateway_does() -> None:
+    """Who closes first loses no request; and nobody who waits for a result is cut off."""
+    found = rendered("eks")
+    ingress = of(found, "Ingress")["frontend"]["metadata"]["annotations"]
+    idle = ingress["alb.ingress.kubernetes.io/load-balancer-attributes"].rpartition("=")[2]
+    wait = of(found, "ConfigMap")["app-config"]["data"]["MAX_WAIT"]
+    gateway = Gateway("127.0.0.1:8000", MAX_WAIT=wait)
+    gateway.check()
+    directives = dict(
+        re.findall(r"(\w+_timeout) (\d+)s;", gateway.rendered("http") + gateway.rendered("api"))
+    )
+    gateway.remove()
+    assert int(directives["proxy_read_timeout"]) < int(idle) < int(directives["keepalive_timeout"])
+
+
+@needs_kubectl
+def test_a_gateway_on_aws_ends_when_the_balancer_has_let_go_of_it() -> None:
+    found = rendered("eks")
+    spec = pods(found)["frontend"]["spec"]
+    _, pause = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert int(pause) >= 20
+    ingress = of(found, "Ingress")["frontend"]["metadata"]["annotations"]
+    delay = ingress["alb.ingress.kubernetes.io/target-group-attributes"].rpartition("=")[2]
+    assert int(delay) >= spec["terminationGracePeriodSeconds"]
+    labels = of(found, "Namespace")["ai-inference"]["metadata"]["labels"]
+    assert labels["elbv2.k8s.aws/pod-readiness-gate-inject"] == "enabled"
 
 
 @needs_kubectl
