@@ -19,7 +19,7 @@ import yaml
 
 FOLDER = Path(__file__).parents[1] / "kubernetes"
 DEPLOYMENT = FOLDER / "deployment.yaml"
-OVERLAYS = ("onprem", "cpu", "eks", "kuberay")
+OVERLAYS = ("onprem", "cpu", "eks", "eks-redis", "kuberay")
 RENDERED = "onprem"
 """The overlay that `deployment.yaml` is made of."""
 VERSION = "1.35"

@@ -211,6 +211,23 @@ def test_only_endpoints_differ_on_aws() -> None:
 
 
 @needs_kubectl
+def test_redis_can_stay_in_the_cluster_on_aws_and_keep_every_task_on_disk() -> None:
+    onprem, eks, found = rendered("onprem"), rendered("eks"), rendered("eks-redis")
+    settings = of(eks, "ConfigMap")["app-config"]["data"]
+    here = of(onprem, "ConfigMap")["app-config"]["data"]
+    back = {name: here[name] for name in ("REDIS_SCHEME", "REDIS_ENDPOINT")}
+    assert of(found, "ConfigMap")["app-config"]["data"] == settings | back
+    assert set(of(found, "StatefulSet")) == {"redis"}
+    assert pods(found)["redis"] == pods(onprem)["redis"]
+    for kind in ("Service", "NetworkPolicy", "PodDisruptionBudget"):
+        assert of(found, kind)["redis"] == of(onprem, kind)["redis"]
+        assert of(found, kind).keys() - of(eks, kind).keys() == {"redis"}
+    (claim,) = of(found, "StatefulSet")["redis"]["spec"]["volumeClaimTemplates"]
+    storage = of(found, "StorageClass")[claim["spec"]["storageClassName"]]
+    assert storage["provisioner"] == "ebs.csi.aws.com"
+
+
+@needs_kubectl
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
 def test_models_get_no_secret_that_they_do_not_need(overlay: str) -> None:
     found = pods(rendered(overlay))
