@@ -1,6 +1,7 @@
 """What an engine is, and how one is made."""
 
 import importlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from inferstack.batching import CostFit
@@ -15,6 +16,20 @@ ENGINES = {
     "torch": ("inferstack.engines.torch_engine", "TorchEngine"),
 }
 """Modules are imported on demand: a replica of a python model never pays for torch."""
+
+CUDA_ERRORS = (
+    "AcceleratorError: ",  # torch
+    "CUDA error",  # torch
+    "CUDA driver error",  # torch
+    "Triton Error [CUDA]",
+    "CUDA failure",  # ONNX Runtime
+    "cudaError",  # CuPy
+    "CUDA_ERROR_",  # CuPy, Numba, JAX
+)
+"""What libraries say, or call their exception, when a call of CUDA fails: as a rule each later one
+does too."""
+OUT_OF_MEMORY = ("out of memory", "out_of_memory", "alloc_failed")
+"""What they say when they find no memory; cuBLAS has the last one."""
 
 
 class DeviceLostError(EngineError):
@@ -90,15 +105,26 @@ def summary(error: BaseException) -> str:
 
 
 def device_lost(error: BaseException) -> bool:
-    """Whether an exception means that CUDA is unusable in this process from now on.
+    """Whether an exception, or one that led to it, means that the device is lost to this process.
 
     Running out of memory is not: the next, smaller batch may fit.
     """
-    if isinstance(error, DeviceLostError):
+    chain = list(_chain(error))
+    if any(isinstance(each, DeviceLostError) for each in chain):
         return True
-    if type(error).__name__ == "OutOfMemoryError":
+    said = [f"{type(each).__name__}: {_said(each)}" for each in chain]
+    if any(phrase in text.lower() for text in said for phrase in OUT_OF_MEMORY):
         return False
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in _said(error)
+    return any(mark in text for text in said for mark in CUDA_ERRORS)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that led to it; a chain may lead back into itself."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__context__ if error.__cause__ is None else error.__cause__
 
 
 def _said(error: BaseException) -> str:

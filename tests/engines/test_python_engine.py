@@ -7,7 +7,7 @@ import pytest
 
 from inferstack.batching import CostFit
 from inferstack.config import load
-from inferstack.engines.base import Engine, Prepared, create, device_lost
+from inferstack.engines.base import DeviceLostError, Engine, Prepared, create, device_lost
 from inferstack.engines.repository import find, scan
 from inferstack.errors import EngineError, InvalidInputError, ModelLoadError, OutputMismatchError
 
@@ -94,17 +94,67 @@ def test_echo_refuses_to_crash_in_production() -> None:
     assert isinstance(refused, InvalidInputError)
 
 
-def test_errors_of_cuda_are_told_from_running_out_of_memory() -> None:
-    class OutOfMemoryError(RuntimeError):
-        pass
+class AcceleratorError(RuntimeError):
+    """Named like the one of torch."""
 
-    class AcceleratorError(RuntimeError):
-        pass
 
-    assert device_lost(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    assert device_lost(AcceleratorError("device-side assert"))
-    assert not device_lost(OutOfMemoryError("CUDA error: out of memory"))
-    assert not device_lost(ValueError("no"))
+OUT_OF_MEMORY = AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported")
+
+
+def caused(text: str, cause: BaseException) -> BaseException:
+    """What `raise RuntimeError(text) from cause` raises."""
+    error = RuntimeError(text)
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeviceLostError(),
+        AcceleratorError("device-side assert"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA driver error: unknown error"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+        RuntimeError("CUDA failure 700: an illegal memory access was encountered ; GPU=0"),
+        RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered"),
+        RuntimeError("[700] Call to cuMemcpyDtoH results in CUDA_ERROR_ILLEGAL_ADDRESS"),
+        caused("inference failed", AcceleratorError("device-side assert")),
+        caused("no memory, no device", caused("out of memory", DeviceLostError())),
+    ],
+    ids=str,
+)
+def test_errors_of_cuda_lose_the_device(error: BaseException) -> None:
+    assert device_lost(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        caused("inference failed", ValueError("no")),
+        OUT_OF_MEMORY,
+        caused("CUDA error in a batch of 64", OUT_OF_MEMORY),
+        RuntimeError("CUDA failure 2: out of memory ; GPU=0"),
+        RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=str,
+)
+def test_running_out_of_memory_and_errors_of_a_model_do_not(error: BaseException) -> None:
+    assert not device_lost(error)
+
+
+def test_a_device_is_lost_also_if_the_model_fails_otherwise_while_it_handles_that() -> None:
+    error = KeyError("retry")
+    error.__context__ = AcceleratorError("device-side assert")
+    assert device_lost(error)
+
+
+def test_errors_that_cause_each_other_are_looked_at_once() -> None:
+    first = ValueError("first")
+    first.__cause__ = caused("second", first)
+    assert not device_lost(first)
 
 
 @pytest.mark.parametrize("returned", ['{"a": 1}', '"x"', 'b"x"', "None", "iter([1])"])
