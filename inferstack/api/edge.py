@@ -13,13 +13,13 @@ from inferstack.api.exchange import Request, Response, header_map
 from inferstack.api.hot import HotRoutes
 from inferstack.api.problems import problem_response
 from inferstack.api.ui import Ui
+from inferstack.concurrency import end
 from inferstack.errors import (
     InferstackError,
     InvalidRequestError,
     PayloadTooLargeError,
     RequestTimeoutError,
 )
-from inferstack.queue.background import end
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from inferstack.api.health import Monitor
 from inferstack.api.latest import Latest
 from inferstack.api.overview_sample import Rated, components, deployments, devices, total_queue
 from inferstack.api.overview_views import OverviewHistory, OverviewPoint, OverviewSample
+from inferstack.concurrency import end
 from inferstack.lifecycle.tasks import Tasks
-from inferstack.queue.background import end
 
 log = logging.getLogger(__name__)
 

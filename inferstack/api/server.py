@@ -15,7 +15,7 @@ from inferstack.api.connection import Connection
 from inferstack.api.edge import Edge
 from inferstack.api.listener import hand_over
 from inferstack.api.protocol import DEADLINES, DirectProtocol
-from inferstack.queue.background import end
+from inferstack.concurrency import end
 from inferstack.telemetry import metrics
 
 log = logging.getLogger(__name__)

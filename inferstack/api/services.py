@@ -11,12 +11,12 @@ from inferstack.api.exposition import Exposition
 from inferstack.api.health import Check, Monitor
 from inferstack.api.overview import Overview
 from inferstack.api.tokens import Tokens
+from inferstack.concurrency import end
 from inferstack.config import Settings, require
 from inferstack.errors import ConfigurationError, InvalidRequestError
 from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Caller
-from inferstack.queue.background import end
 from inferstack.queue.connection import connect, ping
 from inferstack.storage.accounts import Accounts, check_account
 from inferstack.storage.database import Database

@@ -15,6 +15,7 @@ from pathlib import Path
 from inferstack.backup import folder
 from inferstack.backup.folder import Manifest
 from inferstack.backup.target import target
+from inferstack.concurrency import limited_group
 from inferstack.config import Settings
 from inferstack.errors import BackupError, StackError
 from inferstack.lifecycle.reconcile import reconcile
@@ -73,23 +74,16 @@ async def restore(home: Home, wanted: Settings, source: Path, tell: Tell) -> int
 
 async def _restore_objects(store: ObjectStore, source: Path) -> int:
     count = 0
-    abreast: list[str] = []
-    for key in folder.objects(source):
-        abreast.append(key)
-        count += 1
-        if len(abreast) == ABREAST:
-            await _put(store, source, abreast)
-            abreast = []
-    await _put(store, source, abreast)
+    async with limited_group(ABREAST) as start:
+        for key in folder.objects(source):
+            await start(_put, store, source, key)
+            count += 1
     return count
 
 
-async def _put(store: ObjectStore, source: Path, keys: list[str]) -> None:
-    async def put(key: str) -> None:
-        body = await asyncio.to_thread((source / folder.OBJECTS / key).read_bytes)
-        await store.put(key, body)
-
-    await asyncio.gather(*(put(key) for key in keys))
+async def _put(store: ObjectStore, source: Path, key: str) -> None:
+    body = await asyncio.to_thread((source / folder.OBJECTS / key).read_bytes)
+    await store.put(key, body)
 
 
 async def _restore_redis(settings: Settings, manifest: Manifest, source: Path) -> int:

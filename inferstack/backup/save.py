@@ -16,6 +16,7 @@ import msgspec
 from inferstack import __version__
 from inferstack.backup import folder
 from inferstack.backup.folder import Draft, Manifest, Secrets
+from inferstack.concurrency import limited_group
 from inferstack.config import Settings
 from inferstack.errors import BackupError, NotFoundError
 from inferstack.local import binaries, control
@@ -123,18 +124,10 @@ async def _alone(home: Home, wanted: Settings) -> AsyncIterator[Settings]:
 
 async def _copy_objects(store: ObjectStore, draft: Draft) -> None:
     (draft.path / folder.OBJECTS).mkdir(mode=0o700)
-    abreast: list[str] = []
-    async for key in store.all_keys():
-        _check_key(key)
-        abreast.append(key)
-        if len(abreast) == ABREAST:
-            await _copy_some(store, draft, abreast)
-            abreast = []
-    await _copy_some(store, draft, abreast)
-
-
-async def _copy_some(store: ObjectStore, draft: Draft, keys: list[str]) -> None:
-    await asyncio.gather(*(_copy_one(store, draft, key) for key in keys))
+    async with limited_group(ABREAST) as start:
+        async for key in store.all_keys():
+            _check_key(key)
+            await start(_copy_one, store, draft, key)
 
 
 async def _copy_one(store: ObjectStore, draft: Draft, key: str) -> None:

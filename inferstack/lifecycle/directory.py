@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from inferstack import routing
+from inferstack.concurrency import end
 from inferstack.config import Settings
 from inferstack.deployment import Circuit, Deployment, DeploymentState
 from inferstack.engines.admission import Admission
@@ -13,7 +14,6 @@ from inferstack.errors import (
     ModelFolderError,
     QueueUnavailableError,
 )
-from inferstack.queue.background import end
 from inferstack.queue.committer import GroupCommitter
 from inferstack.queue.connection import Redis
 from inferstack.queue.registry import Registry

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
 
+from inferstack.concurrency import end
 from inferstack.errors import ConfigurationError, InferstackError
-from inferstack.queue.background import end
 from inferstack.queue.codec import News, decode_news
 from inferstack.queue.connection import translated
 from inferstack.telemetry.logs import tell

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 
 from inferstack.batching import CostFit
+from inferstack.concurrency import end
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
 from inferstack.engines.base import Engine, summary
 from inferstack.errors import InferstackError
-from inferstack.queue.background import end
 from inferstack.worker.compute import Compute
 from inferstack.worker.feed import Appetite, Feed
 from inferstack.worker.held import Held

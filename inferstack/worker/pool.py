@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from inferstack import config
+from inferstack.concurrency import end
 from inferstack.config import Settings
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import InferstackError
-from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.telemetry import logs
 from inferstack.telemetry.exposure import shown

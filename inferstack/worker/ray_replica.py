@@ -7,9 +7,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from inferstack.concurrency import end
 from inferstack.config import Settings
 from inferstack.errors import EngineError, InferstackError
-from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.statistics import sample
 from inferstack.worker import ray_settings, scaling

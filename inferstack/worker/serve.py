@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from inferstack import config
+from inferstack.concurrency import end
 from inferstack.config import Settings
 from inferstack.engines.base import summary
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import InferstackError
-from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.telemetry import pulse
 from inferstack.telemetry.exposure import shown

@@ -30,6 +30,7 @@ from inferstack.recorder.recorder import Recorder
 from inferstack.storage import dump
 from inferstack.storage.accounts import Accounts
 from inferstack.storage.history import History
+from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, TaskState
 from tests.backup.conftest import Services
 from tests.recorder.work import NAME
@@ -187,6 +188,35 @@ async def test_the_wrong_object_store_is_noticed(
         with pytest.raises(BackupError, match="none of the objects that the newest tasks"):
             await backup(wrong, tmp_path / "backup")
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_backup_that_fails_on_one_object_leaves_nothing_of_the_others(
+    old: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await finish_large(old)
+    asked: list[str] = []
+    later = asyncio.Event()
+
+    async def get(_: ObjectStore, key: str) -> bytes:
+        asked.append(key)
+        if len(asked) == 1:
+            raise StorageUnavailableError("the object store is away")
+        await later.wait()
+        return RESULT
+
+    monkeypatch.setattr(ObjectStore, "get", get)
+    with pytest.raises(StorageUnavailableError, match="is away"):
+        await backup(old, tmp_path / "backup")
+    later.set()
+    await asyncio.wait_for(_all_ended(), 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def _all_ended() -> None:
+    """Returns once no copy of an object runs any more."""
+    while copies := [t for t in asyncio.all_tasks() if "_copy_one" in repr(t)]:
+        await asyncio.wait(copies)
 
 
 @pytest.mark.parametrize(

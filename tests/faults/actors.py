@@ -8,9 +8,9 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, TimeoutError
 
+from inferstack.concurrency import end
 from inferstack.deployment import ReplicaStatus
 from inferstack.errors import InferstackError, QueueUnavailableError, StorageUnavailableError
-from inferstack.queue.background import end
 from inferstack.queue.codec import encode
 from inferstack.queue.committer import GroupCommitter
 from inferstack.queue.connection import Redis, connect

@@ -16,10 +16,10 @@ from typing import Self
 import httpx
 import msgspec
 
+from inferstack.concurrency import end
 from inferstack.config import as_environment, load
 from inferstack.deployment import DeploymentState
 from inferstack.engines.repository import scan
-from inferstack.queue.background import end
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.registry import Registry
 from inferstack.storage.migrations import migrate

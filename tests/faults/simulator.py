@@ -12,8 +12,8 @@ import signal
 import warnings
 from collections.abc import Callable
 
+from inferstack.concurrency import end
 from inferstack.config import Settings, load
-from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from tests.faults.actors import Actor, Api, Archiver, Client, Reader, Replica
 from tests.faults.tally import Tally

@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from inferstack.queue.background import end
+from inferstack.concurrency import end
 from tests.gateway.gateway import Gateway, eventually, problem, resolving_program
 from tests.gateway.stack import Replicated
 from tests.gateway.upstream import Names

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from inferstack.concurrency import end
 from inferstack.deployment import Circuit
 from inferstack.errors import CircuitOpenError, InvalidInputError, QueueFullError
 from inferstack.lifecycle import directory
 from inferstack.lifecycle.types import Receipt
-from inferstack.queue.background import end
 from inferstack.queue.codec import encode
 from inferstack.queue.registry import Registry
 from inferstack.queue.statistics import sample

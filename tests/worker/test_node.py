@@ -17,8 +17,8 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
+from inferstack.concurrency import end
 from inferstack.config import Settings, as_environment
-from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.task import TaskState

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from inferstack.concurrency import end
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState, ReplicaStatus
 from inferstack.engines.repository import find, scan
-from inferstack.queue.background import end
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import KEY, Registry
 from inferstack.queue.task_queue import TaskQueue
