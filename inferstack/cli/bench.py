@@ -1,6 +1,5 @@
 """`inferstack bench`: load on a running inferstack, and what it did with it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from rich.text import Text
 from inferstack.cli import place, scenario
 from inferstack.cli.output import answers
 from inferstack.cli.tasks import Url
-from inferstack.client import options
+from inferstack.client import Submission, options, wire
 from inferstack.client.load import Load, LoadReport, run_blocking
 from inferstack.client.scenarios import ScenarioName
 from inferstack.errors import ConfigurationError
@@ -109,10 +108,11 @@ def bench(
 def _load(wanted: scenario.Wanted, target: options.Target) -> Load:
     """A load at one rate, without limits."""
     wait = 30.0 if wanted.wait is None else wanted.wait
+    data = wanted.data or inputs(DEFAULT_PAYLOAD)
     return Load(
         url=f"{target.url}/api/inference",
-        bodies=bodies(wanted.data or inputs(DEFAULT_PAYLOAD), wanted.model, wanted.version),
-        headers={**target.headers, **prefer(wait)},
+        bodies=[wire.encode(Submission(each, wanted.model, wanted.version)) for each in data],
+        headers={**target.headers, **wire.prefer(wait)},
         connections=wanted.connections or 64,
         duration=wanted.duration or 10.0,
         rate=wanted.rate,
@@ -130,19 +130,6 @@ def _measure(load: Load, as_json: bool) -> None:
         show(answers, report)
     if report.failed:
         raise typer.Exit(1)
-
-
-def bodies(data: Sequence[dict[str, Any]], model: str | None, version: int | None) -> list[bytes]:
-    """The JSON bodies to send in turn.
-
-    Args:
-        data: an input for each.
-        model: the model's name; left out of the body if None.
-        version: likewise.
-    """
-    extra = {"model": model, "model_version": version}
-    extra = {name: value for name, value in extra.items() if value is not None}
-    return [msgspec.json.encode({"data": each, **extra}) for each in data]
 
 
 def inputs(payload: str) -> list[dict[str, Any]]:
@@ -168,11 +155,6 @@ def inputs(payload: str) -> list[dict[str, Any]]:
         return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
     except msgspec.DecodeError as error:
         raise ConfigurationError(f"--payload takes a JSON object: {error}") from error
-
-
-def prefer(wait: float) -> dict[str, str]:
-    """The header that asks for the result instead of a receipt."""
-    return {"prefer": f"wait={wait:g}"} if wait else {}
 
 
 def show(console: Console, report: LoadReport) -> None:

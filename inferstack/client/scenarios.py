@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from inferstack.client import wire
 from inferstack.client.load_plan import Load, Step
 from inferstack.client.options import Target
 from inferstack.task import Priority
@@ -164,11 +165,10 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             bodies: see `bodies`.
             allow_remote: whether the target may be another machine.
         """
-        prefer = {"prefer": f"wait={scenario.wait:g}"} if scenario.wait else {}
         return Load(
             url=f"{target.url}/api/inference",
             bodies=bodies,
-            headers={**target.headers, **prefer},
+            headers={**target.headers, **wire.prefer(scenario.wait)},
             connections=scenario.connections,
             steps=scenario.steps(),
             timeout=scenario.wait + 2 * self.patience,

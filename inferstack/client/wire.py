@@ -96,6 +96,12 @@ def in_path(task_id: str) -> str:
     return quote(_unicode(task_id), safe="")
 
 
+def prefer(hold: float) -> dict[str, str]:
+    """The header that asks for the result within `hold` seconds; none if that is 0."""
+    seconds = f"{hold:.3f}".rstrip("0").rstrip(".")
+    return {"prefer": f"wait={seconds}"} if seconds != "0" else {}
+
+
 def submit(submission: Submission, key: str, hold: float = 0.0) -> Request:
     """Submits one task.
 
@@ -107,7 +113,7 @@ def submit(submission: Submission, key: str, hold: float = 0.0) -> Request:
     Raises:
         InvalidArgumentError: the submission is no JSON, or the key is no header.
     """
-    headers = JSON | _key(key) | _prefer(hold)
+    headers = JSON | _key(key) | prefer(hold)
     body = encode(submission)
     return Request(method="POST", path="/api/inference", headers=headers, body=body, hold=hold)
 
@@ -121,7 +127,7 @@ def batch(submissions: Sequence[Submission], key: str) -> Request:
 
 def get(task_id: str, hold: float = 0.0) -> Request:
     """Reads a task, after it finished or `hold` seconds passed."""
-    return Request(method="GET", path=_task_path(task_id), headers=_prefer(hold), hold=hold)
+    return Request(method="GET", path=_task_path(task_id), headers=prefer(hold), hold=hold)
 
 
 def limited(request: Request, left: float) -> Request:
@@ -129,7 +135,7 @@ def limited(request: Request, left: float) -> Request:
     hold = min(request.hold, left)
     kept = {name: value for name, value in request.headers.items() if name != "prefer"}
     return msgspec.structs.replace(
-        request, headers=kept | _prefer(hold), hold=hold, patience=left + GRACE
+        request, headers=kept | prefer(hold), hold=hold, patience=left + GRACE
     )
 
 
@@ -252,11 +258,6 @@ def _key(key: str) -> dict[str, str]:
             f"an idempotency key takes 1 to {MAX_KEY} printable ASCII characters"
         )
     return {"idempotency-key": key}
-
-
-def _prefer(hold: float) -> dict[str, str]:
-    seconds = f"{hold:.3f}".rstrip("0").rstrip(".")
-    return {"prefer": f"wait={seconds}"} if seconds != "0" else {}
 
 
 def _task_path(task_id: str) -> str:
