@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inferstack.background.clock import Clock
+from inferstack.telemetry.pulse import EXIT_STUCK
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +18,6 @@ PATIENCE = 10.0
 LAST_PATIENCE = 60.0
 """Seconds after which a stuck process ends itself: not everywhere does somebody look at it, but
 everywhere it is started again."""
-EXIT_STUCK = 70
 
 
 class Liveness:

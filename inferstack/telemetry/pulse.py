@@ -9,6 +9,7 @@ process has found what it waited for at its start.
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,8 @@ PERIOD = 2.0
 """Seconds between two beats."""
 STALE = 20.0
 """Seconds without a beat from which on the process counts as stuck."""
+EXIT_STUCK = os.EX_SOFTWARE
+"""Status of a process that has found itself stuck and ends, to be started again."""
 
 
 class Pulse:

@@ -18,6 +18,7 @@ from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
 from inferstack.engines.base import Engine, summary
 from inferstack.errors import InferstackError
+from inferstack.telemetry.pulse import EXIT_STUCK
 from inferstack.worker.compute import Compute
 from inferstack.worker.feed import Appetite, Feed
 from inferstack.worker.held import Held
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 
 BEAT = 1.0
 """Seconds between heartbeats."""
-EXIT_STUCK = 70
-"""Exit code when the device is lost or a batch is stuck; the leases bring the tasks back."""
 
 
 class Worker:
@@ -184,7 +183,10 @@ class Worker:
             self._held.forget(lease for lease in leases if lease.task_id in lost)
 
     async def _watch(self) -> None:
-        """Ends the process when the device is lost or a batch takes longer than it may."""
+        """Ends the process when the device is lost or a batch takes longer than it may.
+
+        The leases bring its tasks back.
+        """
         while True:
             now = self._alive_at = time.monotonic()
             if self._compute.lost is not None:

@@ -22,7 +22,7 @@ from inferstack.worker import gpu, measures
 from inferstack.worker.early import EarlyOutput
 from inferstack.worker.host import redis_url, services_arrived
 from inferstack.worker.placement import default_first, place
-from inferstack.worker.registrar import Registrar
+from inferstack.worker.registrar import MOST_EARLY_DEATHS, Registrar
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a replica that ended is started again; doubles while it keeps ending."""
 SETTLED = 30.0
 """Seconds after which a replica counts as having started well."""
-MOST_EARLY_DEATHS = 3
-"""Times that a replica may end before it is ready until its deployment counts as failed."""
 CANNOT_START = 127
 """The status of a replica that never ran, as shells have it."""
 DRAIN_GRACE = 50.0

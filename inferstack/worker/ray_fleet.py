@@ -14,13 +14,12 @@ from inferstack.engines.repository import ModelEntry
 from inferstack.worker import gpu, scaling
 from inferstack.worker.placement import Placement, place
 from inferstack.worker.ray_replica import GRACE, SILENCE, Replica
+from inferstack.worker.registrar import MOST_EARLY_DEATHS
 
 log = logging.getLogger(__name__)
 
 REPLICA_CPUS = 0.1
 """CPUs that Ray counts for a replica: threads are set explicitly, so Ray need not ration them."""
-MOST_EARLY_DEATHS = 3
-"""Times that a replica may end before it is ready until Serve gives its deployment up."""
 LOOK = 2.0
 """Seconds between two looks at the machines of a cluster."""
 

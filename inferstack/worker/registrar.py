@@ -23,6 +23,8 @@ EAGER_PERIOD = 0.2
 """The same while a deployment is starting."""
 PATIENCE = 180.0
 """Seconds that other models wait for the default one."""
+MOST_EARLY_DEATHS = 3
+"""Times that a replica may end before it is ready until its deployment counts as failed."""
 GONE = "its folder is gone"
 """Why a deployment has failed that is not in the repository any more."""
 

@@ -24,8 +24,8 @@ from inferstack.telemetry.exposure import shown
 from inferstack.worker import measures, ray_cluster, ray_settings
 from inferstack.worker.host import redis_url, services_arrived
 from inferstack.worker.placement import default_first
-from inferstack.worker.ray_fleet import MOST_EARLY_DEATHS, Fleet
-from inferstack.worker.registrar import Registrar
+from inferstack.worker.ray_fleet import Fleet
+from inferstack.worker.registrar import MOST_EARLY_DEATHS, Registrar
 
 log = logging.getLogger(__name__)
 

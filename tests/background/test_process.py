@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from inferstack.background import liveness
 from inferstack.background.app import DUTIES, QUEUE, create_app
 from inferstack.config import Settings, as_environment
 from inferstack.queue.connection import Redis
@@ -189,14 +188,14 @@ def test_a_worker_whose_loop_is_stuck_shows(start: Callable[..., Running]) -> No
 def test_a_worker_whose_loop_stays_stuck_ends_itself(start: Callable[..., Running]) -> None:
     worker = start("--no-beat", code=LIVELY + SHORT + STUCK + MAIN)
     worker.until_ready()
-    assert worker.process.wait(30) == liveness.EXIT_STUCK
+    assert worker.process.wait(30) == pulse.EXIT_STUCK
     assert "the process ends" in worker.log.read_text()
 
 
 def test_a_clock_that_is_stuck_ends_the_process(start: Callable[..., Running]) -> None:
     worker = start(code=LIVELY + SHORT + STUCK_CLOCK + MAIN)
     worker.until_ready()
-    assert worker.process.wait(30) == liveness.EXIT_STUCK
+    assert worker.process.wait(30) == pulse.EXIT_STUCK
 
 
 def test_the_clock_is_no_process_that_could_be_lost(start: Callable[..., Running]) -> None:

@@ -16,9 +16,10 @@ from inferstack.deployment import Deployment
 from inferstack.engines.base import DeviceLostError, Prepared
 from inferstack.errors import InferstackError, InvalidInputError
 from inferstack.task import Priority
+from inferstack.telemetry.pulse import EXIT_STUCK
 from inferstack.worker import measures, report
 from inferstack.worker.feed import Appetite
-from inferstack.worker.loop import EXIT_STUCK, Worker
+from inferstack.worker.loop import Worker
 
 from .fakes import (
     FakeEngine,

@@ -10,7 +10,8 @@ import pytest
 
 from inferstack.engines.repository import find, scan
 from inferstack.worker import pool
-from inferstack.worker.pool import MOST_EARLY_DEATHS, Pool, ReplicaPlan
+from inferstack.worker.pool import Pool, ReplicaPlan
+from inferstack.worker.registrar import MOST_EARLY_DEATHS
 from tests.worker.fakes import settings
 
 
