@@ -167,6 +167,14 @@ def test_prometheus_scrapes_every_process_of_ours() -> None:
             assert f"METRICS_PORT={discovery['port']}" in path.read_text()
 
 
+def test_alloy_takes_the_logs_of_this_project_alone_and_sends_them_where_compose_says() -> None:
+    text = (ROOT / "monitoring/alloy/config.alloy").read_text()
+    assert '"com.docker.compose.project=" + sys.env("COMPOSE_PROJECT_NAME")' in text
+    given = services()["alloy"]["environment"]
+    assert set(re.findall(r'sys\.env\("(\w+)"\)', text)) == set(given)
+    assert given["COMPOSE_PROJECT_NAME"].endswith(f":-{compose()['name']}}}")
+
+
 def test_grafana_finds_its_dashboards_where_they_are_mounted() -> None:
     mounted = dict(volume.split(":")[:2] for volume in services()["grafana"]["volumes"])
     folder = ROOT / "monitoring/grafana/provisioning/dashboards"

@@ -41,7 +41,9 @@ def series(expr: str) -> set[str]:
     bare = re.sub(r"\b(by|on|without|ignoring)\s*\([^)]*\)", "", bare)
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", bare)
     words = re.findall(r"[a-zA-Z_:][\w:]*(?!\w*\s*\()", re.sub(r"\b\w+(?=\s*\()", "", bare))
-    return {word for word in words if word not in {"or", "and", "unless", "bool", "offset", "m", "e6"}}
+    return {
+        word for word in words if word not in {"or", "and", "unless", "bool", "offset", "m", "e6"}
+    }
 
 
 def declared() -> set[str]:
