@@ -20,6 +20,7 @@ from inferstack.worker import node
 from scripts import check_manifests as manifests
 from tests.api.fakes import World
 from tests.deployment.files import ROOT, services
+from tests.docs import pages
 from tests.gateway.gateway import Gateway
 
 Manifest = dict[str, Any]
@@ -99,8 +100,25 @@ def test_the_cluster_on_aws_is_valid() -> None:
     (cluster,) = manifests.parse((manifests.FOLDER / "eks-cluster.yaml").read_text())
     assert list(manifests.problems(cluster)) == []
     assert cluster["metadata"]["version"] == manifests.VERSION
-    (pod, _) = cluster["iam"]["podIdentityAssociations"]
+    pod, *_ = cluster["iam"]["podIdentityAssociations"]
     assert (pod["namespace"], pod["serviceAccountName"]) == ("ai-inference", "inferstack")
+
+
+@needs_kubectl
+def test_nodes_on_aws_grow_with_the_gpu_workers() -> None:
+    (cluster,) = manifests.parse((manifests.FOLDER / "eks-cluster.yaml").read_text())
+    workers = of(rendered("eks"), "ScaledObject")["gpu-worker"]["spec"]["maxReplicaCount"]
+    groups = {group["name"]: group for group in cluster["managedNodeGroups"]}
+    assert groups["gpu"]["maxSize"] >= workers
+    (account,) = [
+        each["serviceAccountName"]
+        for each in cluster["iam"]["podIdentityAssociations"]
+        if each.get("wellKnownPolicies") == {"autoScaler": True}
+    ]
+    guide = pages.text("docs/deployment.md")
+    assert f"--set rbac.serviceAccount.name={account} " in guide
+    assert f"--set autoDiscovery.clusterName={cluster['metadata']['name']} " in guide
+    assert f"--set awsRegion={cluster['metadata']['region']} " in guide
 
 
 @pytest.mark.parametrize(
