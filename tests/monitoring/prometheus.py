@@ -77,6 +77,11 @@ class Prometheus(_Server):
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
+    def alertmanagers(self) -> list[str]:
+        """The addresses that it sends alerts to."""
+        found = self._get("alertmanagers")["data"]["activeAlertmanagers"]
+        return [each["url"] for each in found]
+
     def rules(self) -> list[dict[str, Any]]:
         """Every rule with its health."""
         groups = self._get("rules")["data"]["groups"]
