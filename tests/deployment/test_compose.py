@@ -34,7 +34,7 @@ def test_the_example_names_every_setting_and_nothing_else() -> None:
     fields = {name.upper() for name in config.Settings.model_fields}
     used = _variables((ROOT / "docker-compose.yml").read_text())
     used |= _variables((ROOT / "docker-compose.prod.yml").read_text())
-    used |= _variables((ROOT / ".env.example").read_text()) | {"COMPOSE_PROFILES"}
+    used |= _variables((ROOT / ".env.example").read_text()) | {"COMPOSE_PROFILES", "COMPOSE_FILE"}
     for path in (ROOT / "docker").glob("*.Dockerfile"):
         used |= set(re.findall(r"([A-Z][A-Z0-9_]+)=", path.read_text()))
     assert fields - names == set()

@@ -15,7 +15,7 @@ from inferstack.storage.accounts import Accounts
 from inferstack.storage.database import Database
 from inferstack.storage.migrations import migrate
 from scripts import check_manifests as manifests
-from tests.deployment.files import ROOT, compose, services
+from tests.deployment.files import ROOT, compose, example, services
 from tests.deployment.test_manifests import containers, deployment_yaml, needs_kubectl, pods
 from tests.docs import pages
 from tests.programs import program
@@ -62,9 +62,20 @@ def test_the_settings_that_the_guide_makes_are_good_for_production(
     for name, value in values.items():
         full = re.sub(r"\$\{(\w+)\}", lambda match: values[match[1]], value)
         monkeypatch.setenv(name, full)
-    monkeypatch.setenv("ENVIRONMENT", "production")
     assert config.load().environment == "production"
     assert values["COMPOSE_PROFILES"] == "cpu"
+
+
+def test_every_command_of_compose_means_the_production_site(copy: Path) -> None:
+    """The files are named in `.env`: with `-f`, a command that omits it would make it another."""
+    values = dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", (copy / ".env").read_text(), re.MULTILINE))
+    assert values["ENVIRONMENT"] == "production"
+    assert values["COMPOSE_FILE"].split(":") == ["docker-compose.yml", "docker-compose.prod.yml"]
+    assert all((ROOT / name).exists() for name in values["COMPOSE_FILE"].split(":"))
+    assert example()["COMPOSE_FILE"] == "docker-compose.yml"
+    commands = "\n".join(pages.text(page) for page in pages.NAMES)
+    assert re.findall(r"docker compose (?:-\S+ )*-f.*", commands) == []
+    assert "docker-compose.override" not in commands
 
 
 def test_the_certificate_is_where_production_looks_for_it(copy: Path) -> None:
