@@ -20,6 +20,8 @@ import yaml
 FOLDER = Path(__file__).parents[1] / "kubernetes"
 DEPLOYMENT = FOLDER / "deployment.yaml"
 OVERLAYS = ("onprem", "cpu", "eks", "eks-redis", "kuberay")
+BESIDE = ("dcgm",)
+"""Overlays of what runs beside any of those."""
 RENDERED = "onprem"
 """The overlay that `deployment.yaml` is made of."""
 VERSION = "1.35"
@@ -92,7 +94,7 @@ def _pod_templates(manifest: Manifest) -> Iterator[Manifest]:
 def _sources(*, rendering: bool) -> Iterator[tuple[str, str]]:
     """Name and text of everything that is checked."""
     if rendering:
-        for overlay in OVERLAYS:
+        for overlay in (*OVERLAYS, *BESIDE):
             yield f"overlays/{overlay}", render(overlay)
     for path in (DEPLOYMENT, FOLDER / "eks-cluster.yaml"):
         yield path.name, path.read_text()

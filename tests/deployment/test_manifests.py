@@ -165,15 +165,38 @@ def test_no_pod_has_more_rights_than_it_needs(overlay: str) -> None:
         # Else a service named like a setting would set it.
         assert spec["enableServiceLinks"] is False, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        if name != "dcgm-exporter":
-            assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
         for container in containers(template):
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
-            assert name == "dcgm-exporter" or context["readOnlyRootFilesystem"] is True
+            assert context["readOnlyRootFilesystem"] is True
             assert {"cpu", "memory"} <= set(container["resources"]["requests"])
             assert "memory" in container["resources"]["limits"]
+
+
+@needs_kubectl
+def test_gpu_metrics_come_from_a_namespace_that_allows_what_they_take() -> None:
+    (overlay,) = manifests.BESIDE
+    found = rendered(overlay)
+    assert [line for item in found for line in manifests.problems(item)] == []
+    (name,) = of(found, "Namespace")
+    (template,) = pods(found).values()
+    (container,) = template["spec"]["containers"]
+    exporter = services()["dcgm-exporter"]
+    assert container["image"] == exporter["image"]
+    # As in Compose; the namespace of our own pods, `baseline`, forbids it.
+    assert container["securityContext"]["capabilities"]["add"] == exporter["cap_add"]
+    labels = of(found, "Namespace")[name]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
+    (port,) = container["ports"]
+    config = yaml.safe_load((PROMETHEUS / "prometheus.kubernetes.yml").read_text())
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "dcgm"]
+    (discovery,) = job["kubernetes_sd_configs"]
+    assert name in discovery["namespaces"]["names"]
+    kept, *_ = job["relabel_configs"]
+    for app in (template["metadata"]["labels"]["app"], "nvidia-dcgm-exporter"):
+        assert re.fullmatch(kept["regex"], f"{app};{port['containerPort']}")
 
 
 @needs_kubectl
