@@ -38,7 +38,9 @@ then its queued and its completed state cost one row write instead of two.
 DRAIN = 10.0
 """Seconds that archiving goes on after a stop, if changes are still waiting."""
 REMEMBER = 100_000
-"""Tasks whose archived version is remembered."""
+"""Finished tasks that are remembered once they are archived."""
+SAME_END = 1.0
+"""Seconds between the end of a task and its entry in the outbox: one script makes both."""
 
 
 class Source(Protocol):
@@ -68,29 +70,35 @@ class Archived(NamedTuple):
 
     deployment: str
     task_id: str
-    version: int
-    finished: bool
+    completed_at: float | None
+    """Seconds since the epoch by the clock of Redis; None while it is unfinished."""
 
 
-class Versions:
-    """The archived version of the tasks seen last; forgets the oldest beyond a limit."""
+class Ends:
+    """When the tasks ended that were archived last; forgets the oldest beyond a limit."""
 
     def __init__(self, limit: int = REMEMBER) -> None:
         """Args: limit: tasks to remember."""
         self._limit = limit
-        self._versions: OrderedDict[str, int] = OrderedDict()
+        self._ends: OrderedDict[str, float] = OrderedDict()
 
     def covers(self, entry: OutboxEntry) -> bool:
-        """Whether the change, or a later one of its task, is archived."""
-        return self._versions.get(entry.task_id, -1) >= entry.version
+        """Whether the change came before its task ended, and that end is archived.
+
+        A change after the end is of a Redis that lost the end in a failover: the task goes on
+        there, and must be marked as archived there once more.
+        """
+        end = self._ends.get(entry.task_id)
+        return end is not None and _made_at(entry.entry_id) <= end + SAME_END
 
     def add(self, tasks: Sequence[Archived]) -> None:
         """Remembers that these are archived and acknowledged."""
         for task in tasks:
-            self._versions[task.task_id] = task.version
-            self._versions.move_to_end(task.task_id)
-        while len(self._versions) > self._limit:
-            self._versions.popitem(last=False)
+            if task.completed_at is not None:
+                self._ends[task.task_id] = task.completed_at
+                self._ends.move_to_end(task.task_id)
+        while len(self._ends) > self._limit:
+            self._ends.popitem(last=False)
 
 
 class Recorder:
@@ -117,7 +125,7 @@ class Recorder:
         self._linger = linger
         self._written = written
         self._limit = 64
-        self._versions = Versions()
+        self._ends = Ends()
         self._stop = asyncio.Event()
         self._random = random.Random()
         self._failures = 0
@@ -198,7 +206,7 @@ class Recorder:
         Entries that are archived already are only acknowledged: a load gives the newest
         state, so an entry may be covered by what an earlier one brought.
         """
-        latest = {entry.task_id: entry for entry in entries if not self._versions.covers(entry)}
+        latest = {entry.task_id: entry for entry in entries if not self._ends.covers(entry)}
         return list(latest.values())
 
     async def _load(self, entries: Sequence[OutboxEntry]) -> list[Task]:
@@ -222,11 +230,11 @@ class Recorder:
             by_deployment.setdefault(entry.deployment, []).append(entry)
         for deployment, changes in by_deployment.items():
             tasks = [task for task in archived if task.deployment == deployment]
-            finished = [task.task_id for task in tasks if task.finished]
+            finished = [task.task_id for task in tasks if task.completed_at is not None]
             await self._outbox.archived(deployment, changes, finished)
             # Only now: had it been remembered before a failed acknowledgement, the repeat
             # would not load the finished tasks, and they would stay in Redis for ever.
-            self._versions.add(tasks)
+            self._ends.add(tasks)
 
     async def _back_off(self, error: InferstackError) -> None:
         self._failures += 1
@@ -254,4 +262,4 @@ def _made_at(entry_id: bytes) -> float:
 
 def _archived(task: Task) -> Archived:
     spec = task.spec
-    return Archived(spec.deployment, spec.task_id, task.version, task.state.terminal)
+    return Archived(spec.deployment, spec.task_id, task.completed_at)

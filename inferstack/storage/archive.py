@@ -47,9 +47,11 @@ def _upsert() -> str:
     return (
         f"INSERT INTO tasks ({names}) SELECT * FROM unnest({arrays}) "
         f"ON CONFLICT (id) DO UPDATE SET {changes}, recorded_at = now() "
-        # The end of a task stands. A Redis that lost the last second may run it again.
-        "WHERE excluded.state_version > tasks.state_version "
-        "AND tasks.state IN ('queued', 'running') RETURNING id"
+        # The end of a task stands. A Redis that lost the last second may run it again, and end it
+        # at an earlier version than one that stands here.
+        "WHERE tasks.state IN ('queued', 'running') "
+        "AND (excluded.state_version > tasks.state_version "
+        "OR excluded.state NOT IN ('queued', 'running')) RETURNING id"
     )
 
 

@@ -61,9 +61,9 @@ class History:
     async def upsert(self, tasks: Sequence[Task]) -> set[str]:
         """Stores tasks. Safe to repeat.
 
-        A row that holds the same or a later version stays, and so does one of a task that has
-        ended, whatever comes later. A task whose row PostgreSQL refuses is stored without its
-        input, result and metadata and with an error that says so.
+        A row of a task that has ended stays, whatever comes later. One of an unfinished task gives
+        way to a later version and to any end. A task whose row PostgreSQL refuses is stored
+        without its input, result and metadata and with an error that says so.
 
         Args:
             tasks: any number; a few hundred is cheapest.

@@ -8,7 +8,7 @@ from inferstack.queue.outbox import Outbox, OutboxEntry
 from inferstack.queue.statistics import sample
 from inferstack.queue.task_queue import prefix
 from inferstack.recorder import recorder as module
-from inferstack.recorder.recorder import Archived, Recorder, Versions
+from inferstack.recorder.recorder import Archived, Ends, Recorder
 from inferstack.storage.history import History
 from inferstack.task import Task, TaskState
 from tests.recorder.work import NAME, Work
@@ -270,9 +270,54 @@ async def test_a_task_that_two_recorders_archive_is_counted_once(
     assert await work.left() == 0
 
 
-def test_the_memory_of_versions_is_bounded() -> None:
-    versions = Versions(limit=2)
-    versions.add([Archived(NAME, name, 2, True) for name in ("a", "b", "c")])
-    entries = [OutboxEntry(NAME, b"0-1", name, 2) for name in ("a", "b", "c")]
-    assert [versions.covers(entry) for entry in entries] == [False, True, True]
-    assert not versions.covers(entries[1]._replace(version=3))
+async def test_a_task_that_ran_again_after_a_failover_leaves_redis_too(
+    work: Work, outbox: CountingOutbox, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAME_END", 0.0)
+    (task_id,) = await work.submit(1)
+    before = await work.saved()
+    await work.finish()
+    recorder = Recorder(outbox, history)
+    await recorder.step(1)
+    await work.went_back(before)
+    assert await work.finish() == [task_id]
+    await recorder.step(1)
+    assert await work.left() == 0
+    assert await work.forgettable(task_id)
+
+
+async def test_a_task_cancelled_after_a_failover_lost_its_claim_is_archived_as_cancelled(
+    work: Work, outbox: CountingOutbox, history: History
+) -> None:
+    (task_id,) = await work.submit(1)
+    before = await work.saved()
+    for _ in range(2):
+        (claim,) = await work.queue.claim("host:1:a", 1)
+        await work.queue.release([(claim.task_id, claim.attempt)])
+    await work.queue.claim("host:1:a", 1)
+    recorder = Recorder(outbox, history)
+    await recorder.step(1)
+    found = await history.get(task_id)
+    assert found is not None
+    assert found.state is TaskState.RUNNING
+    await work.went_back(before)
+    await work.queue.cancel(task_id)
+    await recorder.step(1)
+    found = await history.get(task_id)
+    assert found is not None
+    assert found.state is TaskState.CANCELLED
+    assert await work.forgettable(task_id)
+
+
+def test_the_memory_of_ends_is_bounded() -> None:
+    ends = Ends(limit=2)
+    ends.add([Archived(NAME, name, 5.0) for name in ("a", "b", "c")])
+    entries = [OutboxEntry(NAME, b"5000-1", name, 2) for name in ("a", "b", "c")]
+    assert [ends.covers(entry) for entry in entries] == [False, True, True]
+    assert not ends.covers(entries[1]._replace(entry_id=b"6001-0"))
+
+
+def test_a_task_that_has_not_ended_is_not_remembered() -> None:
+    ends = Ends()
+    ends.add([Archived(NAME, "a", None)])
+    assert not ends.covers(OutboxEntry(NAME, b"1-0", "a", 1))

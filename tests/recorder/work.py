@@ -43,6 +43,16 @@ class Work:
             finished += [claim.task_id for claim in claims]
         return finished
 
+    async def saved(self) -> dict[Any, Any]:
+        """All that Redis holds, for `went_back`."""
+        return {key: await self.redis.dump(key) for key in await self.redis.keys()}
+
+    async def went_back(self, saved: dict[Any, Any]) -> None:
+        """Redis is as it was: a replica took over that had not received what came since."""
+        await self.redis.flushdb()
+        for key, value in saved.items():
+            await self.redis.restore(key, 0, value)
+
     async def forgettable(self, task_id: str) -> bool:
         """Whether Redis will delete the task after its time."""
         batches = await self.redis.lrange(f"{prefix(NAME)}archived", 0, -1)

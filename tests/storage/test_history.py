@@ -83,6 +83,14 @@ async def test_the_end_of_a_task_stands_whatever_a_redis_that_forgot_it_says(
     assert await history.get(task.spec.task_id) == done
 
 
+async def test_the_end_of_a_task_counts_whatever_its_version(history: History) -> None:
+    task = queued()
+    await history.upsert([msgspec.structs.replace(task, state=TaskState.RUNNING, version=6)])
+    ended = msgspec.structs.replace(task, state=TaskState.CANCELLED, version=2)
+    assert await history.upsert([ended]) == {task.spec.task_id}
+    assert (await stored(history, task)).state is TaskState.CANCELLED
+
+
 async def test_an_upsert_tells_what_it_wrote(history: History) -> None:
     first, second, refused = queued(), queued(), completed(result=b"{")
     ids = [task.spec.task_id for task in (first, second, refused)]
