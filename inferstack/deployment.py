@@ -68,6 +68,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     worker: str
     """Unique name of the replica's process: `host:pid:random`."""
     device: str = "cpu"
+    """`cpu`, or `cuda:<n>` of the GPUs of its machine."""
     state: str = "ready"
     """`ready` or `draining`."""
     capacity: float = 0.0

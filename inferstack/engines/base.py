@@ -49,7 +49,7 @@ class Engine(Protocol):
     """A loaded model. `prepare` may run in one thread while `predict` runs in another."""
 
     device: str
-    """Where it computes: `cpu` or `cuda:<n>`."""
+    """Where it computes: `cpu`, or `cuda:<n>` of the GPUs that its process sees."""
     prepares_quickly: bool
     """Whether `prepare` takes microseconds and may run on the event loop."""
     prepares_by_model: bool

@@ -111,7 +111,10 @@ class ModelConfig(_Section):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """CPU threads of one replica."""
     num_gpus: Annotated[float, Field(ge=0, le=64)] | None = None
-    """GPUs of one replica; a fraction shares one. 1 if None and the device may be a GPU."""
+    """GPUs of one replica; a fraction shares one.
+
+    If None and the device may be a GPU: 1, or less where models with `auto` outnumber the GPUs.
+    """
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:<n>`."""
     timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
@@ -126,6 +129,13 @@ class ModelConfig(_Section):
     """`package:<name>/<folder>`: files inside an installed package; the folder itself if None."""
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _part_or_whole(cls, num_gpus: float | None) -> float | None:
+        if num_gpus is not None and num_gpus > 1 and num_gpus % 1:
+            raise ValueError(f"{num_gpus:g}: takes a part of one GPU, or a whole number")
+        return num_gpus
 
     @field_validator("device")
     @classmethod

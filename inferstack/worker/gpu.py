@@ -68,6 +68,16 @@ def environment(ids: Sequence[str]) -> dict[str, str]:
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(ids)}
 
 
+def on_machine(device: str) -> str:
+    """What a device of this process, such as `cuda:0`, is called on the machine as a whole."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return device
+    seen = dict(enumerate((config.visible_gpus() or "").split(",")))
+    name = seen.get(int(number or 0), "")
+    return f"cuda:{name}" if name.isdecimal() else f"cuda:{number or 0}"
+
+
 def cores(cgroup: Path = CGROUP_CPU) -> int:
     """CPU cores that this process may use, by its affinity and its container's quota."""
     affinity = getattr(os, "sched_getaffinity", None)

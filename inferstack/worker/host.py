@@ -23,7 +23,7 @@ from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.storage.objects import ObjectStore
 from inferstack.telemetry.exposure import shown
-from inferstack.worker import measures
+from inferstack.worker import gpu, measures
 from inferstack.worker.feed import Appetite
 from inferstack.worker.loop import Worker
 
@@ -69,7 +69,8 @@ class LoadedModel:
         )
         worker = Worker(session, self.engine, deployment, settings, appetite=appetite, fit=self.fit)
         made(worker)
-        log.info("serving %s on %s as %s", self.entry.name, self.engine.device, session.worker)
+        device = gpu.on_machine(self.engine.device)
+        log.info("serving %s on %s as %s", self.entry.name, device, session.worker)
         try:
             async with shown("replica", measures.of_replica, settings):
                 await worker.run()

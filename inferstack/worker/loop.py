@@ -19,6 +19,7 @@ from inferstack.deployment import Deployment, ReplicaStatus
 from inferstack.engines.base import Engine, summary
 from inferstack.errors import InferstackError
 from inferstack.telemetry.pulse import EXIT_STUCK
+from inferstack.worker import gpu
 from inferstack.worker.compute import Compute
 from inferstack.worker.feed import Appetite, Feed
 from inferstack.worker.held import Held
@@ -61,6 +62,7 @@ class Worker:
         appetite = appetite or Appetite(deployment.batch_size)
         self._session = session
         self._engine = engine
+        self._device = gpu.on_machine(engine.device)
         self._timeout = deployment.compute_timeout
         self._extend_every = settings.lease / 3
         self._end_process = end_process
@@ -112,7 +114,7 @@ class Worker:
         running = self._compute.ahead()[:1]
         return ReplicaStatus(
             worker=self._session.worker,
-            device=self._engine.device,
+            device=self._device,
             state="draining" if self._feed.draining else "ready",
             capacity=round(self._report.capacity, 3),
             running=sum(len(job.batch.items) for job in running),

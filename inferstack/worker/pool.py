@@ -21,7 +21,7 @@ from inferstack.telemetry.exposure import shown
 from inferstack.worker import gpu, measures
 from inferstack.worker.early import EarlyOutput
 from inferstack.worker.host import redis_url, services_arrived
-from inferstack.worker.placement import default_first, place
+from inferstack.worker.placement import Placement, default_first, place
 from inferstack.worker.registrar import MOST_EARLY_DEATHS, Registrar
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ class ReplicaPlan(NamedTuple):
 
     entry: ModelEntry
     device: str
+    environment: Mapping[str, str] = {}
+    """Of its process only."""
 
     @property
     def command(self) -> list[str]:
@@ -69,18 +71,28 @@ class Ended(NamedTuple):
         return f"ended with status {self.code}"
 
 
-def plans(entries: Sequence[ModelEntry], gpus: int, cores: int) -> list[ReplicaPlan]:
-    """The processes of this machine; of a range of replicas, the least."""
+def plans(
+    entries: Sequence[ModelEntry], placements: Mapping[str, Placement], gpus: Sequence[str]
+) -> list[ReplicaPlan]:
+    """The processes of this machine; of a range of replicas, the least.
+
+    Args:
+        entries: models to serve.
+        placements: where each belongs, by its name.
+        gpus: the GPUs of this machine, from `gpu.visible`.
+    """
     found = []
     for entry in entries:
-        if entry.config is None:
+        if entry.name not in placements:
             continue
-        placement = place(entry.config, gpus, cores)
-        for number in range(placement.minimum):
-            device = placement.device
-            if device == "cuda":
-                device = f"cuda:{placement.gpu_index(number, gpus)}"
-            found.append(ReplicaPlan(entry, device))
+        placement = placements[entry.name]
+        if placement.num_gpus:
+            # As Ray does it: a replica sees its own GPUs only, and numbers them from 0.
+            own = [[gpus[index] for index in indices] for indices in placement.gpus]
+            sees = [gpu.environment(ids) for ids in own[: placement.minimum]]
+        else:
+            sees = [gpu.environment(gpus) if gpus else {}] * placement.minimum
+        found += [ReplicaPlan(entry, placement.device, environment) for environment in sees]
     return found
 
 
@@ -161,7 +173,7 @@ class Pool:
             child = await asyncio.create_subprocess_exec(
                 *replica.command,
                 f"--stderr={stderr}",
-                env=self._environment,
+                env={**self._environment, **replica.environment},
                 stderr=early.write_end,
                 pass_fds=(stderr,),
             )
@@ -210,13 +222,16 @@ async def serve(settings: Settings) -> None:
     """
     entries = scan(settings.model_path, settings)
     redis = connect(redis_url(settings))
-    gpus, cores = gpu.visible(), gpu.cores()
-    first, rest = (plans(part, len(gpus), cores) for part in default_first(entries, settings))
     registrar = Registrar(redis, entries, settings)
-    environment = config.as_environment(settings)
-    if gpus:
-        environment |= gpu.environment(gpus)
-    pool = Pool(first, environment, registrar.failed)
+    gpus, (first, rest) = gpu.visible(), default_first(entries, settings)
+    placements = place([*first, *rest], [len(gpus)], gpu.cores(), scaling=False)
+    for name, placement in placements.items():
+        if placement.shortage is not None:
+            log.warning("%s: %s", name, placement.shortage)
+        if placement.stranded:
+            registrar.failed(name, str(placement.shortage))
+    replicas = plans(first, placements, gpus)
+    pool = Pool(replicas, config.as_environment(settings), registrar.failed)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pool.stop)
@@ -225,7 +240,7 @@ async def serve(settings: Settings) -> None:
         async with shown("worker", measures.of_devices, settings):
             if await services_arrived(settings, pool.stopping):
                 registering = asyncio.create_task(registrar.run())
-                await pool.run(rest, registrar.default_settled)
+                await pool.run(plans(rest, placements, gpus), registrar.default_settled)
     finally:
         await end(registering)
         await redis.aclose()

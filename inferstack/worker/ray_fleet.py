@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inferstack.config import Settings
@@ -22,50 +23,58 @@ REPLICA_CPUS = 0.1
 """CPUs that Ray counts for a replica: threads are set explicitly, so Ray need not ration them."""
 LOOK = 2.0
 """Seconds between two looks at the machines of a cluster."""
+JOINING = 60.0
+"""Seconds that a model without room waits for machines to join before it counts as failed."""
 
 
 class Fleet:
     """One application for each model, with as many replicas as the devices call for."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Places nothing yet."""
+    def __init__(
+        self,
+        entries: Sequence[ModelEntry],
+        settings: Settings,
+        report: Callable[[str, str], object],
+    ) -> None:
+        """Places nothing yet.
+
+        Args:
+            entries: every model, by rank: they share the GPUs from the start.
+            settings: where the cluster is, if it is not this machine.
+            report: told the name of a deployment that finds no room, and why.
+        """
         self._settings = settings
-        self._entries: list[ModelEntry] = []
-        self._added = asyncio.Event()
+        self._entries = [entry for entry in entries if entry.config is not None]
+        self._report = report
+        self._added: set[str] = set()
+        self._news = asyncio.Event()
         self._placed: dict[str, Placement] = {}
+        self._stranded: dict[str, float] = {}
+        """Since when models have had no room."""
         self._version = uuid.uuid4().hex
         self._waiting = False
         self._placing = threading.Lock()
 
     def add(self, entries: Sequence[ModelEntry]) -> None:
-        """Takes models on; those whose folder is wrong are left out."""
-        self._entries += [entry for entry in entries if entry.config is not None]
-        self._added.set()
+        """Lets models start."""
+        self._added |= {entry.name for entry in entries}
+        self._news.set()
 
     def place(self) -> None:
         """Starts what is missing and rescales what has other devices now; waits for nothing."""
-        from ray import serve
-
         with self._placing:
             changed = {
                 name: placement
                 for name, placement in self._placements().items()
-                if placement != self._placed.get(name)
+                if name in self._added
+                and self._may_start(name, placement)
+                and placement != self._placed.get(name)
             }
             if not changed:
                 return
             for name, placement in changed.items():
                 log.info("%s gets %s", name, placement)
-            targets = [
-                self._target(entry, changed[entry.name])
-                for entry in self._entries
-                if entry.name in changed
-            ]
-            serve.run_many(
-                targets,
-                wait_for_ingress_deployment_creation=False,
-                wait_for_applications_running=False,
-            )
+            self._start(changed)
             self._placed |= changed
 
     async def follow(self) -> None:
@@ -83,12 +92,12 @@ class Fleet:
                 failing = True
             again = LOOK if failing or self._settings.ray_address is not None else None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._added.wait(), again)
-            self._added.clear()
+                await asyncio.wait_for(self._news.wait(), again)
+            self._news.clear()
 
     def _placements(self) -> dict[str, Placement]:
         """Where each model belongs on the devices that there are now, by its name."""
-        gpus, cores = self._devices()
+        machines, cores = self._devices()
         if not cores:
             if not self._waiting:
                 log.warning("no machine has joined the cluster yet: replicas wait for one")
@@ -96,24 +105,53 @@ class Fleet:
             return {}
         self._waiting = False
         return {
-            entry.name: place(entry.ready_config, gpus, cores)
-            for entry in self._entries
+            name: placement
+            for name, placement in place(self._entries, machines, cores).items()
             # While the machines with GPUs are replaced, their models wait and do not move to CPUs.
-            if gpus or not self._on_gpus(entry.name)
+            if sum(machines) or not self._on_gpus(name)
         }
+
+    def _may_start(self, name: str, placement: Placement) -> bool:
+        """Whether it has room; without, it is reported once machines had the time to join."""
+        if not placement.stranded:
+            self._stranded.pop(name, None)
+            return True
+        cluster = self._settings.ray_address is not None
+        since = self._stranded.setdefault(name, time.monotonic())
+        if cluster and time.monotonic() - since < JOINING:
+            return False
+        self._report(name, str(placement.shortage))
+        # Its replicas wait inside Ray then, whose autoscaler adds machines for those that do.
+        return cluster
 
     def _on_gpus(self, name: str) -> bool:
         return name in self._placed and self._placed[name].num_gpus > 0
 
-    def _devices(self) -> tuple[int, int]:
-        """GPUs and cores: of this machine, or of the whole cluster."""
+    def _devices(self) -> tuple[list[int], int]:
+        """GPUs of each machine, and cores in all: of this machine, or of the cluster."""
         if self._settings.ray_address is None:
-            return len(gpu.visible()), gpu.cores()
+            return [len(gpu.visible())], gpu.cores()
         import ray
 
         cluster: Any = ray
-        resources: Mapping[str, float] = cluster.cluster_resources()
-        return int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+        resources: list[Mapping[str, float]] = [
+            node["Resources"] for node in cluster.nodes() if node["Alive"]
+        ]
+        gpus = sorted((int(each.get("GPU", 0)) for each in resources), reverse=True)
+        return gpus, int(sum(each.get("CPU", 0) for each in resources))
+
+    def _start(self, placements: Mapping[str, Placement]) -> None:
+        from ray import serve
+
+        serve.run_many(
+            [
+                self._target(entry, placements[entry.name])
+                for entry in self._entries
+                if entry.name in placements
+            ],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
 
     def _target(self, entry: ModelEntry, placement: Placement) -> Any:
         from ray import serve

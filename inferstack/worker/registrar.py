@@ -82,7 +82,7 @@ class Registrar:
             await asyncio.wait_for(self._default_settled.wait(), PATIENCE)
 
     def failed(self, name: str, reason: str) -> None:
-        """Takes in that the replicas of a deployment end before they are ready.
+        """Takes in that the replicas of a deployment end before they are ready, or have no room.
 
         What they say themselves counts more, and so does a replica that lives.
         """

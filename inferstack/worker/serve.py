@@ -46,7 +46,8 @@ async def serve(entries: Sequence[ModelEntry], settings: Settings) -> None:
     redis = connect(redis_url(settings))
     registrar = Registrar(redis, entries, settings, tells_losses=True)
     registering = asyncio.create_task(registrar.run())
-    fleet = Fleet(settings)
+    first, rest = default_first(entries, settings)
+    fleet = Fleet([*first, *rest], settings, registrar.failed)
     # In a cluster each machine shows the GPUs that it lends (`worker.node`); the head lends none.
     devices = partial(measures.of_devices, None if settings.ray_address is None else ())
     try:
@@ -59,7 +60,7 @@ async def serve(entries: Sequence[ModelEntry], settings: Settings) -> None:
             asyncio.TaskGroup() as group,
         ):
             parts = [
-                group.create_task(_deploy(fleet, registrar, *default_first(entries, settings))),
+                group.create_task(_deploy(fleet, registrar, first, rest)),
                 group.create_task(_report_given_up(registrar)),
                 group.create_task(fleet.follow()),
             ]

@@ -19,6 +19,8 @@ from redis.asyncio import Redis
 
 from inferstack.concurrency import end
 from inferstack.config import Settings, as_environment
+from inferstack.engines.model_config import ModelConfig
+from inferstack.engines.repository import ModelEntry
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.task import TaskState
@@ -28,7 +30,7 @@ from tests.services import free_port
 
 from .callers import Callers
 from .fakes import settings as make_settings
-from .machines import Machines, machines, replicas
+from .machines import PATIENCE, Machines, machines, replicas
 
 NAME = "slow:1"
 CONFIG = "engine: python\nreplicas: auto\nthreads: 1\ntimeout: 5\nbatch: {max_size: 1}\n"
@@ -170,7 +172,7 @@ async def test_replicas_are_placed_though_ray_did_not_answer_at_first(
     address: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ray_fleet, "LOOK", 0.01)
-    fleet = ray_fleet.Fleet(make_settings(ray_address=address))
+    fleet = ray_fleet.Fleet([], make_settings(ray_address=address), print)
     looks, placed = 0, asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -189,6 +191,69 @@ async def test_replicas_are_placed_though_ray_did_not_answer_at_first(
         fleet.add([])
     await end(following)
     assert caplog.text.count("cannot place replicas") == 1
+
+
+@pytest.mark.timeout(400)
+async def test_models_share_the_only_gpu_of_a_cluster_until_there_are_more(
+    cluster: Machines, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray takes a machine's word for its GPUs."""
+    names = [f"{model}:1" for model in ("first", "second", "third")]
+    for name in names:
+        folder = settings.model_path / name.partition(":")[0] / "1"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("engine: python\ndevice: cuda\n")
+        (folder / "model.py").write_text(MODEL)
+    cluster.head()
+    await cluster.joined("head")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    cluster.start("member", "--num-cpus=1", "--num-gpus=1")
+    found = [await replicas(redis, name, 1) for name in names]
+    assert [status.device for (status,) in found] == ["cuda:3"] * 3
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    cluster.start("another", "--num-cpus=1", "--num-gpus=2")
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = [await replicas(redis, name, 1) for name in names]
+            if {status.device for (status,) in found} == {"cuda:3", "cuda:4", "cuda:5"}:
+                break
+            await asyncio.sleep(0.1)
+
+
+def fleet_of(config: ModelConfig, address: str | None) -> tuple[ray_fleet.Fleet, list[str]]:
+    """One that may place a model, and what it reports."""
+    entries, reports = [ModelEntry("m", 1, Path("m"), config)], list[str]()
+    settings = make_settings(ray_address=address)
+    fleet = ray_fleet.Fleet(entries, settings, lambda *said: reports.append(": ".join(said)))
+    fleet.add(entries)
+    return fleet, reports
+
+
+def test_a_model_without_room_on_the_only_machine_is_reported_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu, "visible", lambda: ["0"])
+    fleet, reports = fleet_of(ModelConfig(engine="python", num_gpus=2), None)
+    fleet.place()
+    assert len(reports) == 1
+    assert reports[0].startswith("m:1: each replica needs 2 GPUs of one machine, 1 are left")
+
+
+def test_a_model_without_room_waits_for_machines_to_join_before_it_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet, reports = fleet_of(ModelConfig(engine="python", num_gpus=2), "ray-head:10001")
+    started: list[str] = []
+    monkeypatch.setattr(fleet, "_start", started.extend)
+    monkeypatch.setattr(fleet, "_devices", lambda: ([1, 1], 8))
+    fleet.place()
+    assert (started, reports) == ([], [])
+    monkeypatch.setattr(ray_fleet, "JOINING", 0.0)
+    fleet.place()
+    assert (started, len(reports)) == (["m:1"], 1)  # for an autoscaler to see
+    monkeypatch.setattr(fleet, "_devices", lambda: ([2, 1, 1], 8))
+    fleet.place()
+    assert (started, len(reports)) == (["m:1", "m:1"], 1)
 
 
 async def test_each_worker_takes_a_gpu_that_no_other_has(

@@ -42,6 +42,12 @@ class Flapping(Scripted):
     """
 
 
+class Telling(Scripted):
+    """Ends with what one of its variables says."""
+
+    script = "import os; raise SystemExit(os.environ['GPUS'])"
+
+
 class Refused(Scripted):
     """The system does not start it."""
 
@@ -56,7 +62,9 @@ async def reports_of(plan: type[Scripted], until: Callable[[list[str]], bool]) -
     entry = find(scan(chosen.model_path, chosen), "echo", 1)
     reports: list[str] = []
     replicas = Pool(
-        [plan(entry, "cpu")], dict(os.environ), lambda *said: reports.append(": ".join(said))
+        [plan(entry, "cpu", {"GPUS": "3"})],
+        dict(os.environ),
+        lambda *said: reports.append(": ".join(said)),
     )
     running = asyncio.create_task(replicas.run())
     async with asyncio.timeout(30):
@@ -77,6 +85,11 @@ async def test_a_replica_that_never_gets_ready_fails_its_deployment_and_says_why
     reports = await reports_of(Dying, bool)
     assert reports[0].startswith("echo:1: its replica ended with status 1 before it was ready: ")
     assert "ModuleNotFoundError: No module named 'no_such_module'" in reports[0]
+
+
+async def test_a_replica_gets_an_environment_of_its_own() -> None:
+    reports = await reports_of(Telling, bool)
+    assert "before it was ready: 3 (" in reports[0]
 
 
 async def test_a_replica_that_the_system_does_not_start_leaves_the_pool_alive() -> None:

@@ -46,13 +46,14 @@ DIES = "import os, sys\nprint('no such device', file=sys.stderr)\nos._exit(9)\n"
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A repository with echo and with models that are wrong, do not load, or end their process."""
+    """A repository with echo and models that are wrong, do not load, die, or find no GPU."""
     root = tmp_path / "models"
     shutil.copytree(MODELS / "echo", root / "echo", ignore=shutil.ignore_patterns("__pycache__"))
     for name, config, code in (
         ("wrong", "engine: magic\n", ""),
         ("raises", "engine: python\nreplicas: 1\n", BROKEN),
         ("dies", "engine: python\nreplicas: 1\n", DIES),
+        ("huge", "engine: python\ndevice: cuda\nnum_gpus: 64\n", BROKEN),
     ):
         folder = root / name / "1"
         folder.mkdir(parents=True)
@@ -142,6 +143,9 @@ async def test_replicas_serve_fail_crash_and_drain(
     dies = await until(redis, "dies:1", DeploymentState.FAILED)
     assert dies.reason is not None
     assert "before it was ready" in dies.reason
+    huge = await until(redis, "huge:1", DeploymentState.FAILED)
+    assert huge.reason is not None
+    assert huge.reason.startswith("each replica needs 64 GPUs of one machine, ")
     log = running.log.read_text()
     assert log.index("echo:1 is ready") < log.index("cannot load raises:1")
 

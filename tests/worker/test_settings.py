@@ -205,6 +205,28 @@ def test_replicas_get_the_gpus_that_cuda_visible_devices_names(
     assert gpu.visible() == expected
 
 
+@pytest.mark.parametrize(
+    ("device", "named", "expected"),
+    [
+        ("cuda:0", None, "cuda:0"),
+        ("cuda:0", "2", "cuda:2"),
+        ("cuda:1", "2,3", "cuda:3"),
+        ("cuda", "2,3", "cuda:2"),
+        ("cuda:0", "MIG-1a2b", "cuda:0"),
+        ("cpu", "2", "cpu"),
+        ("auto", "2", "auto"),
+    ],
+)
+def test_a_replica_names_its_gpu_as_the_machine_does(
+    device: str, named: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpu.on_machine(device) == expected
+
+
 def test_a_local_ray_gets_the_gpus_that_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
