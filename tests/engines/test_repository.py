@@ -80,6 +80,7 @@ def test_the_demo_repository_is_valid() -> None:
             "engine: python\nreplicas: many\n",
             "replicas: 'many': takes 'auto', a whole number, or {",
         ),
+        ("engine: python\nnum_gpus: 1.5\n", "num_gpus: 1.5: takes a part of one GPU, or a whole"),
         ("engine: python\ndevice: gpu\n", "device: 'gpu': takes auto, cpu, cuda or cuda:<number>"),
         ("engine: transformers\ntask: poetry\n", "line 2: task: engine transformers takes"),
         ("engine: torch\n", "config.yaml line 1: engine: torch needs inputs and outputs"),
