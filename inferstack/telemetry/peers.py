@@ -22,16 +22,19 @@ PATIENCE = 2.0
 """Seconds that a process may take to answer a scrape."""
 
 
-def folder_for(home: Path) -> Path:
+def folder_for(home: Path, *, make: bool = True) -> Path:
     """The folder for the sockets of everything that runs in one INFERSTACK_HOME.
 
-    It lies in the temporary folder, since the path of a socket may have 107 bytes only.
+    It lies in the temporary folder, since the path of a socket may have 107 bytes only. Who ends
+    as the last one removes it.
 
     Raises:
         PermissionError: it is not one that this user has made.
+        FileNotFoundError: there is none, and it is not to be made.
     """
     folder = _folder(home)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    if make:
+        folder.mkdir(mode=0o700, exist_ok=True)
     # Anybody can make things in the temporary folder, also a link to a folder of ours.
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
@@ -54,6 +57,11 @@ def sweep(home: Path) -> None:
                 _forget(path)
             except OSError:
                 continue
+    remove_empty(folder)
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes the folder if nobody has anything in it any more."""
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -89,6 +97,7 @@ class Peers:
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
+            remove_empty(self._folder)
 
     async def gather(self) -> bytes:
         """The metrics of every process, each sample with the label `process`."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from inferstack import config
 from inferstack.errors import ConfigurationError
-from inferstack.telemetry.peers import folder_for
+from inferstack.telemetry.peers import folder_for, remove_empty
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,10 @@ class Pulse:
         if not self._lives():
             return
         try:
-            _file(self._service, self._home, ready=False).touch()
+            folder = folder_for(self._home)
+            _file(folder, self._service, ready=False).touch()
             if self._ready:
-                _file(self._service, self._home, ready=True).touch()
+                _file(folder, self._service, ready=True).touch()
         except OSError as error:
             # No reason not to work.
             if not self._told:
@@ -60,9 +61,11 @@ class Pulse:
 
     def end(self) -> None:
         """Takes the signs away."""
-        for ready in (False, True):
-            with contextlib.suppress(OSError):
-                _file(self._service, self._home, ready=ready).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder = folder_for(self._home, make=False)
+            for ready in (False, True):
+                _file(folder, self._service, ready=ready).unlink(missing_ok=True)
+            remove_empty(folder)
 
 
 @asynccontextmanager
@@ -90,7 +93,8 @@ async def beating(
 def alive(service: str, home: Path, *, ready: bool = False) -> bool:
     """Whether the process beat lately; with `ready`, whether it works as well."""
     try:
-        return time.time() - _file(service, home, ready=ready).stat().st_mtime < STALE
+        file = _file(folder_for(home, make=False), service, ready=ready)
+        return time.time() - file.stat().st_mtime < STALE
     except OSError:
         return False
 
@@ -102,8 +106,8 @@ async def _repeat(pulse: Pulse) -> None:
         pulse.beat()
 
 
-def _file(service: str, home: Path, *, ready: bool) -> Path:
-    return folder_for(home) / f"{service}.{'ready' if ready else 'alive'}"
+def _file(folder: Path, service: str, *, ready: bool) -> Path:
+    return folder / f"{service}.{'ready' if ready else 'alive'}"
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ from inferstack.engines.repository import scan
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.registry import Registry
 from inferstack.storage.migrations import migrate
+from inferstack.telemetry import peers
 from tests.faults import hazard
 from tests.faults.process import Process
 from tests.services import PostgresServer, RedisServer, free_port
@@ -101,6 +102,7 @@ class Cluster:
             process.stop()
         self.redis.close()
         self.postgres.close()
+        peers.sweep(self.folder / "home")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def http(self) -> httpx.AsyncClient:

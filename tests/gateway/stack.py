@@ -17,6 +17,7 @@ from inferstack.deployment import DeploymentState
 from inferstack.engines.repository import scan
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
+from inferstack.telemetry import peers
 from tests.faults import hazard
 from tests.faults.cluster import ADMIN_PASSWORD, MODEL, NAME, until
 from tests.faults.process import Process
@@ -86,6 +87,7 @@ class Replicated:
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
             process.stop()
+        peers.sweep(self.folder / "home")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log(self, name: str) -> str:

@@ -15,6 +15,7 @@ from inferstack.recorder.process import RecorderProcess
 from inferstack.storage.database import Database
 from inferstack.storage.migrations import migrate
 from inferstack.storage.models import Models
+from inferstack.telemetry import peers
 from tests.recorder.work import Work
 from tests.services import PostgresServer
 
@@ -48,6 +49,7 @@ def start(settings: Settings, tmp_path: Path, log: Path) -> Iterator[Start]:
     for process in running:
         process.kill()
         process.wait()
+    peers.sweep(tmp_path)
 
 
 async def ended(process: subprocess.Popen[bytes], how: signal.Signals) -> int:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,14 @@ from inferstack.telemetry.peers import folder_for, sweep
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _swept(tmp_path: Path) -> Iterator[None]:
-    yield
-    sweep(tmp_path)
-
-
 async def test_it_beats_while_the_block_runs(tmp_path: Path) -> None:
     assert not pulse.alive("recorder", tmp_path)
     async with pulse.beating("recorder", tmp_path):
         assert pulse.alive("recorder", tmp_path)
         assert not pulse.alive("worker", tmp_path)
     assert not pulse.alive("recorder", tmp_path)
+    with pytest.raises(FileNotFoundError):
+        folder_for(tmp_path, make=False)
 
 
 async def test_a_loop_that_is_stuck_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

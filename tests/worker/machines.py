@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from inferstack.config import Settings, as_environment
 from inferstack.deployment import ReplicaStatus
 from inferstack.queue.registry import Registry
+from inferstack.telemetry import peers
 from inferstack.worker import node
 from tests.services import free_port
 
@@ -83,6 +84,7 @@ def machines(settings: Settings, temporary: Path, logs: Path) -> Iterator[Machin
         for name, process in reversed(found.running.items()):
             if process.poll() is None:
                 kill(process)
+            peers.sweep(logs / name)
             print(name, found.log(name)[-3000:])
 
 

@@ -24,7 +24,7 @@ from inferstack.engines.repository import ModelEntry
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.task import TaskState
-from inferstack.telemetry import peers, pulse
+from inferstack.telemetry import pulse
 from inferstack.worker import gpu, node, ray_fleet
 from tests.services import free_port
 
@@ -125,7 +125,6 @@ async def test_a_machine_that_waits_for_the_head_is_not_ready_and_ends_at_once(
     assert not pulse.alive("node", tmp_path / "alone", ready=True)
     member.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(member.wait, 5) == 0
-    peers.sweep(tmp_path / "alone")
 
 
 @pytest.mark.parametrize(
@@ -300,7 +299,6 @@ async def test_a_container_shows_the_gpu_that_it_lends_and_itself_before_it_lend
         os.kill(os.getpid(), signal.SIGTERM)
         assert await asyncio.wait_for(running, 20) == 0
         ray.close()
-    peers.sweep(tmp_path)
 
 
 async def scraped(settings: Settings, sample: str) -> str:

@@ -23,6 +23,7 @@ from inferstack.deployment import Deployment, DeploymentState
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.task import TaskState
+from inferstack.telemetry import peers
 from inferstack.worker import ray_settings
 
 from .callers import Callers
@@ -116,6 +117,7 @@ def running(
     yield program
     if program.process.poll() is None:
         program.stop()
+    peers.sweep(settings.inferstack_home)
     print(program.log.read_text()[-8000:])
 
 
