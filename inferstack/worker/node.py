@@ -64,6 +64,7 @@ class Node:
         self._head: bool = options.head
         self._gpu_locks: Path | None = options.gpu_locks
         self._ray: str | None = options.ray
+        self._own_address: str = options.node_ip_address
         self._host, self._port = _address(settings)
         if self._head and self._ray is None and settings.ray_auth_token is None:
             raise ConfigurationError(
@@ -124,6 +125,8 @@ class Node:
             "--disable-usage-stats",
         ]
         ray.append(f"--object-store-memory={OBJECT_STORE}")
+        if self._own_address:
+            ray.append(f"--node-ip-address={self._own_address}")
         if not self._head:
             return [*ray, f"--address={self._host}:{self._port}", *options]
         # Replicas belong to machines that can come and go, and this one cannot.
@@ -263,6 +266,12 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         metavar="FOLDER",
         help="lend one GPU that no other container has; they tell by locks in this folder",
+    )
+    parser.add_argument(
+        "--node-ip-address",
+        default="",
+        metavar="ADDRESS",
+        help="where the other machines reach this one; Ray looks for it if this is empty",
     )
     parser.add_argument(
         "--ray", metavar="COMMAND", help="start Ray with this command, as an operator made it up"

@@ -17,6 +17,12 @@ from tests.deployment.files import BESIDE, ROOT, compose, example, images, servi
 
 PORTS = {"nginx": 80, "frontend": 5173, "ray-head": 8265, "prometheus": 9090, "grafana": 3000}
 STORES = {"redis", "postgres", "s3"}
+FILES = (
+    "docker-compose.yml",
+    "docker-compose.prod.yml",
+    "docker-compose.cluster.yml",
+    "docker-compose.worker.yml",
+)
 MODELS_RUN_HERE = {"ray-head", "ray-head-cpu", "gpu-worker", "cpu-worker"}
 
 
@@ -32,8 +38,7 @@ def _seconds(duration: str) -> float:
 def test_the_example_names_every_setting_and_nothing_else() -> None:
     names = set(example())
     fields = {name.upper() for name in config.Settings.model_fields}
-    used = _variables((ROOT / "docker-compose.yml").read_text())
-    used |= _variables((ROOT / "docker-compose.prod.yml").read_text())
+    used = _variables("".join((ROOT / file).read_text() for file in FILES))
     used |= _variables((ROOT / ".env.example").read_text()) | {"COMPOSE_PROFILES", "COMPOSE_FILE"}
     for path in (ROOT / "docker").glob("*.Dockerfile"):
         used |= set(re.findall(r"([A-Z][A-Z0-9_]+)=", path.read_text()))
@@ -53,8 +58,7 @@ def test_what_the_example_comments_out_is_the_default() -> None:
 
 
 def test_every_variable_of_compose_is_in_the_example_or_has_a_default() -> None:
-    files = (ROOT / name for name in ("docker-compose.yml", "docker-compose.prod.yml"))
-    text = "".join(file.read_text() for file in files)
+    text = "".join((ROOT / file).read_text() for file in FILES)
     needed = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)(?::\?[^}]*)?\}", text))
     assert set() < needed <= set(example())
 
@@ -122,6 +126,55 @@ def test_any_number_of_replicas_and_workers_can_run() -> None:
     assert services()["nginx"]["environment"]["GATEWAY_API"] == "api-server:8000"
     assert services()["gpu-worker"]["command"][-2:] == ["--gpu-locks", "/run/inferstack"]
     assert "gpu-locks:/run/inferstack" in services()["gpu-worker"]["volumes"]
+
+
+def test_machines_of_a_cluster_are_in_the_network_of_their_hosts() -> None:
+    """Ray's connect to each other on any port, at the address that they announce."""
+    found = compose("docker-compose.cluster.yml")["services"]
+    assert set(found) == MODELS_RUN_HERE | {"redis", "s3"}
+    for name in MODELS_RUN_HERE:
+        machine = found[name]
+        assert machine["network_mode"] == "host"
+        # Compose takes neither of them together with it.
+        for other in {"networks", "ports"} & set(services()[name]):
+            assert not machine[other], (name, other)
+        host = machine["environment"]["METRICS_HOST"]
+        assert machine["command"][-1] == f"--node-ip-address={host}"
+        assert machine["environment"]["RAY_ADDRESS"] == f"{host}:10001"
+        assert machine["environment"]["REDIS_URL"].endswith(f"@{host}:6379/0")
+        assert machine["environment"]["S3_ENDPOINT"] == f"http://{host}:8333"
+        assert machine["command"][:-1] == [
+            word
+            for word in services()[name].get("command", ["python", "-P", "-m", node.__name__])
+            if word not in ("--gpu-locks", "/run/inferstack")
+        ]
+    for name, port in (("redis", 6379), ("s3", 8333)):
+        assert found[name]["ports"] == [f"{host}:{port}:{port}"]
+
+
+def test_the_head_and_the_worker_of_a_server_do_not_share_a_port_of_metrics() -> None:
+    """They share no home either, by which one could answer for both."""
+    found = compose("docker-compose.cluster.yml")["services"]
+    assert "METRICS_PORT" not in found["gpu-worker"]["environment"]
+    for name in ("ray-head", "ray-head-cpu"):
+        assert found[name]["environment"]["METRICS_PORT"] == "9465"
+
+
+def test_the_other_servers_run_the_same_worker() -> None:
+    others = compose("docker-compose.worker.yml")
+    first = compose("docker-compose.cluster.yml")["services"]
+    assert others["name"] == compose()["name"]
+    assert set(others["services"]) == {"gpu-worker", "cpu-worker", "dcgm-exporter"}
+    for name, found in others["services"].items():
+        once = services()[name]
+        machine = {**once, **first[name]} if name in first else once
+        for key in set(machine) - {"volumes", "environment", "networks", "depends_on", "expose"}:
+            assert str(found.get(key, [])).replace("NODE_", "HEAD_") == str(machine[key]), key
+        if name in first:
+            assert once["volumes"][0] == found["volumes"][0]
+            environment = once["environment"] | first[name]["environment"]
+            assert found["environment"].keys() == environment.keys()
+            assert found["environment"]["METRICS_HOST"] == "${NODE_ADDRESS:?set it in .env}"
 
 
 def test_a_profile_runs_without_a_gpu() -> None:
@@ -205,7 +258,7 @@ def test_what_is_not_built_here_is_pinned() -> None:
     assert [image for image in found if not re.search(r":v?\d+\.\d+", image)] == []
 
 
-@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.prod.yml"])
+@pytest.mark.parametrize("name", FILES)
 def test_every_file_that_is_mounted_or_built_from_is_there(name: str) -> None:
     for service in compose(name)["services"].values():
         sources = [volume.split(":")[0] for volume in service.get("volumes", ())]

@@ -1,5 +1,6 @@
 """The guide of deployment: its commands run, or name what is there."""
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from scripts import check_manifests as manifests
 from tests.deployment.files import ROOT, compose, example, services
 from tests.deployment.test_manifests import containers, deployment_yaml, needs_kubectl, pods
 from tests.docs import pages
+from tests.monitoring.prometheus import promtool
 from tests.programs import program
 from tests.services import create_database, drop_database
 
@@ -34,8 +36,9 @@ def marked(mark: str) -> str:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository, after everything that a plain Linux machine can run."""
     place = tmp_path_factory.mktemp("guide")
-    for name in ("docker-compose.yml", "docker-compose.prod.yml", ".env.example"):
-        shutil.copy(ROOT / name, place)
+    shutil.copy(ROOT / ".env.example", place)
+    for path in ROOT.glob("docker-compose*.yml"):
+        shutil.copy(path, place)
     shutil.copytree(ROOT / "kubernetes", place / "kubernetes")
     able = {None} | ({"# needs kubectl"} if shutil.which("kubectl") else set())
     for block in BLOCKS:
@@ -76,6 +79,42 @@ def test_every_command_of_compose_means_the_production_site(copy: Path) -> None:
     commands = "\n".join(pages.text(page) for page in pages.NAMES)
     assert re.findall(r"docker compose (?:-\S+ )*-f.*", commands) == []
     assert "docker-compose.override" not in commands
+
+
+def test_the_files_of_a_cluster_are_there_and_its_commands_set_what_they_ask_for(
+    copy: Path, tmp_path: Path
+) -> None:
+    first, other = [block.text for block in BLOCKS if "_ADDRESS" in block.text]
+    shutil.copy(copy / ".env", tmp_path)
+    needed: set[str] = set()
+    for block in (first, other):
+        script = block.replace("docker compose", "true")
+        subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, check=True)
+        text = (tmp_path / ".env").read_text()
+        values = dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", text, re.MULTILINE))
+        for file in values["COMPOSE_FILE"].split(":"):
+            needed |= set(re.findall(r"\$\{(\w+):\?", (ROOT / file).read_text()))
+        assert needed <= values.keys()
+    assert {"HEAD_ADDRESS", "NODE_ADDRESS"} <= needed
+
+
+def test_prometheus_finds_the_machines_of_a_cluster_as_workers(copy: Path) -> None:
+    folder = copy / "monitoring" / "prometheus"
+    config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.compose.yml").read_text())
+    for job in config["scrape_configs"]:
+        job.pop("dns_sd_configs", None)  # nobody answers for the names of Compose here
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config | {"rule_files": []}))
+    found = {}
+    for job in ("inferstack", "dcgm"):
+        done = promtool(
+            *("check", "service-discovery", "--timeout=1s", str(folder / "prometheus.yml"), job)
+        )
+        labels = [each["labels"] for each in json.loads(done.stdout)]
+        found[job] = {(each["instance"].split(":")[1], each.get("service")) for each in labels}
+    assert found == {
+        "inferstack": {("9464", "worker"), ("9465", "worker")},
+        "dcgm": {("9400", None)},
+    }
 
 
 def test_the_certificate_is_where_production_looks_for_it(copy: Path) -> None:

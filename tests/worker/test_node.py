@@ -327,6 +327,15 @@ def test_a_head_shows_no_gpu_and_a_machine_that_shares_with_no_other_all_it_sees
     assert machine._metrics().count(b"gpu_utilization{") == shown
 
 
+@pytest.mark.parametrize("role", [["--head"], []])
+def test_a_machine_tells_ray_the_address_that_it_was_given(role: list[str]) -> None:
+    settings = make_settings(ray_address="h:1", ray_auth_token="a-token-of-the-tests")
+    told = node.Node(settings, node._options([*role, "--node-ip-address=192.168.1.10"]))
+    assert "--node-ip-address=192.168.1.10" in told.ray_command()
+    untold = node.Node(settings, node._options(role))
+    assert "--node-ip-address" not in " ".join(untold.ray_command())
+
+
 def test_no_port_of_the_head_is_one_that_ray_gives_to_its_workers() -> None:
     settings = make_settings(ray_address="ray-head:10001", ray_auth_token="a-token-of-the-tests")
     head = node.Node(settings, node._options(["--head"]))
