@@ -76,4 +76,8 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     running: int = 0
     """Tasks in the batch that computes now."""
     batches: int = 0
+    tasks: int = 0
+    """In those batches."""
+    computed: float = 0.0
+    """Seconds that those batches took."""
     completed: int = 0

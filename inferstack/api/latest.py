@@ -1,6 +1,5 @@
 """What the metrics of this machine's processes tell of the last half minute."""
 
-import math
 from collections import defaultdict
 
 from prometheus_client import Histogram
@@ -11,8 +10,6 @@ from inferstack.api.overview_views import Percentiles
 from inferstack.telemetry import metrics
 from inferstack.telemetry.families import Copied, Times
 
-Group = tuple[str, str]
-"""What a number is about, and of which deployment or status."""
 Values = dict[tuple[str, float], float]
 
 
@@ -22,7 +19,8 @@ class Latest:
     def __init__(self, scrapes: int) -> None:
         """Args: scrapes: how many of the latest ones count."""
         self._scrapes = scrapes
-        self._series: dict[Group, Series] = {}
+        self._series: dict[str, Series] = {}
+        """By the status of the answers."""
         self._seen = False
         self.utilisation: dict[str, float] = {}
         """Device of this machine -> share of time, 0 to 1; so the next, in bytes."""
@@ -32,11 +30,11 @@ class Latest:
         """Takes an exposition; a few milliseconds, and safe to run in a thread."""
         text = exposition.decode()
         found = _values(text)
-        for group in found.keys() | self._series.keys():
-            series = self._series.get(group)
+        for status in found.keys() | self._series.keys():
+            series = self._series.get(status)
             if series is None:
-                series = self._series[group] = Series(self._scrapes, seen=self._seen)
-            series.add(found.get(group, {}))
+                series = self._series[status] = Series(self._scrapes, seen=self._seen)
+            series.add(found.get(status, {}))
         self._seen = True
         percents = _devices(text, _name(metrics.GPU_UTILIZATION))
         self.utilisation = {device: percent / 100 for device, percent in percents.items()}
@@ -44,35 +42,15 @@ class Latest:
 
     def answers(self, status: int) -> Percentiles | None:
         """How long submits took that were answered with this status."""
-        return self._percentiles(("answers", str(status)))
-
-    def compute(self, deployment: str) -> Percentiles | None:
-        """How long batches of a deployment took."""
-        return self._percentiles(("compute", deployment))
-
-    def batch_size(self, deployment: str) -> float | None:
-        """Tasks in a batch, on average."""
-        series = self._series.get(("tasks", deployment))
-        total = series.total() if series else {}
-        batches = total.get(math.inf, 0.0)
-        return round(total[0.0] / batches, 2) if batches else None
-
-    def _percentiles(self, group: Group) -> Percentiles | None:
-        series = self._series.get(group)
+        series = self._series.get(str(status))
         return percentiles(series.total()) if series else None
 
 
-def _values(text: str) -> dict[Group, Values]:
-    found: dict[Group, Values] = defaultdict(dict)
+def _values(text: str) -> dict[str, Values]:
+    found: dict[str, Values] = defaultdict(dict)
     for labels, value in samples(text, f"{_name(metrics.HTTP)}_bucket"):
         if (labels["route"], labels["method"]) == (COLLECTION, "POST"):
-            found["answers", labels["status"]][_key(labels)] = value
-    for labels, value in samples(text, f"{_name(metrics.BATCH_SECONDS)}_bucket"):
-        found["compute", _deployment(labels)][_key(labels)] = value
-    name = _name(metrics.BATCH_TASKS)
-    for end, bound in (("sum", 0.0), ("count", math.inf)):
-        for labels, value in samples(text, f"{name}_{end}"):
-            found["tasks", _deployment(labels)][labels["process"], bound] = value
+            found[labels["status"]][_key(labels)] = value
     return found
 
 
@@ -82,10 +60,6 @@ def _devices(text: str, name: str) -> dict[str, float]:
 
 def _key(labels: Labels) -> tuple[str, float]:
     return labels["process"], float(labels["le"])
-
-
-def _deployment(labels: Labels) -> str:
-    return f"{labels['model']}:{labels['version']}"
 
 
 def _name(family: Histogram | Times | Copied) -> str:

@@ -1,7 +1,7 @@
 """The live overview: one sampler a process, shared by all who listen, and none while nobody does.
 
-Queues and health are in memory anyway, sampled once a second whoever listens. Latencies and
-devices come from the metrics of this machine's processes, which costs a scrape.
+Queues, replicas and health are in memory anyway, sampled once a second whoever listens. Latencies
+and devices come from the metrics of this machine's processes, which costs a scrape.
 """
 
 import asyncio
@@ -12,10 +12,18 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
+from inferstack.api.computed import Computed
 from inferstack.api.exposition import Exposition
 from inferstack.api.health import Monitor
 from inferstack.api.latest import Latest
-from inferstack.api.overview_sample import Rated, components, deployments, devices, total_queue
+from inferstack.api.overview_sample import (
+    HOST,
+    Rated,
+    components,
+    deployments,
+    devices,
+    total_queue,
+)
 from inferstack.api.overview_views import OverviewHistory, OverviewPoint, OverviewSample
 from inferstack.concurrency import end
 from inferstack.lifecycle.tasks import Tasks
@@ -51,8 +59,7 @@ class Overview:
         self._sample = b""
         self._fresh = asyncio.Event()
         """Set, and replaced, with every sample."""
-        self._rated = Rated()
-        self._latest = Latest(SCRAPES)
+        self._forget()
 
     @property
     def sampling(self) -> bool:
@@ -90,8 +97,12 @@ class Overview:
     def _enter(self) -> None:
         self._listeners += 1
         if not self.sampling and not self._closed:
-            self._rated, self._latest = Rated(), Latest(SCRAPES)
+            self._forget()
             self._sampling = asyncio.create_task(self._run())
+
+    def _forget(self) -> None:
+        """Starts to compare anew: what was before is too long ago."""
+        self._rated, self._computed, self._latest = Rated(), Computed(), Latest(SCRAPES)
 
     def _leave(self) -> None:
         self._listeners -= 1
@@ -137,6 +148,7 @@ class Overview:
     def _take(self) -> OverviewSample:
         statistics = self._tasks.statistics()
         self._rated.add(statistics)
+        self._computed.add(statistics)
         latest = self._latest
         point = OverviewPoint(
             at=round(time.time(), 3),
@@ -148,9 +160,12 @@ class Overview:
             point=point,
             status=self._monitor.status(),
             uptime=round(time.time() - self._monitor.started_at, 1),
+            host=HOST,
             accepted=latest.answers(202),
             components=components(self._monitor.findings()),
-            deployments=deployments(self._tasks.deployments(), statistics, self._rated, latest),
+            deployments=deployments(
+                self._tasks.deployments(), statistics, self._rated, self._computed
+            ),
             devices=devices(statistics, latest),
         )
 

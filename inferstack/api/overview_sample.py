@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import psutil
 
+from inferstack.api.computed import Computed
 from inferstack.api.health import Finding
 from inferstack.api.latest import Latest
 from inferstack.api.overview_views import (
@@ -116,7 +117,7 @@ def components(findings: Iterable[Finding]) -> list[ComponentView]:
 
 
 def deployments(
-    known: Sequence[Deployment], statistics: Statistics, rated: Rated, latest: Latest
+    known: Sequence[Deployment], statistics: Statistics, rated: Rated, computed: Computed
 ) -> list[DeploymentView]:
     """Every deployment, by name and version."""
     return [
@@ -128,16 +129,18 @@ def deployments(
             circuit=queue.circuit if queue else Circuit.CLOSED,
             queue=queue_of(queue),
             rates=rated.of(deployment.name),
-            batch_size=latest.batch_size(deployment.name),
-            compute=latest.compute(deployment.name),
-            replicas=[_replica(status) for status in queue.replicas] if queue else [],
+            batch_size=work.batch_size,
+            batch_ms=work.batch_ms,
+            replicas=[_replica(status, computed) for status in replicas],
         )
         for deployment in sorted(known, key=lambda d: (d.model, d.version))
         for queue in (statistics.get(deployment.name),)
+        for replicas in (queue.replicas if queue else [],)
+        for work in (computed.of(status.worker for status in replicas),)
     ]
 
 
-def _replica(status: ReplicaStatus) -> ReplicaView:
+def _replica(status: ReplicaStatus, computed: Computed) -> ReplicaView:
     return ReplicaView(
         worker=status.worker,
         host=_host(status),
@@ -146,6 +149,7 @@ def _replica(status: ReplicaStatus) -> ReplicaView:
         capacity=round(status.capacity, 2),
         running=status.running,
         completed=status.completed,
+        busy=computed.busy(status.worker),
     )
 
 

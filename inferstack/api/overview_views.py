@@ -45,6 +45,8 @@ class ReplicaView(msgspec.Struct, frozen=True):
     """Tasks per second that it can do; 0 if unknown."""
     running: int
     completed: int
+    busy: float | None
+    """Share of the last 30 seconds that it computed, 0 to 1."""
 
 
 class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +61,9 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates | None
     """Null while nothing is known."""
     batch_size: float | None
-    """Mean of the last 30 seconds; of replicas on this machine."""
-    compute: Percentiles | None
-    """One call of predict; of replicas on this machine."""
+    """Mean of the last 30 seconds."""
+    batch_ms: float | None
+    """How long a batch took, in milliseconds; mean of the last 30 seconds."""
     replicas: list[ReplicaView]
 
 
@@ -95,7 +97,7 @@ class OverviewPoint(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueueView
     rates: Rates | None
     latency: Percentiles | None
-    """Of requests that waited for their result, from the request until the answer."""
+    """Of requests that waited for their result, from the request until the answer; at this host."""
 
 
 class OverviewHistory(msgspec.Struct, frozen=True):
@@ -112,8 +114,10 @@ class OverviewSample(msgspec.Struct, frozen=True, kw_only=True):
     """`healthy`, `degraded` or `unhealthy`."""
     uptime: float
     """Seconds since this API process started."""
+    host: str
+    """Of this API process, whose latencies these are: other hosts have their own."""
     accepted: Percentiles | None
-    """Of requests that did not wait, until their task was durable."""
+    """Of requests that did not wait, until their task was durable; at this host."""
     components: list[ComponentView]
     deployments: list[DeploymentView]
     devices: list[DeviceView]

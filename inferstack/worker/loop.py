@@ -119,6 +119,8 @@ class Worker:
             capacity=round(self._report.capacity, 3),
             running=sum(len(job.batch.items) for job in running),
             batches=self._report.batches,
+            tasks=self._report.tasks,
+            computed=round(self._report.computed, 3),
             completed=self._report.completed,
         )
 

@@ -45,6 +45,9 @@ class Report:
     ) -> None:
         """Args: held: what is reported leaves it. compute: where finished jobs come from."""
         self.batches = 0
+        self.tasks = 0
+        self.computed = 0.0
+        """Seconds, of all batches that have finished."""
         self.completed = 0
         self.wake = asyncio.Event()
         self.progress = asyncio.Event()
@@ -156,6 +159,8 @@ class Report:
             else:
                 failed.append((lease, result, execution))
         self.batches += 1
+        self.tasks += len(items)
+        self.computed += job.finished - job.started
         self._measures.batch(len(items), job.finished - job.started, len(failed) - before)
         self._measure(job)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from inferstack.api import overview
 from inferstack.api.health import Check
 from inferstack.api.overview import Overview
+from inferstack.deployment import ReplicaStatus
 from inferstack.queue.statistics import QueueStatistics
 from tests.api.fakes import World
 from tests.api.test_server import Running
@@ -62,6 +64,7 @@ async def test_a_listener_gets_what_was_before_and_then_every_sample(world: Worl
     assert (first, history) == ("history", {"points": []})
     assert second == "sample"
     assert sample["status"] == "healthy"
+    assert sample["host"] == socket.gethostname()
     assert sample["point"]["queue"] == {
         "high": 1, "normal": 2, "low": 0, "delayed": 0, "running": 4, "outbox": 5,
     }  # fmt: skip
@@ -178,3 +181,33 @@ async def test_only_callers_may_listen() -> None:
         refused = await client.get("/api/overview/stream")
     assert refused.status_code == 401
     assert not world.services.overview.sampling
+
+
+async def test_what_replicas_computed_shows_wherever_they_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their heartbeats: this process sees no metrics of theirs."""
+    echo = world.tasks.statistics()["echo:1"]
+    (idle,) = echo.replicas
+    other = msgspec.structs.replace(idle, worker="elsewhere:2:def", batches=7, tasks=9, computed=1)
+
+    def at(seconds: float, *replicas: ReplicaStatus) -> dict[str, QueueStatistics]:
+        return {"echo:1": msgspec.structs.replace(echo, at=seconds, replicas=[*replicas])}
+
+    now = at(100.0, idle, other)
+    monkeypatch.setattr(world.tasks, "statistics", lambda: now)
+    listener = world.services.overview.listen()
+    (_, _), (_, sample) = await events(listener, 2)
+    shown = sample["deployments"][1]
+    assert (shown["batch_size"], shown["batch_ms"]) == (None, None)
+    assert [replica["busy"] for replica in shown["replicas"]] == [None, None]
+    worked = msgspec.structs.replace(other, batches=11, tasks=29, computed=3.0)
+    now = at(104.0, idle, worked)
+    shown = (await events(listener, 3))[-1][1]["deployments"][1]
+    assert (shown["batch_size"], shown["batch_ms"]) == (5.0, 500.0)
+    assert [replica["busy"] for replica in shown["replicas"]] == [0.0, 0.5]
+    now = at(120.0, worked)
+    await events(listener, 3)
+    now = at(150.5, worked)
+    shown = (await events(listener, 3))[-1][1]["deployments"][1]
+    assert (shown["batch_size"], len(shown["replicas"])) == (None, 1)

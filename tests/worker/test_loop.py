@@ -551,6 +551,8 @@ async def test_the_status_tells_device_counts_and_capacity() -> None:
     worker = await work_off(session, FakeEngine(slowly(0.05)))
     status = worker.status()
     assert (status.device, status.completed, status.batches) == ("cpu", 64, 2)
+    assert status.tasks == 64
+    assert 0.1 <= status.computed < 60
     assert 100 < status.capacity < 700
     assert status.state == "draining"
     assert session.statuses[0].state == "ready"

@@ -1,17 +1,17 @@
-import { type OverviewPoint, WINDOW } from '@/api/overview';
+import { type OverviewPoint, type OverviewSample, WINDOW } from '@/api/overview';
 import type { Line } from '@/components/chart';
 import { count, milliseconds, rate } from '@/components/format';
 import { Panel } from '@/components/Panel';
 import { TimeChart } from '@/components/TimeChart';
 
 /** Throughput, latency and queue depth over the last five minutes. */
-export function Charts({ points, now }: { points: OverviewPoint[]; now: number }) {
+export function Charts({ points, sample }: { points: OverviewPoint[]; sample: OverviewSample }) {
   const line = (
     name: string,
     color: string,
     of: (point: OverviewPoint) => number | null | undefined,
   ): Line => ({ name, color: `var(--chart-${color})`, values: points.map((p) => of(p) ?? null) });
-  const common = { times: points.map((point) => point.at), now, seconds: WINDOW };
+  const common = { times: points.map(({ at }) => at), now: sample.point.at, seconds: WINDOW };
   return (
     <div className="grid gap-3 lg:grid-cols-3">
       <Panel title="Throughput" aside={<Note>tasks per second</Note>}>
@@ -26,7 +26,11 @@ export function Charts({ points, now }: { points: OverviewPoint[]; now: number }
           ]}
         />
       </Panel>
-      <Panel title="Latency" aside={<Note>of requests that wait for their result, over 30 s</Note>}>
+      <Panel
+        title="Latency"
+        // Each API machine knows its own requests only, and the stream comes from any of them.
+        aside={<Note>{`of requests that wait, over 30 s, at ${sample.host}`}</Note>}
+      >
         <TimeChart
           {...common}
           label="Latency"

@@ -18,8 +18,7 @@ const NUMBERS = [
   'Completed/s',
   'Failed/s',
   'Batch size',
-  'Compute p50',
-  'Compute p95',
+  'Batch time',
   'Replicas',
 ];
 
@@ -66,8 +65,7 @@ function Row({ of }: { of: Deployment }) {
       <td className="number">{rate(rates?.completed)}</td>
       <td className="number">{rate(rates?.failed)}</td>
       <td className="number">{of.batch_size?.toFixed(1) ?? '–'}</td>
-      <td className="number">{milliseconds(of.compute?.p50)}</td>
-      <td className="number">{milliseconds(of.compute?.p95)}</td>
+      <td className="number">{milliseconds(of.batch_ms)}</td>
       <td className="number">{count(of.replicas.length)}</td>
     </tr>
   );

@@ -39,7 +39,7 @@ function Body({ overview }: { overview: Found }) {
       <Outdated error={overview.error} />
       <div className={`space-y-3 ${overview.live ? '' : 'opacity-60'}`}>
         <Numbers sample={sample} points={points} />
-        <Charts points={points} now={sample.point.at} />
+        <Charts points={points} sample={sample} />
         {points.length < WINDOW - GAPS && (
           <p className="text-xs text-muted">
             The charts record only while somebody has this page open.
