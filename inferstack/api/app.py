@@ -157,12 +157,8 @@ def _allowed(first: str, hot: HotRoutes, request: Request) -> set[str]:
 
 
 def _entry(item: Any) -> dict[str, str]:
-    if item["type"] == "json_invalid":
-        return {"field": "body", "message": f"is not JSON: {item['ctx']['error']}"}
     names = [str(part) for part in item["loc"] if part not in ("query", "path", "header")]
-    if len(names) > 1 and names[0] == "body":
-        names = names[1:]
-    return {"field": ".".join(names) or "body", "message": item["msg"]}
+    return {"field": ".".join(names), "message": item["msg"]}
 
 
 def _response(error: InferstackError, request: Request) -> Response:

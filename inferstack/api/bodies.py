@@ -65,6 +65,7 @@ def read_json(content_type: str | None, body: bytes, kind: type[T]) -> T:
         InvalidRequestError: it is something else; `errors` names the field.
     """
     require_json((content_type or "").encode("latin-1"))
+    _require_few_parts(body)
     try:
         return msgspec.json.decode(body, type=kind)
     except _DECODE_ERRORS as error:

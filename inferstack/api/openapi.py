@@ -16,6 +16,7 @@ from inferstack.api.hot import COLLECTION, ITEM
 from inferstack.api.openapi_examples import DESCRIPTION, RECEIPT, SUBMISSIONS, TASK, problem
 from inferstack.api.overview_views import OverviewHistory, OverviewSample
 from inferstack.api.routes.answers import content, ref
+from inferstack.api.routes.auth import NewKey
 from inferstack.api.routes.dead_letters import RedriveMany
 from inferstack.api.views import PageView, PositionView, ReceiptView, RequestView, TaskView
 from inferstack.lifecycle.redrive import Changes
@@ -110,7 +111,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    types = (Submission, *VIEWS, *LETTERS)
+    types = (Submission, NewKey, *VIEWS, *LETTERS)
     _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     return {
         **found,

@@ -9,6 +9,7 @@ import jwt
 import pytest
 
 from inferstack.api.auth import CACHE_SIZE, Verified, VerifiedCache
+from inferstack.api.bodies import MAX_PARTS
 from inferstack.errors import StorageUnavailableError
 from inferstack.lifecycle.types import Caller
 from tests.api.fakes import PASSWORD, SECRET, World
@@ -262,9 +263,24 @@ async def test_a_key_request_that_is_no_json_names_the_body(
     headers = {"content-type": "application/json", **world.bearer()}
     answer = await client.post("/api/auth/keys", content=b'{"name": }', headers=headers)
     assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("the body is not JSON: ")
     (entry,) = answer.json()["errors"]
     assert entry["field"] == "body"
-    assert entry["message"].startswith("is not JSON: ")
+
+
+async def test_the_body_of_a_stranger_is_not_read(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/json"}
+    answer = await client.post("/api/auth/keys", content=b"no JSON", headers=headers)
+    assert answer.status_code == 401
+
+
+async def test_a_login_body_of_very_many_parts_is_refused_undecoded(
+    client: httpx.AsyncClient,
+) -> None:
+    body = b'{"username": [' + b"[]," * MAX_PARTS + b"[]]}"
+    answer = await client.post(LOGIN, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert "holds more than" in answer.json()["detail"]
 
 
 async def test_without_a_secret_there_is_no_login() -> None:
