@@ -17,7 +17,7 @@ from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.settle import known
 from inferstack.queue.task_queue import Enqueued, Submit, TaskQueue
-from inferstack.storage.database import Database
+from inferstack.storage.database import HOLD, Database
 from inferstack.storage.unfinished import Unfinished, UnfinishedTask
 from inferstack.task import Task
 
@@ -70,7 +70,11 @@ class Recovery:
         """
         queue = TaskQueue(self._redis, lost.deployment, self._settings)
         async with self._unfinished.held(lost.task_id) as task:
+            until = time.monotonic() + HOLD / 2
             if task is None or await known(self._redis, lost.deployment, [lost.task_id]):
+                return 0
+            if time.monotonic() > until:
+                # PostgreSQL may soon let somebody else have the row.
                 return 0
             try:
                 (answer,) = await queue.enqueue([_submit_of(task)], version=task.version + 1)

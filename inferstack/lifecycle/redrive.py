@@ -23,7 +23,8 @@ from inferstack.lifecycle.types import MAX_TIMEOUT, Receipt
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.task_queue import Enqueued, Submit, TaskQueue
-from inferstack.storage.dead_letters import HOLD, DeadLetter, DeadLetters, Held
+from inferstack.storage.database import HOLD
+from inferstack.storage.dead_letters import DeadLetter, DeadLetters, Held
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Priority, Task, TaskSpec, TaskState, new_task_id
 from inferstack.telemetry.metrics import DEAD_LETTERS_REDRIVEN

@@ -34,6 +34,10 @@ CHECKOUT = 10.0
 """Seconds in which a connection must be there and answer: a server that stands still accepts
 connections and acknowledges what it is sent, so nothing below us ever gives up."""
 
+HOLD = 60
+"""Seconds that PostgreSQL lets the holder of a row do nothing: one that stands still must not keep
+the recorder waiting."""
+
 CONNECT_ARGS = {
     "connect_timeout": 5,
     "application_name": "inferstack",
@@ -84,6 +88,12 @@ def database_url(url: str) -> URL:
             f"DATABASE_URL starts with {parsed.drivername}://; it takes postgresql://..."
         )
     return parsed.set(drivername="postgresql+psycopg")
+
+
+async def let_go_when_idle(connection: AsyncConnection) -> None:
+    """Has PostgreSQL end this transaction, and free its rows, when its holder stands still."""
+    limit = text(f"SET LOCAL idle_in_transaction_session_timeout = '{HOLD}s'")
+    await connection.execute(limit)
 
 
 def sync_engine(url: str) -> Engine:

@@ -19,19 +19,15 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Text, cast, delete, func, literal_column, select, text, update
+from sqlalchemy import ColumnElement, Text, cast, delete, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferstack.errors import InvalidRequestError
-from inferstack.storage.database import Database
+from inferstack.storage.database import Database, let_go_when_idle
 from inferstack.storage.history import BODIES, as_uuid, columns
 from inferstack.storage.rows import decode_row
 from inferstack.storage.tables import tasks as table
 from inferstack.task import Task, deployment_name
-
-HOLD = 60
-"""Seconds that PostgreSQL lets a holder of a dead letter do nothing: one that stands still must
-not keep the recorder waiting."""
 
 # As the partial index says it, not with parameters, which prove nothing to the planner.
 DEAD: ColumnElement[bool] = literal_column("state = 'failed' AND redriven_at IS NULL")
@@ -128,8 +124,7 @@ class DeadLetters:
         What is changed through it is kept if the block ends without an error.
         """
         async with self._database.transaction() as connection:
-            limit = text(f"SET LOCAL idle_in_transaction_session_timeout = '{HOLD}s'")
-            await connection.execute(limit)
+            await let_go_when_idle(connection)
             found = await connection.execute(_one(UUID(task_id)).with_for_update())
             row = found.one_or_none()
             yield None if row is None else Held(connection, _letter(row))

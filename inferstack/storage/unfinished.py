@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, literal_column, not_, select, update
 
-from inferstack.storage.database import Database
+from inferstack.storage.database import Database, let_go_when_idle
 from inferstack.storage.history import columns
 from inferstack.storage.rows import decode_row
 from inferstack.storage.tables import tasks as table
@@ -86,9 +86,11 @@ class Unfinished:
         """A task that history learns nothing new of meanwhile; None if it has ended.
 
         Raises:
-            StorageUnavailableError: PostgreSQL does not answer.
+            StorageUnavailableError: PostgreSQL does not answer, or lost patience: see
+                `let_go_when_idle`.
         """
         query = select(*columns()).where(table.c.id == UUID(task_id), OPEN).with_for_update()
         async with self._database.transaction() as connection:
+            await let_go_when_idle(connection)
             row = (await connection.execute(query)).one_or_none()
             yield None if row is None else decode_row(row)

@@ -8,12 +8,15 @@ import pytest
 
 from inferstack.background import duties
 from inferstack.config import Settings
+from inferstack.errors import StorageUnavailableError
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.task_queue import Completion, Failure, Retry, TaskQueue, prefix
 from inferstack.recorder.recorder import Recorder
+from inferstack.storage.database import Database
 from inferstack.storage.history import History
+from inferstack.storage.unfinished import Unfinished
 from inferstack.task import Execution, Task, TaskError, TaskState
 from tests.recorder.work import NAME, Work
 from tests.storage.samples import completed, queued
@@ -172,3 +175,24 @@ async def test_a_full_queue_leaves_it_for_the_next_sweep(
     assert await duties.resend(full) == 0
     assert "stays lost for now: full" in caplog.text
     assert await duties.resend(settings) == 1
+
+
+async def test_postgresql_takes_the_lock_from_a_sweep_that_stands_still(
+    database: Database, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the recorder waits for the row, and every queue fills its outbox meanwhile."""
+    monkeypatch.setattr("inferstack.storage.database.HOLD", 1)
+    task = queued()
+    await history.upsert([task])
+
+    async def stand_still() -> None:
+        async with Unfinished(database).held(task.spec.task_id) as still:
+            assert still is not None
+            async with asyncio.timeout(30):
+                await history.upsert([msgspec.structs.replace(task, version=task.version + 1)])
+
+    with pytest.raises(StorageUnavailableError):
+        await stand_still()
+    found = await history.get(task.spec.task_id)
+    assert found is not None
+    assert found.version == task.version + 1

@@ -28,6 +28,7 @@ from inferstack.lifecycle.retention import remove_old_tasks
 from inferstack.lifecycle.types import Caller, Receipt, Submission
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import TaskQueue
+from inferstack.storage import database
 from inferstack.storage import dead_letters as storage
 from inferstack.storage.dead_letters import Held, LetterFilter
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, TaskState, new_task_id
@@ -505,7 +506,7 @@ async def test_postgresql_takes_the_lock_from_a_holder_that_stands_still(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id = await office.fail()
-    monkeypatch.setattr(storage, "HOLD", 1)
+    monkeypatch.setattr(database, "HOLD", 1)
 
     async def stand_still() -> None:
         async with office.stored.held(task_id) as still:
