@@ -143,6 +143,13 @@ class Directory:
         """The target of a deployment, None if it is unknown."""
         return self._targets.get(name)
 
+    def former(self, name: str) -> Target:
+        """A way to the tasks of a deployment that is not registered any more."""
+        model, _, version = name.rpartition(":")
+        gone = Deployment(model=model, version=int(version), state=DeploymentState.FAILED)
+        queue = TaskQueue(self._redis, name, self._settings)
+        return Target(gone, queue, self._api, Admission(gone, None))
+
     def candidates(self, task_id: str) -> list[Target]:
         """The few deployments that a task id may belong to."""
         hint = task_id_hint(task_id)

@@ -3,11 +3,10 @@
 import asyncio
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from inferstack.config import Settings
-from inferstack.deployment import Deployment
-from inferstack.engines.admission import Admission
+from inferstack.deployment import Deployment, DeploymentState
+from inferstack.errors import InvalidInputError
 from inferstack.lifecycle import payloads
 from inferstack.lifecycle.directory import Directory, Target
 from inferstack.lifecycle.refusals import refuse_if_late, refuse_large_metadata
@@ -67,12 +66,13 @@ class Intake:
             ModelNotFoundError: no such model or version.
             DeadlineUnreachableError: it would be late, and asks to be refused then.
         """
-        target, moves = await self._route(caller, submission, key, target)
-        admission, data = target.admission, submission.data
-        if admission.slow(data, inputs):
-            cost = await self._check(admission, data)
+        if target is not None:
+            cost, moves = await self._check(target, submission, inputs), False
+            if key is not None:
+                await self._keys.move(caller.tenant, key, target.deployment.name)
         else:
-            cost = admission.check(data)
+            target, cost = await self._route(caller.tenant, submission, key, inputs)
+            moves = self._moves(target, submission)
         if submission.reject_if_late:
             refuse_if_late(target, submission)
         spec = _spec(target.deployment, caller, submission, cost, key, trace)
@@ -86,29 +86,67 @@ class Intake:
         return target, Submit(spec, encoded, fingerprint, watch=watch, moves=moves)
 
     async def _route(
-        self, caller: Caller, submission: Submission, key: str | None, other: Target | None
-    ) -> tuple[Target, bool]:
-        """Where a submission goes, and whether it moves on from there if the circuit is open.
+        self, tenant: str, submission: Submission, key: str | None, inputs: int
+    ) -> tuple[Target, float]:
+        """Where a submission goes, and what it costs there.
 
-        `other` is what takes over for where it went first; it takes the key along.
+        Checked before its key is written down: what is refused must not fill Redis.
         """
-        if other is not None:
-            if key is not None:
-                await self._keys.move(caller.tenant, key, other.deployment.name)
-            return other, False
         target = self._directory.resolve(submission.model, submission.model_version)
+        cost, refusal = 0.0, None
+        try:
+            cost = await self._check(target, submission, inputs)
+        except InvalidInputError as error:
+            refusal = error
         if key is not None:
-            target = await self._holder(caller.tenant, key, target)
+            holder = await self._holder(tenant, key, target, takes=refusal is None)
+            if holder.deployment.name != target.deployment.name:
+                return holder, await self._check(holder, submission, inputs)
+        if refusal is not None:
+            raise refusal
+        return target, cost
+
+    def _moves(self, target: Target, submission: Submission) -> bool:
+        """Whether it moves on from there if the circuit is open."""
         chosen = submission.model_version is not None or target.deployment.fallback is None
-        return target, not chosen and self._directory.fallback(target) is not None
+        return not chosen and self._directory.fallback(target) is not None
 
-    async def _holder(self, tenant: str, key: str, target: Target) -> Target:
-        """The deployment that has an idempotency key; by now another version may be the newest."""
-        name = await self._keys.route(tenant, key, target.deployment.name)
-        return self._directory.named(name) or target
+    async def _holder(self, tenant: str, key: str, target: Target, *, takes: bool) -> Target:
+        """The deployment that has an idempotency key; by now another version may be the newest.
 
-    async def _check(self, admission: Admission, data: dict[str, Any]) -> float:
-        """Checks where it holds nobody up: the tokenizer lets the event loop run meanwhile."""
+        One that takes no work any more is gone to only for the task that it has already.
+
+        Args:
+            tenant: whose key.
+            key: the key.
+            target: where the submission goes if no other deployment has the key.
+            takes: whether the key is the target's from now on then.
+        """
+        own = target.deployment.name
+        if takes:
+            name = await self._keys.route(tenant, key, own)
+        else:
+            name = await self._keys.known(tenant, key) or own
+        if name == own:
+            return target
+        other = self._directory.named(name)
+        if other is not None and other.deployment.state is not DeploymentState.FAILED:
+            return other
+        other = other or self._directory.former(name)
+        if await other.queue.holder(tenant, key) is not None:
+            return other
+        if takes:
+            await self._keys.move(tenant, key, own)
+        return target
+
+    async def _check(self, target: Target, submission: Submission, inputs: int) -> float:
+        """The cost of an input; a long one is checked where it holds nobody up.
+
+        The tokenizer lets the event loop run meanwhile.
+        """
+        admission, data = target.admission, submission.data
+        if not admission.slow(data, inputs):
+            return admission.check(data)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._checkers, admission.check, data)
 

@@ -16,7 +16,7 @@ from inferstack.lifecycle.types import Answer, BatchAnswer, Caller, Position, Re
 from inferstack.lifecycle.waits import Departure, Waits
 from inferstack.queue.completions import CompletionChannel
 from inferstack.queue.connection import Redis, connect
-from inferstack.queue.key_routes import KeyRoutes
+from inferstack.queue.key_routes import UNUSED, KeyRoutes
 from inferstack.queue.statistics import QueueStatistics
 from inferstack.queue.task_queue import Accepted, Enqueued
 from inferstack.storage.history import History, HistoryFilter, HistoryPage
@@ -41,7 +41,7 @@ class Tasks:
         self._directory = Directory(redis, self._channel.name, settings)
         self._waits = Waits()
         self._reader = Reader(self._directory, self._channel, self._waits, store, history)
-        keys = KeyRoutes(redis, settings.idempotency_ttl)
+        keys = KeyRoutes(redis, min(UNUSED, settings.idempotency_ttl))
         self._intake = Intake(self._directory, keys, store, settings)
 
     async def start(self) -> None:

@@ -276,6 +276,11 @@ class TaskQueue:
         state = await self._run("cancel", task_id)
         return TaskState(state.decode()) if state else None
 
+    async def holder(self, tenant: str, key: str) -> str | None:
+        """The id of the task that holds an idempotency key here, None if there is none."""
+        held = await self._run("holder", tenant, key)
+        return held.decode() if held else None
+
     async def free(self, tenant: str, key: str, task_id: str) -> None:
         """Frees an idempotency key whose task was purged; another task of it keeps it."""
         await self._run("free", tenant, key, task_id)

@@ -9,8 +9,13 @@ import msgspec
 import pytest
 
 from inferstack.concurrency import end
-from inferstack.deployment import Circuit
-from inferstack.errors import CircuitOpenError, InvalidInputError, QueueFullError
+from inferstack.deployment import Circuit, DeploymentState
+from inferstack.errors import (
+    CircuitOpenError,
+    InvalidInputError,
+    QueueFullError,
+    TenantQueueFullError,
+)
 from inferstack.lifecycle import directory
 from inferstack.lifecycle.types import Receipt
 from inferstack.queue.codec import encode
@@ -200,6 +205,23 @@ async def test_a_key_that_moved_to_the_fallback_makes_one_task(house: House) -> 
     again = await house.tasks.run(ANN, hello(), 0.01, idempotency_key="k")
     assert isinstance(again, Receipt)
     assert again.spec.task_id == receipts[0].spec.task_id
+
+
+async def test_a_key_that_the_fallback_did_not_take_comes_back(house: House) -> None:
+    await _serve_two_versions(house, await _far(house))
+    for target in house.tasks._directory.targets():
+        target.statistics = None
+    for _ in range(10):
+        await house.tasks.submit(ANN, hello())  # the quota at the fallback
+    with pytest.raises(TenantQueueFullError):
+        await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    await house.redis.delete("is:{echo:2}:breaker")
+    await Registry(house.redis).put(msgspec.structs.replace(ECHO, state=DeploymentState.FAILED))
+    await house.tasks.refresh()
+    receipt = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert (receipt.spec.model_version, receipt.existing) == (2, False)
+    again = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert (again.task_id, again.existing) == (receipt.task_id, True)
 
 
 async def test_more_processes_than_probes_pass_take_the_fallback(house: House) -> None:

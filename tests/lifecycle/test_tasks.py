@@ -8,9 +8,12 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from inferstack.concurrency import end
+from inferstack.deployment import Deployment, DeploymentState
 from inferstack.errors import (
     DeadlineUnreachableError,
     IdempotencyMismatchError,
+    InvalidInputError,
     InvalidRequestError,
     ModelNotFoundError,
     QueueFullError,
@@ -21,6 +24,7 @@ from inferstack.lifecycle.replica import ReplicaSession
 from inferstack.lifecycle.types import MAX_METADATA, Caller, Receipt, Submission
 from inferstack.lifecycle.waits import Departure
 from inferstack.queue.codec import decode_record
+from inferstack.queue.key_routes import UNUSED
 from inferstack.queue.registry import Registry
 from inferstack.storage.history import HistoryFilter
 from inferstack.storage.objects import ObjectStore
@@ -650,3 +654,97 @@ async def test_a_request_whose_commit_was_repeated_still_waits_for_its_own_task(
 
     monkeypatch.setattr(target.queue, "enqueue", twice)
     assert (await left(house)).state is TaskState.CANCELLED
+
+
+async def leaves(house: House, *deployments: Deployment) -> None:
+    """These are not registered any more; from now on only the test looks at the registry."""
+    await end(house.tasks.directory._task)
+    for deployment in deployments:
+        await Registry(house.redis).remove(deployment.name)
+    await house.tasks.refresh()
+
+
+async def test_a_task_of_a_deployment_that_left_can_be_seen_and_cancelled(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    await house.archive()
+    (lease,) = await house.replica.claim(1)
+    await leaves(house, ECHO)
+    assert (await house.tasks.get(ANN, receipt.task_id)).state is TaskState.RUNNING
+    page = await house.tasks.list(ANN, HistoryFilter())
+    assert [task.state for task in page.tasks] == [TaskState.RUNNING]
+    assert (await house.tasks.cancel(ANN, receipt.task_id)).state is TaskState.CANCELLED
+    assert (await house.replica.extend([lease])) == {receipt.task_id}
+    with pytest.raises(TaskNotFoundError):
+        await house.tasks.get(BOB, receipt.task_id)
+
+
+NEWER = msgspec.structs.replace(ECHO, version=2)
+
+
+async def rolls_back(house: House, *, failed: bool) -> None:
+    """Version 2 is given up: its folder is gone, and perhaps it has been removed."""
+    if failed:
+        gone = msgspec.structs.replace(NEWER, state=DeploymentState.FAILED, reason="gone")
+        await Registry(house.redis).put(gone)
+        await leaves(house)
+    else:
+        await leaves(house, NEWER)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_key_finds_its_task_after_its_deployment_was_rolled_back(
+    house: House, failed: bool
+) -> None:
+    await Registry(house.redis).put(NEWER)
+    await house.tasks.refresh()
+    first = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert first.spec.model_version == 2
+    await rolls_back(house, failed=failed)
+    again = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert (again.task_id, again.existing) == (first.task_id, True)
+    with pytest.raises(IdempotencyMismatchError):
+        await house.tasks.submit(ANN, hello(priority=Priority.HIGH), idempotency_key="k")
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_key_that_a_deployment_never_took_does_not_stay_with_it(
+    house: House, failed: bool
+) -> None:
+    await Registry(house.redis).put(msgspec.structs.replace(NEWER, max_queue=1))
+    await house.tasks.refresh()
+    await house.tasks.submit(ANN, hello())
+    with pytest.raises(QueueFullError):
+        await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    await rolls_back(house, failed=failed)
+    receipt = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert (receipt.spec.model_version, receipt.existing) == (1, False)
+    again = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert again.task_id == receipt.task_id
+
+
+STRICT = msgspec.structs.replace(NEWER, input_schema={"required": ["other"]})
+
+
+async def test_a_key_finds_its_task_though_the_newest_version_refuses_its_input(
+    house: House,
+) -> None:
+    first = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    await Registry(house.redis).put(STRICT)
+    await house.tasks.refresh()
+    again = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert (again.task_id, again.existing) == (first.task_id, True)
+
+
+async def test_what_is_refused_leaves_no_key_behind(house: House) -> None:
+    await Registry(house.redis).put(STRICT)
+    await house.tasks.refresh()
+    with pytest.raises(InvalidInputError):
+        await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert await house.redis.keys("is:{keys}:*") == []
+
+
+async def test_a_key_is_remembered_long_only_once_a_task_was_accepted(house: House) -> None:
+    await house.tasks.submit_many(ANN, [hello()] * 11, idempotency_key="k")
+    kept = [await house.redis.pttl(key) for key in await house.redis.keys("is:{keys}:*")]
+    refused, accepted = 1, 10
+    assert sorted(ttl > UNUSED * 1000 for ttl in kept) == [False] * refused + [True] * accepted

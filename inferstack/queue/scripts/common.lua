@@ -18,7 +18,8 @@
 -- archived           list    "<when> <id> ..." of finished tasks that PostgreSQL holds, oldest first
 -- drop               channel ids of running tasks that were cancelled or expired
 -- bell               list    one item wakes one waiting replica
--- idem:<n>:<tenant>:<k> string  "<id> <fingerprint>" of an idempotency key
+-- idem:<n>:<tenant>:<k> string  "<id> <fingerprint>" of an idempotency key, or "moved": another
+--                           deployment takes its tasks from now on
 --
 -- Times are milliseconds since the epoch by the clock of Redis, the only clock used.
 -- Tasks come as one argument, a flat MessagePack array with a few values for each: redis-py spends
@@ -42,6 +43,11 @@ end
 -- The length keeps tenant 'a' with key 'b:c' apart from tenant 'a:b' with key 'c'.
 local function holder_of(tenant, key)
   return P .. 'idem:' .. #tenant .. ':' .. tenant .. ':' .. key
+end
+
+-- Which deployment a key went to; this one belongs to no deployment.
+local function route_of(tenant, key)
+  return 'is:{keys}:' .. #tenant .. ':' .. tenant .. ':' .. key
 end
 
 -- The record of a task: one packed text, so that a script reads and writes one field. Of the

@@ -12,7 +12,8 @@
 local now = clock()
 local WIDTH = 9
 -- In place of the holder of a key whose tasks another deployment takes from now on: a repeat that
--- is still on its way here must not be taken as well.
+-- is still on its way here must not be taken as well. If that one did not take it either, the key
+-- may come back here.
 local MOVED = 'moved'
 local api, max_queue, max_tenant, max_outbox = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local version = tonumber(ARGV[6])
@@ -41,8 +42,10 @@ local function refuse(id, lane, tenant, key, fingerprint)
   if met and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
   if key ~= '' then
     local held = redis.call('GET', holder_of(tenant, key))
-    if held == MOVED then return 'open', id end
-    if held then
+    if held == MOVED then
+      local here = string.match(P, '{(.*)}')
+      if redis.call('GET', route_of(tenant, key)) ~= here then return 'open', id end
+    elseif held then
       local space = string.find(held, ' ', 1, true)
       local first = string.sub(held, 1, space - 1)
       return string.sub(held, space + 1) == fingerprint and 'dup' or 'mismatch', first
@@ -88,6 +91,8 @@ for first = 1, #tasks, WIDTH do
     status, holder = 'ok', id
     if key ~= '' then
       redis.call('SET', holder_of(tenant, key), id .. ' ' .. fingerprint, 'PX', ARGV[5])
+      -- Kept for a moment only until a task was accepted.
+      redis.call('PEXPIRE', route_of(tenant, key), ARGV[5])
     end
     local tag = stamp(lane, tenant, cost)
     local watch = watched % 2 == 1 and api or ''
