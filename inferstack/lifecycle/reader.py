@@ -89,12 +89,21 @@ class Reader:
         return spec
 
     async def _find(self, caller: Caller, task_id: str) -> tuple[Target | None, Task]:
-        """The task and, while Redis has it, where it is; PostgreSQL has it afterwards."""
+        """The task and, while Redis has it, where it is; PostgreSQL has it afterwards.
+
+        Its deployment may have left the registry before the task finished.
+        """
         for target in self._directory.candidates(task_id):
             task = await target.queue.get(task_id)
             if task is not None:
                 return target, _visible(caller, task, task_id)
-        return None, _visible(caller, await self._history.get(task_id), task_id)
+        task = _visible(caller, await self._history.get(task_id), task_id)
+        name = task.spec.deployment
+        if not task.state.terminal and self._directory.named(name) is None:
+            target = self._directory.former(name)
+            if (live := await target.queue.get(task_id)) is not None:
+                return target, live
+        return None, task
 
     async def _await(self, target: Target, task: Task, wait: float) -> Task:
         loop = asyncio.get_running_loop()
@@ -125,11 +134,10 @@ class Reader:
             key=lambda task: task.spec.deployment,
         )
         found: dict[str, Task] = {}
-        targets = {target.deployment.name: target for target in self._directory.targets()}
         for name, group in by_deployment:
-            if name in targets:
-                rows = await targets[name].queue.load([task.spec.task_id for task in group])
-                found |= {task.spec.task_id: task for task in rows if task is not None}
+            target = self._directory.named(name) or self._directory.former(name)
+            rows = await target.queue.load([task.spec.task_id for task in group])
+            found |= {task.spec.task_id: task for task in rows if task is not None}
         return found
 
     async def with_result(self, task: Task) -> Task:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -25,6 +26,11 @@ PATIENCE = 180.0
 """Seconds that other models wait for the default one."""
 MOST_EARLY_DEATHS = 3
 """Times that a replica may end before it is ready until its deployment counts as failed."""
+NOTICE = 5.0
+"""Seconds that a deployment is shown as failed before it is removed.
+
+API processes look once a second, and what they have taken by then must be in the queue.
+"""
 GONE = "its folder is gone"
 """Why a deployment has failed that is not in the repository any more."""
 
@@ -60,8 +66,8 @@ class Registrar:
         self._started = False
         self._workers: dict[str, set[str]] | None = {} if tells_losses else None
         """The replicas of each deployment at the last look."""
-        self._gone: set[str] = set()
-        """Deployments of an earlier run whose folder is gone."""
+        self._gone: dict[str, float] = {}
+        """Deployments of an earlier run whose folder is gone, and when that was noticed."""
 
     async def run(self) -> None:
         """Looks again and again, whatever goes wrong: else no deployment would become ready."""
@@ -92,8 +98,8 @@ class Registrar:
         """Puts what has changed.
 
         The first time it forgets failures of an earlier run, and finds deployments whose folder
-        is gone. Those that nobody serves, on another machine perhaps, are removed once their
-        queue holds no unfinished task; until then they are failed, so that nothing is stranded.
+        is gone. Those that nobody serves, on another machine perhaps, are failed, and removed once
+        API processes know that, no task is unfinished and history has all: nothing is stranded.
         """
         known = {deployment.name: deployment for deployment in await self._registry.all()}
         starting = []
@@ -106,7 +112,8 @@ class Registrar:
                 why = f": {current.reason}" if current.reason else ""
                 log.info("%s is %s%s", current.name, current.state, why)
         if not self._started:
-            self._gone = known.keys() - {d.name for d in self._deployments}
+            gone = known.keys() - {d.name for d in self._deployments}
+            self._gone = dict.fromkeys(gone, time.monotonic())
         for name in list(self._gone):
             await self._forget(name, known.get(name))
         self._started = True
@@ -137,20 +144,21 @@ class Registrar:
         return any(replica.state == "ready" for replica in replicas)
 
     async def _forget(self, name: str, known: Deployment | None) -> None:
-        """Removes a deployment, or says that its folder is gone while tasks are left."""
+        """Says that a deployment's folder is gone; removes it once none of its tasks is left."""
         taken_over = self._started and known is not None and known.reason != GONE
         if known is None or taken_over or await self._live(name):
-            self._gone.remove(name)
+            del self._gone[name]
             return
         queue = (await sample(self._redis, [name]))[name]
-        if queue.depth or queue.delayed or queue.running:
-            failed = msgspec.structs.replace(known, state=DeploymentState.FAILED, reason=GONE)
-            if failed != known:
-                await self._registry.put(failed)
+        waits = queue.depth or queue.delayed or queue.running
+        failed = msgspec.structs.replace(known, state=DeploymentState.FAILED, reason=GONE)
+        if failed != known:
+            await self._registry.put(failed)
+            if waits:
                 log.warning("%s: %s, and tasks wait for it", name, GONE)
-        else:
+        elif not (waits or queue.outbox) and time.monotonic() - self._gone[name] >= NOTICE:
             await self._registry.remove(name)
-            self._gone.remove(name)
+            del self._gone[name]
             log.info("%s is removed: %s", name, GONE)
 
 

@@ -13,6 +13,7 @@ from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState, ReplicaStatus
 from inferstack.engines.repository import find, scan
 from inferstack.queue.connection import connect
+from inferstack.queue.outbox import Outbox
 from inferstack.queue.registry import KEY, Registry
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.task import TaskState
@@ -55,9 +56,39 @@ async def row(redis: Redis, name: str) -> Deployment:
     return next(d for d in await Registry(redis).all() if d.name == name)
 
 
-async def test_a_deployment_without_folder_and_tasks_is_removed(
-    registrar: Registrar, redis: Redis
+@pytest.fixture
+def notice_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferstack.worker.registrar.NOTICE", 0.0)
+
+
+async def archive(redis: Redis, settings: Settings) -> None:
+    """Does what the recorder does once history has all."""
+    outbox = Outbox(redis, [OLD.name], settings)
+    await outbox.archived(OLD.name, await outbox.read(100), [])
+
+
+async def test_a_deployment_without_folder_and_tasks_is_failed_and_then_removed(
+    registrar: Registrar, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for _ in range(2):
+        await registrar.refresh()
+        old = await row(redis, OLD.name)
+        assert (old.state, old.reason) == (DeploymentState.FAILED, GONE)
+    monkeypatch.setattr("inferstack.worker.registrar.NOTICE", 0.0)
+    await registrar.refresh()
+    assert await names(redis) == ["new:1"]
+
+
+@pytest.mark.usefixtures("notice_is_over")
+async def test_a_deployment_without_folder_stays_until_history_has_its_tasks(
+    registrar: Registrar, redis: Redis, settings: Settings
+) -> None:
+    queue = TaskQueue(redis, OLD.name, settings)
+    await queue.cancel(await Callers(redis, settings, OLD.name).submit({}))
+    for _ in range(3):
+        await registrar.refresh()
+        assert OLD.name in await names(redis)
+    await archive(redis, settings)
     await registrar.refresh()
     assert await names(redis) == ["new:1"]
 
@@ -81,6 +112,7 @@ async def test_looking_goes_on_after_any_error(
     await end(running)
 
 
+@pytest.mark.usefixtures("notice_is_over")
 async def test_a_deployment_without_folder_stays_as_failed_until_its_tasks_are_finished(
     registrar: Registrar, redis: Redis, settings: Settings
 ) -> None:
@@ -95,6 +127,7 @@ async def test_a_deployment_without_folder_stays_as_failed_until_its_tasks_are_f
     assert (await row(redis, OLD.name)).reason == GONE
     await queue.release([(claim.task_id, claim.attempt)])
     assert await queue.cancel(task_id) is TaskState.CANCELLED
+    await archive(redis, settings)
     await registrar.refresh()
     assert await names(redis) == ["new:1"]
 
