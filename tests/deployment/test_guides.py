@@ -171,6 +171,24 @@ def test_commands_name_what_is_there() -> None:
         assert f"overlays/{overlay}" in TEXT
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])
+def test_what_an_autoscaler_scales_is_scaled_by_its_minimum(page: str) -> None:
+    """It undoes `kubectl scale`."""
+    scalers = {
+        item["metadata"]["name"]: item["spec"]
+        for item in deployment_yaml()
+        if item["kind"] == "HorizontalPodAutoscaler"
+    }
+    text = pages.text(page)
+    assert set(re.findall(r"scale deployment[/ ]([\w-]+)", text)) & scalers.keys() == set()
+    patches = re.findall(r"kubectl patch hpa ([\w-]+) .*-p '(.*)'", text)
+    assert {name for name, _ in patches} == scalers.keys()
+    for name, patch in patches:
+        (least,) = json.loads(patch)["spec"].items()
+        assert least[0] == "minReplicas"
+        assert scalers[name]["minReplicas"] < least[1] <= scalers[name]["maxReplicas"]
+
+
 async def test_the_data_that_move_to_aws_are_there_and_come_back(
     postgres_server_url: str, tmp_path: Path
 ) -> None:
