@@ -7,6 +7,7 @@ alive and watches over the running batch.
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import time
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 BEAT = 1.0
 """Seconds between heartbeats."""
+GRACE = 10.0
+"""Seconds beyond the longest call for which the event loop may stand still, until that ends the
+process too. Long enough for `_watch` to be first wherever it can."""
 
 
 class Worker:
@@ -190,18 +194,31 @@ class Worker:
         """Ends the process when the device is lost or a batch takes longer than it may.
 
         The leases bring its tasks back.
+
+        A call that never lets go of the interpreter, such as a regular expression that backtracks
+        for ever, stops this loop too. A thread of `faulthandler`, which needs no interpreter, then
+        writes to stderr where all threads are, and ends the process with status 1.
         """
-        while True:
-            now = self._alive_at = time.monotonic()
-            if self._compute.lost is not None:
-                log.critical("device lost: %s", summary(self._compute.lost), extra=self._batch())
-                self._end_process(EXIT_STUCK)
-            stuck = max(self._compute.called_for(now), self._feed.preparing_for(now))
-            if stuck > self._timeout:
-                text = "a call of the model is stuck for more than %s seconds"
-                log.critical(text, self._timeout, extra=self._batch())
-                self._end_process(EXIT_STUCK)
-            await asyncio.sleep(min(BEAT, self._timeout / 4))
+        try:
+            while True:
+                # Without a thread to be had just now, the next turn tries again.
+                with contextlib.suppress(RuntimeError):
+                    faulthandler.dump_traceback_later(self._timeout + GRACE, exit=True)
+                self._check()
+                await asyncio.sleep(min(BEAT, self._timeout / 4))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _check(self) -> None:
+        now = self._alive_at = time.monotonic()
+        if self._compute.lost is not None:
+            log.critical("device lost: %s", summary(self._compute.lost), extra=self._batch())
+            self._end_process(EXIT_STUCK)
+        stuck = max(self._compute.called_for(now), self._feed.preparing_for(now))
+        if stuck > self._timeout:
+            text = "a call of the model is stuck for more than %s seconds"
+            log.critical(text, self._timeout, extra=self._batch())
+            self._end_process(EXIT_STUCK)
 
     def _batch(self) -> dict[str, list[str]]:
         """The tasks of the running batch, for the log."""

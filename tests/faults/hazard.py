@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -54,6 +55,9 @@ def _go_wrong(how: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(3600)
+        case "backtrack":
+            # Takes longer than anybody lives, and lets no other thread run meanwhile.
+            re.match("(a+)+$", "a" * 100 + "b")
         case "cuda":
             # What torch raises after a failed assertion in a kernel, from its next call on.
             raise AcceleratorError("CUDA error: device-side assert triggered")

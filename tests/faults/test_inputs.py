@@ -103,7 +103,7 @@ async def test_an_input_that_raises_fails_alone_and_its_mates_complete_at_once(
         assert {attempts(ledger, mate) for mate in mates} == {1}
 
 
-@pytest.mark.parametrize("how", ["exit", "segfault", "kill", "cuda"])
+@pytest.mark.parametrize("how", ["exit", "segfault", "kill", "cuda", "backtrack"])
 async def test_an_input_that_kills_its_replica_fails_alone(cluster: Cluster, how: str) -> None:
     ledger = Ledger(MODEL, cluster.objects)
     async with cluster.kept(), AsyncClient(cluster.url, retries=PATIENT) as client:
@@ -115,9 +115,13 @@ async def test_an_input_that_kills_its_replica_fails_alone(cluster: Cluster, how
         assert error.type == "replica-crashed"
         # Whoever was in the batch went down with it once; then each suspect ran alone.
         assert {attempts(ledger, mate) for mate in mates} <= {1, 2}
-        lost = sum(process.starts for process in cluster.replicas) - starts
-        assert lost == cluster.settings.max_crashes
+        # One that holds the interpreter ends later than its leases.
+        await until(lambda: _started(cluster, starts + cluster.settings.max_crashes))
         await cluster.ready()
+
+
+async def _started(cluster: Cluster, times: int) -> bool:
+    return sum(process.starts for process in cluster.replicas) == times
 
 
 async def _batch(

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -402,6 +404,33 @@ async def test_a_stuck_batch_ends_the_process() -> None:
         end_process=ended.append,
     )
     assert set(ended) == {EXIT_STUCK}
+
+
+MATCHING = """
+import asyncio, re, sys, time
+from inferstack.worker import loop
+from tests.worker import fakes
+
+def match(values):
+    return [bool(re.match(value["pattern"], "a" * 100 + "b")) for value in values]
+
+loop.GRACE = 0.0
+session = fakes.MemorySession([fakes.lease(1, {"pattern": sys.argv[1]})])
+engine, deployment = fakes.FakeEngine(match), fakes.deployment(compute_timeout=2.0)
+asyncio.run(fakes.work_off(session, engine, deployment=deployment))
+time.sleep(2.5)
+"""
+
+
+@pytest.mark.parametrize(("pattern", "status"), [("(a+)+$", 1), ("a+", 0)])
+def test_the_process_ends_if_a_call_holds_the_interpreter_and_not_after_its_work(
+    pattern: str, status: int
+) -> None:
+    command = [sys.executable, "-c", MATCHING, pattern]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    assert ("Timeout (0:00:02)!" in done.stderr) == (status == 1)
+    assert ("in match" in done.stderr) == (status == 1)
 
 
 async def test_the_calls_of_a_batch_that_is_halved_are_timed_one_by_one() -> None:
