@@ -4,6 +4,7 @@ import logging
 from typing import Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from inferstack import config
 from inferstack.cli import banner, place
@@ -57,10 +58,14 @@ def down() -> None:
     """Stops what `up` started, after it has drained; also what a killed `up` has left."""
     home = place.home()
     if control.running(home):
-        errors.print("Stopping: running batches are finished first.")
+        errors.print("Stopping: running batches are finished first; Ctrl-C ends them now.")
     elif left := control.left(home):
         errors.print(f"Its supervisor is gone. Ending what it left: {', '.join(left)}.")
-    answers.print("Stopped." if control.stop(home) else control.absence(home), soft_wrap=True)
+    with Display(errors) as display:
+        stopped = control.stop(
+            home, lambda state: display.update(replace(state, steps=state.stops))
+        )
+    answers.print("Stopped." if stopped else control.absence(home), soft_wrap=True)
 
 
 def status(

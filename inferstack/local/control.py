@@ -16,8 +16,8 @@ from inferstack.local import checks, leftovers, logs, processes, stack, state
 from inferstack.local.home import Home
 from inferstack.local.state import Phase, StackState
 
-STOP_PATIENCE = 150.0
-"""Seconds that a supervisor gets to drain and stop everything."""
+STOP_PATIENCE = 60.0
+"""Seconds that a supervisor gets to stop everything, beyond those that its children get."""
 
 
 def run(home: Home, wanted: Settings, *, ray: bool, show: Callable[[StackState], None]) -> None:
@@ -75,7 +75,7 @@ def run_detached(
         return _watch(home, process, log, show)
     except KeyboardInterrupt:
         process.send_signal(signal.SIGTERM)
-        process.wait(STOP_PATIENCE)
+        process.wait(_patience(running(home)))
         raise
 
 
@@ -118,8 +118,14 @@ def refuse_part(home: Home) -> None:
         )
 
 
-def stop(home: Home) -> bool:
+def stop(home: Home, show: Callable[[StackState], None]) -> bool:
     """Stops what runs in a home, also what a killed supervisor left; False if nothing did.
+
+    Ctrl-C meanwhile has it wait for no batch any more.
+
+    Args:
+        home: where it runs.
+        show: called with the state meanwhile.
 
     Raises:
         StackError: another command is at work in this home.
@@ -131,9 +137,7 @@ def stop(home: Home) -> bool:
         # Not again if it stops already: asked twice, it kills what runs.
         if found.phase is not Phase.STOPPING:
             _signal(found, signal.SIGTERM)
-        until = time.monotonic() + STOP_PATIENCE
-        while processes.alive(found.supervisor) and time.monotonic() < until:
-            time.sleep(0.1)
+        _await_end(home, found, show)
         if processes.alive(found.supervisor):
             _signal(found, signal.SIGKILL)
     return _stop_leftovers(home) or found is not None
@@ -143,6 +147,24 @@ def known_settings(home: Home, wanted: Settings) -> Settings:
     """The settings with the URLs of a home filled in, for commands beside a running stack."""
     identity = home.identity()
     return wanted if identity is None else stack.stack_settings(home, identity, wanted)
+
+
+def _await_end(home: Home, found: StackState, show: Callable[[StackState], None]) -> None:
+    """Waits until a supervisor has ended, as long as it may take."""
+    until = time.monotonic() + _patience(found)
+    while processes.alive(found.supervisor) and time.monotonic() < until:
+        try:
+            if (current := state.read(home.state_file)) is not None:
+                show(current)
+            time.sleep(0.1)
+        except KeyboardInterrupt:
+            _signal(found, signal.SIGTERM)
+
+
+def _patience(found: StackState | None) -> float:
+    """Seconds that a supervisor gets to stop everything."""
+    children = found.children if found is not None else []
+    return STOP_PATIENCE + sum(seconds for child in children for _, seconds in child.stop)
 
 
 def _signal(found: StackState, number: int) -> None:

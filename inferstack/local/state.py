@@ -9,6 +9,9 @@ from inferstack.errors import StackError
 from inferstack.local.home import write_private
 from inferstack.local.processes import ProcessId, StopStep
 
+STOP = "stop "
+"""How the name of a step begins that stops a child."""
+
 
 class Phase(StrEnum):
     """Where the whole stack is."""
@@ -66,6 +69,11 @@ class StackState(msgspec.Struct, kw_only=True):
     """Lines that the user should read once the stack is up."""
     problems: list[str] = []
     """One line for each deployment that failed."""
+
+    @property
+    def stops(self) -> list[Step]:
+        """Those of the steps that stop a child."""
+        return [step for step in self.steps if step.name.startswith(STOP)]
 
 
 def read(path: Path) -> StackState | None:

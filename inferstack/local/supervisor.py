@@ -20,6 +20,7 @@ from inferstack.local.program import Program
 from inferstack.local.stack import Stack
 from inferstack.local.state import ChildPhase, Phase, StackState, Step
 from inferstack.telemetry import discovery
+from inferstack.worker import drain
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ class Supervisor:
             await model_watch.forget_readiness(self.state.redis_url)
         # The models take longest to load and need only Redis: they start first.
         worker = "inferstack.worker.serve" if self._ray else "inferstack.worker.pool"
-        worker_child = self._add(stack.python_program(plan, "worker", worker, grace=60.0))
+        grace = drain.of_host(plan.settings)
+        worker_child = self._add(stack.python_program(plan, "worker", worker, grace=grace))
         worker_child.start()
         async with self._step("migrate") as step:
             await self._run_once(stack.python_program(plan, "migrate", "inferstack.cli", "migrate"))
@@ -202,8 +204,12 @@ class Supervisor:
         self.state.phase = Phase.STOPPING
         for child in sorted(self._children, key=_stop_order):
             if child.state.phase is not ChildPhase.STOPPED:
-                async with self._step(f"stop {child.program.name}"):
+                grace = sum(seconds for _, seconds in child.program.stop)
+                text = f"running batches end first, within {grace:.0f} s"
+                waits = text if child.program.name == "worker" else ""
+                async with self._step(f"{state.STOP}{child.program.name}", waits) as step:
                     await child.stop()
+                    step.text = ""
         await asyncio.to_thread(leftovers.end, self._home)
 
     def _asked_to_stop(self) -> None:
@@ -220,8 +226,8 @@ class Supervisor:
         self._changed()
 
     @asynccontextmanager
-    async def _step(self, name: str) -> AsyncIterator[Step]:
-        step = Step(name=name, text="")
+    async def _step(self, name: str, text: str = "") -> AsyncIterator[Step]:
+        step = Step(name=name, text=text)
         began = time.monotonic()
         self.state.steps.append(step)
         self._changed()

@@ -1,5 +1,6 @@
 """The one thread that calls the model."""
 
+import contextlib
 import logging
 import queue
 import threading
@@ -111,6 +112,15 @@ class Compute:
         """Hands over a job; its batch must have begun."""
         self._ahead.append(job)
         self._jobs.put(job)
+
+    def recall(self) -> list[Job]:
+        """Takes back the jobs that have not started."""
+        jobs: list[Job] = []
+        with contextlib.suppress(queue.Empty):
+            while (job := self._jobs.get_nowait()) is not None:
+                self._ahead.remove(job)
+                jobs.append(job)
+        return jobs
 
     def ahead(self) -> list[Job]:
         """Jobs that are handed over and not finished, the running one first."""

@@ -76,9 +76,11 @@ class Feed:
         self._preparing = 0.0
 
     async def run(self) -> None:
-        """Feeds until `draining` is set; gives back what was claimed and did not begin."""
-        while not self.draining:
+        """Feeds until `draining` is set; gives back what was claimed and does not compute."""
+        while True:
             await self._until_hungry()
+            if self.draining:
+                break
             started = time.monotonic()
             leases = await self._claim(self._appetite.window)
             if not leases:
@@ -87,6 +89,8 @@ class Feed:
             leases += await self._fill(started, len(leases))
             for batch in plan(await self._prepare(leases), self._limits, self._cost_model()):
                 await self._hand_over(batch, started)
+        for job in self._compute.recall():
+            await self._give_back(job.leases)
 
     async def _until_hungry(self) -> None:
         """Waits while what is handed over keeps the device busy long enough.
@@ -209,9 +213,7 @@ class Feed:
             await self._progressed(IDLE_WAIT)
         items = [work for work in batch.items if work.lease in self._held]
         if self.draining:
-            leases = [work.lease for work in items]
-            await insist("release", lambda: self._session.release(leases))
-            self._held.forget(leases)
+            await self._give_back([work.lease for work in items])
         elif items:
             job = Job(batch._replace(items=items), claimed)
             # The note in the queue names all that may be computing, also the batch under way.
@@ -222,6 +224,10 @@ class Feed:
             ids, worker = (work.lease.task_id for work in items), self._session.worker
             tell(log, logging.DEBUG, "its batch begins", ids, worker=worker, size=len(items))
             self._compute.put(job)
+
+    async def _give_back(self, leases: list[Lease]) -> None:
+        await insist("release", lambda: self._session.release(leases))
+        self._held.forget(leases)
 
 
 def _prepared(engine: Engine, inputs: list[Any]) -> list[Prepared | BaseException]:

@@ -106,7 +106,7 @@ class Worker:
             await self._session.leave()
 
     def drain(self) -> None:
-        """Claims no more, finishes what began, gives the rest back; then `run` ends.
+        """Claims no more, finishes the batch that computes, gives the rest back; then `run` ends.
 
         May be called from any thread.
         """

@@ -25,7 +25,7 @@ from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
 from inferstack.telemetry import logs, pulse
 from inferstack.telemetry.exposure import shown
-from inferstack.worker import gpu, measures, ray_settings
+from inferstack.worker import drain, gpu, measures, ray_settings
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,8 @@ CLIENT_PORT = 10000
 OBJECT_STORE = 80 * 1024 * 1024
 """Bytes. Work does not pass through Ray's object store."""
 DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
-DRAIN = 90.0
-"""Seconds that a machine gets to give its replicas away: longer than `timeout` of a model, plus
-what `worker.serve` adds to it, so that a batch that has begun can end."""
 KILL = 15.0
-"""Seconds beyond that until what still runs is killed."""
+"""Seconds beyond the drain until what still runs is killed."""
 MISSED = 3
 """Looks for the head in vain after which it counts as gone."""
 RETRY = 1.0
@@ -74,6 +71,7 @@ class Node:
         self._children: list[tuple[str, asyncio.subprocess.Process]] = []
         self._stopping = asyncio.Event()
         self._lock: TextIO | None = None
+        self._drain = drain.of_host(settings)
         self._lent: tuple[str, ...] | None = () if self._head or self._gpu_locks else None
         """The GPUs that this machine lends, as `gpu.visible` has them; None for all."""
 
@@ -105,7 +103,7 @@ class Node:
 
     async def _start_member(self) -> None:
         await self._reachable()
-        own = {DRAIN_VARIABLE: f"{DRAIN:.0f}"}
+        own = {DRAIN_VARIABLE: f"{self._drain:.0f}"}
         options: list[str] = []
         number = await self.claim(self._gpu_locks) if self._gpu_locks else None
         if number is not None:
@@ -227,7 +225,8 @@ class Node:
             if not self._head:
                 # Without it there is nobody to give replicas to; Ray would go on trying.
                 waits.append(asyncio.ensure_future(self._gone()))
-            await asyncio.wait(waits, timeout=DRAIN + KILL, return_when=asyncio.FIRST_COMPLETED)
+            patience = self._drain + KILL
+            await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
             if child.returncode is None:

@@ -18,7 +18,7 @@ from inferstack.errors import InferstackError
 from inferstack.queue.connection import connect
 from inferstack.telemetry import logs
 from inferstack.telemetry.exposure import shown
-from inferstack.worker import gpu, measures
+from inferstack.worker import drain, gpu, measures
 from inferstack.worker.early import EarlyOutput
 from inferstack.worker.host import redis_url, services_arrived
 from inferstack.worker.placement import Placement, default_first, place
@@ -34,8 +34,6 @@ SETTLED = 30.0
 """Seconds after which a replica counts as having started well."""
 CANNOT_START = 127
 """The status of a replica that never ran, as shells have it."""
-DRAIN_GRACE = 50.0
-"""Seconds that replicas get to drain before they are killed."""
 
 
 class ReplicaPlan(NamedTuple):
@@ -104,6 +102,7 @@ class Pool:
         replicas: Sequence[ReplicaPlan],
         environment: Mapping[str, str],
         report: Callable[[str, str], object],
+        grace: float,
     ) -> None:
         """Starts nothing.
 
@@ -112,10 +111,12 @@ class Pool:
             environment: of the children.
             report: told the name of a deployment whose replicas keep ending before they are
                 ready, and how they end.
+            grace: seconds that replicas get to drain before they are killed.
         """
         self._replicas = replicas
         self._environment = {**environment, **OFFLINE}
         self._report = report
+        self._grace = grace
         self.stopping = asyncio.Event()
         """Set once it has been told to end."""
         self._children: set[asyncio.subprocess.Process] = set()
@@ -200,7 +201,7 @@ class Pool:
                 child.terminate()
         if children:
             ends = [asyncio.create_task(child.wait()) for child in children]
-            await asyncio.wait(ends, timeout=DRAIN_GRACE)
+            await asyncio.wait(ends, timeout=self._grace)
         for child in children:
             if child.returncode is None:
                 log.warning("process %d did not drain in time", child.pid)
@@ -231,7 +232,8 @@ async def serve(settings: Settings) -> None:
         if placement.stranded:
             registrar.failed(name, str(placement.shortage))
     replicas = plans(first, placements, gpus)
-    pool = Pool(replicas, config.as_environment(settings), registrar.failed)
+    environment, grace = config.as_environment(settings), drain.of_replicas(entries)
+    pool = Pool(replicas, environment, registrar.failed, grace)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pool.stop)

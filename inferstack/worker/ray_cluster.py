@@ -1,6 +1,7 @@
 """Ray and Serve themselves: joined or started, asked, ended."""
 
 import logging
+from functools import partial
 from typing import Any
 
 from inferstack.config import Settings
@@ -9,6 +10,10 @@ from inferstack.errors import ConfigurationError
 from inferstack.worker import ray_settings
 
 log = logging.getLogger(__name__)
+
+
+ENDING = 5.0
+"""Seconds beyond the drain of its replicas that Serve itself may take to end."""
 
 
 def start(settings: Settings) -> None:
@@ -52,13 +57,24 @@ def given_up() -> list[str]:
     return [name for name, found in applications.items() if found.status == failed]
 
 
-def stop() -> None:
-    """Drains every replica and, if it is ours, ends Ray."""
+def stop(grace: float) -> None:
+    """Drains every replica and, if it is ours, ends Ray.
+
+    Args:
+        grace: seconds that the replicas may take.
+    """
     import ray
     from ray import serve
+    from ray.serve import context
 
     if not ray.is_initialized():
         return  # Serve would start it to end it
+    # Serve waits for 30 s, however long its replicas may take, and has no setting for that (2.60,
+    # `client.py`). With the end of Ray they would be killed.
+    internals: Any = context
+    client = internals._get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        client.shutdown = partial(client.shutdown, timeout_s=grace + ENDING)
     untyped: tuple[Any, ...] = (serve, ray)
     for part in untyped:
         part.shutdown()

@@ -12,9 +12,9 @@ from typing import Any
 from inferstack.config import Settings
 from inferstack.engines.base import summary
 from inferstack.engines.repository import ModelEntry
-from inferstack.worker import gpu, scaling
+from inferstack.worker import drain, gpu, scaling
 from inferstack.worker.placement import Placement, place
-from inferstack.worker.ray_replica import GRACE, SILENCE, Replica
+from inferstack.worker.ray_replica import SILENCE, Replica
 from inferstack.worker.registrar import MOST_EARLY_DEATHS
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Fleet:
             ray_actor_options={"num_cpus": REPLICA_CPUS, "num_gpus": placement.num_gpus},
             health_check_period_s=1,
             health_check_timeout_s=SILENCE,
-            graceful_shutdown_timeout_s=entry.ready_config.timeout + GRACE,
+            graceful_shutdown_timeout_s=drain.of_replicas([entry]),
             graceful_shutdown_wait_loop_s=0.1,
             max_constructor_retry_count=MOST_EARLY_DEATHS,
             **scaling.options(placement),

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 SILENCE = 15.0
 """Seconds without a sign of the worker's event loop after which a replica is unhealthy."""
-GRACE = 10.0
-"""Seconds beyond the longest batch that a replica gets to drain."""
+BEGIN = 10.0
+"""Seconds that its worker may take to begin, once the model is loaded."""
 
 
 class Replica:
@@ -41,7 +41,7 @@ class Replica:
         with ThreadPoolExecutor(1) as loader:
             self._loaded = loader.submit(load, model, version, settings, device).result()
         self._thread.start()
-        self._ready.wait(GRACE)
+        self._ready.wait(BEGIN)
 
     def check_health(self) -> None:
         """Raises EngineError when the worker ended or no longer shows a sign of life."""

@@ -21,7 +21,7 @@ from inferstack.errors import InferstackError
 from inferstack.queue.connection import connect
 from inferstack.telemetry import pulse
 from inferstack.telemetry.exposure import shown
-from inferstack.worker import measures, ray_cluster, ray_settings
+from inferstack.worker import drain, measures, ray_cluster, ray_settings
 from inferstack.worker.host import redis_url, services_arrived
 from inferstack.worker.placement import default_first
 from inferstack.worker.ray_fleet import Fleet
@@ -70,7 +70,7 @@ async def serve(entries: Sequence[ModelEntry], settings: Settings) -> None:
     finally:
         await end(registering)
         await redis.aclose()
-        await asyncio.to_thread(ray_cluster.stop)
+        await asyncio.to_thread(ray_cluster.stop, drain.of_replicas(entries))
 
 
 async def _deploy(

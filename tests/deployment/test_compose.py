@@ -12,7 +12,7 @@ from inferstack import config
 from inferstack.api import server
 from inferstack.errors import ConfigurationError
 from inferstack.local import redis_server
-from inferstack.worker import node
+from inferstack.worker import drain, node
 from tests.deployment.files import BESIDE, ROOT, compose, example, images, services
 
 PORTS = {"nginx": 80, "frontend": 5173, "ray-head": 8265, "prometheus": 9090, "grafana": 3000}
@@ -239,7 +239,7 @@ def test_containers_get_longer_to_end_than_their_programs_take() -> None:
     found = services()
     assert _seconds(found["api-server"]["stop_grace_period"]) > server.DRAIN + 5
     for name in MODELS_RUN_HERE:
-        assert _seconds(found[name]["stop_grace_period"]) > node.DRAIN + node.KILL
+        assert _seconds(found[name]["stop_grace_period"]) > drain.of_host(config.load()) + node.KILL
     longest = config.Settings.model_fields["max_wait"].default
     assert _seconds(found["nginx"]["stop_grace_period"]) > longest + 15
 

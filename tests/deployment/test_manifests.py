@@ -16,7 +16,7 @@ from inferstack import config
 from inferstack.api import server
 from inferstack.api.health import Check
 from inferstack.errors import StorageUnavailableError
-from inferstack.worker import node
+from inferstack.worker import drain, node
 from scripts import check_manifests as manifests
 from tests.api.fakes import World
 from tests.deployment.files import ROOT, services
@@ -290,8 +290,8 @@ def test_pods_get_longer_to_end_than_their_programs_take(overlay: str) -> None:
         for name, template in pods(rendered(overlay)).items()
     }
     assert grace["api-server"] > 5 + server.DRAIN + 5
-    assert grace["gpu-worker"] > node.DRAIN + node.KILL
-    assert grace["ray-head"] > node.DRAIN + node.KILL
+    assert grace["gpu-worker"] > drain.of_host(config.load()) + node.KILL
+    assert grace["ray-head"] > drain.of_host(config.load()) + node.KILL
     (gateway,) = pods(rendered(overlay))["frontend"]["spec"]["containers"]
     _, pause = gateway["lifecycle"]["preStop"]["exec"]["command"]
     assert grace["frontend"] > config.Settings.model_fields["max_wait"].default + 15 + int(pause)

@@ -65,6 +65,19 @@ class RealStack:
             )
         return self.process.pid
 
+    def begin_down(self) -> subprocess.Popen[str]:
+        """Stops it as from a terminal, so that a signal is a Ctrl-C there."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "inferstack.cli", "down"],
+            cwd=ROOT,
+            env=self._environment({}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Tests that run in the background have it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
     def wait_ready(self, pid: int) -> StackState:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:

@@ -165,6 +165,25 @@ def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_what_runs(stack: RealS
     assert stack.left() == []
 
 
+def test_down_tells_what_it_waits_for_and_ctrl_c_ends_that(stack: RealStack) -> None:
+    stack.up()
+    with stack.client() as client:
+        task_id = client.submit({"sleep_ms": 20_000}, timeout=None).task_id
+        while client.get(task_id).status is not TaskState.RUNNING:
+            time.sleep(0.05)
+    with stack.begin_down() as down:
+        until(lambda: any(step.name == "stop worker" for step in stack.current().stops))
+        assert stack.current().stops[-1].text == "running batches end first, within 90 s"
+        began = time.monotonic()
+        down.send_signal(signal.SIGINT)
+        answer, told = down.communicate(timeout=30)
+    assert time.monotonic() - began < 10.0
+    assert (down.returncode, answer) == (0, "Stopped.\n")
+    assert "stop api: done" in told
+    assert "redis: port" not in told
+    assert stack.left() == []
+
+
 def test_a_second_down_waits_for_the_drain_of_the_first(stack: RealStack) -> None:
     stack.up()
     with stack.client() as client:

@@ -280,7 +280,7 @@ async def test_a_full_batch_never_waits() -> None:
     assert time.monotonic() - started < 5
 
 
-async def test_a_drain_finishes_what_began_and_gives_the_rest_back() -> None:
+async def test_a_drain_finishes_what_computes_and_gives_back_also_the_batch_behind_it() -> None:
     session = MemorySession([lease(n) for n in range(16)])
     began = threading.Event()
     go_on = threading.Event()
@@ -296,13 +296,18 @@ async def test_a_drain_finishes_what_began_and_gives_the_rest_back() -> None:
     )
     running = asyncio.create_task(worker.run())
     await asyncio.to_thread(began.wait, 10)
+    async with asyncio.timeout(10):
+        while len(session.begun) < 2:
+            await asyncio.sleep(0.01)
     worker.drain()
+    # Before the batch ends: others take what is given back at once.
+    async with asyncio.timeout(10):
+        while len(session.released) < 12:
+            await asyncio.sleep(0.01)
     go_on.set()
     await asyncio.wait_for(running, 10)
-    assert set(session.done) | set(session.released) == {f"task-{n}" for n in range(16)}
-    assert not set(session.done) & set(session.released)
-    assert {"task-0", "task-1", "task-2", "task-3"} <= set(session.done)
-    assert len(session.released) >= 4
+    assert set(session.done) == {f"task-{n}" for n in range(4)}
+    assert set(session.released) == {f"task-{n}" for n in range(4, 16)}
     assert session.left
 
 

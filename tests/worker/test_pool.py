@@ -65,6 +65,7 @@ async def reports_of(plan: type[Scripted], until: Callable[[list[str]], bool]) -
         [plan(entry, "cpu", {"GPUS": "3"})],
         dict(os.environ),
         lambda *said: reports.append(": ".join(said)),
+        20,
     )
     running = asyncio.create_task(replicas.run())
     async with asyncio.timeout(30):
@@ -119,7 +120,7 @@ async def test_a_replica_that_ends_by_itself_while_the_pool_stops_is_no_error(
     chosen = settings()
     entry = find(scan(chosen.model_path, chosen), "echo", 1)
     reports: list[object] = []
-    replicas = Pool([Dying(entry, "cpu")], dict(os.environ), lambda *what: reports.append(what))
+    replicas = Pool([Dying(entry, "cpu")], dict(os.environ), lambda *what: reports.append(what), 20)
     start = asyncio.create_subprocess_exec
 
     async def ended(*command: Any, **options: Any) -> asyncio.subprocess.Process:

@@ -50,6 +50,8 @@ def models(tmp_path: Path) -> Path:
     """A repository with echo and models that are wrong, do not load, die, or find no GPU."""
     root = tmp_path / "models"
     shutil.copytree(MODELS / "echo", root / "echo", ignore=shutil.ignore_patterns("__pycache__"))
+    patient = root / "echo" / "1" / "config.yaml"
+    patient.write_text(patient.read_text().replace("timeout: 30", "timeout: 40"))
     for name, config, code in (
         ("wrong", "engine: magic\n", ""),
         ("raises", "engine: python\nreplicas: 1\n", BROKEN),
@@ -174,7 +176,9 @@ async def test_replicas_serve_fail_crash_and_drain(
     _only_on_loopback(running.process.pid)
     if (ray := ray_settings.folder(settings)).exists():
         assert stat.S_IMODE(ray.parent.stat().st_mode) == 0o700
-    began = await callers.submit({"sleep_ms": 1500, "n": 3})
+    # With Ray, longer than Serve would wait by itself.
+    long = 32_000 if ray.exists() else 1500
+    began = await callers.submit({"sleep_ms": long, "n": 3})
     await asyncio.sleep(0.5)
     children = psutil.Process(running.process.pid).children(recursive=True)
     assert await asyncio.to_thread(running.stop) == 0
