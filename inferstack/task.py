@@ -169,7 +169,7 @@ def new_task_id(deployment: str) -> str:
 
 def task_id_hint(task_id: str) -> int | None:
     """The deployment hint inside a task id, or None if it is not a UUIDv7 in lower case."""
-    if len(task_id) != 36 or task_id[14] != "7":
+    if len(task_id) != 36 or task_id[14] != "7" or task_id[8:24:5] != "----":
         return None
     digits = task_id.replace("-", "")
     if len(digits) != 32 or digits.strip("0123456789abcdef"):

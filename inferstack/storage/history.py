@@ -198,12 +198,14 @@ def _first_id(seconds: float) -> UUID:
     return UUID(int=millis << 80)
 
 
-def as_uuid(text: str) -> UUID | None:
-    """A task id as the database holds it; None if it is none."""
+def as_uuid(written: str) -> UUID | None:
+    """An id as the database holds it; None if it is none, or written in another way."""
     try:
-        return UUID(text) if len(text) == 36 else None
+        key = UUID(written)
     except ValueError:
         return None
+    # UUID takes hyphens anywhere, upper case and prefixes, and then Redis would know another id.
+    return key if str(key) == written else None
 
 
 def _archived_as(status: TaskState) -> tuple[str, ...]:

@@ -331,3 +331,15 @@ async def test_listing_what_failed_uses_the_small_index(
             "AND state <> 'completed' ORDER BY id DESC LIMIT 10"
         ).fetchall()
     assert "tasks_tenant_state_id" in str(plan)
+
+
+async def test_an_id_written_in_another_way_finds_nothing(history: History) -> None:
+    """Redis would not find it either, and a stale row would pass for the task."""
+    task = queued()
+    await history.upsert([task])
+    task_id = task.spec.task_id
+    digits = task_id.replace("-", "")
+    moved = f"{digits[:9]}-{digits[9:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    for written in (moved, task_id.upper(), f"urn:{digits}"):
+        assert await history.get(written) is None
+    assert await history.get(task_id) is not None

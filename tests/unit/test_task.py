@@ -36,9 +36,12 @@ def test_ids_differ_and_later_ones_sort_later() -> None:
 
 
 UUID4 = "a674796f-c3b7-4d2b-b03e-de802f60e891"
+HYPHEN_MOVED = "01975a3c7-f2e-7c41-9d0b-3f6e5a1b2c3d"
 
 
-@pytest.mark.parametrize("text", ["", "7", "x" * 36, UUID4, "A" * 14 + "7" + "a" * 21])
+@pytest.mark.parametrize(
+    "text", ["", "7", "x" * 36, UUID4, HYPHEN_MOVED, "A" * 14 + "7" + "a" * 21]
+)
 def test_what_is_no_task_id_has_no_hint(text: str) -> None:
     assert task_id_hint(text) is None
 
