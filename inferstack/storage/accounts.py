@@ -8,9 +8,11 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferstack.errors import ConflictError, InvalidRequestError, NotFoundError
 from inferstack.storage.database import Database
+from inferstack.storage.history import as_uuid
 from inferstack.storage.passwords import Passwords
 from inferstack.storage.tables import api_keys, users
 
@@ -19,6 +21,8 @@ ROLES = frozenset({"user", "admin"})
 MIN_PASSWORD = 8
 MAX_PASSWORD = 1024
 MAX_NAME = 128
+MAX_KEYS = 100
+"""API keys that a user may have, without those that are revoked."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +156,7 @@ class Accounts:
         Raises:
             InvalidRequestError: the name is empty or too long.
             NotFoundError: there is no such user.
+            ConflictError: the user has MAX_KEYS that are not revoked.
         """
         _check_name("name", name)
         owner = await self._known(username)
@@ -160,6 +165,7 @@ class Accounts:
         row["prefix"] = plaintext[: len(KEY_PREFIX) + 6]
         query = insert(api_keys).values(row).returning(api_keys.c.created_at)
         async with self._database.transaction() as connection:
+            await _require_room(connection, owner)
             created = (await connection.execute(query)).scalar_one()
         key = ApiKey(
             id=str(row["id"]),
@@ -188,13 +194,20 @@ class Accounts:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else _key(row)
 
-    async def api_keys(self, username: str | None = None) -> list[ApiKey]:
-        """The keys of one user or of all, revoked ones too, newest first."""
-        query = _keys().order_by(api_keys.c.created_at.desc(), api_keys.c.id)
+    async def api_keys(self, username: str | None = None, limit: int | None = None) -> list[ApiKey]:
+        """The keys of one user or of all, revoked ones too, newest first.
+
+        Args:
+            username: whose; None for everybody's.
+            limit: at most so many; what is left out first are revoked ones. None for no limit.
+        """
+        newest = (api_keys.c.created_at.desc(), api_keys.c.id)
+        query = _keys().order_by(api_keys.c.revoked_at.is_not(None), *newest).limit(limit)
         if username is not None:
             query = query.where(users.c.username == username)
         async with self._database.transaction() as connection:
-            return [_key(row) for row in (await connection.execute(query)).all()]
+            found = [_key(row) for row in (await connection.execute(query)).all()]
+        return sorted(found, key=lambda key: key.created_at, reverse=True)
 
     async def revoke_api_key(self, key_id: str, username: str | None = None) -> None:
         """Ends a key for good; ending it again changes nothing.
@@ -206,16 +219,16 @@ class Accounts:
         Raises:
             NotFoundError: there is no such key.
         """
-        key = next((key for key in await self.api_keys(username) if key.id == key_id), None)
-        if key is None:
-            raise NotFoundError("there is no such API key")
         query = (
             update(api_keys)
-            .where(api_keys.c.id == UUID(key.id), api_keys.c.revoked_at.is_(None))
-            .values(revoked_at=func.now())
+            .where(api_keys.c.id == as_uuid(key_id), api_keys.c.user_id == users.c.id)
+            .values(revoked_at=func.coalesce(api_keys.c.revoked_at, func.now()))
         )
+        if username is not None:
+            query = query.where(users.c.username == username)
         async with self._database.transaction() as connection:
-            await connection.execute(query)
+            if (await connection.execute(query)).rowcount == 0:
+                raise NotFoundError("there is no such API key")
 
     async def _known(self, username: str) -> Any:
         row = None if _unstorable(username) else await self._row(username)
@@ -245,6 +258,15 @@ def check_account(username: str, password: str, tenant: str, role: str) -> None:
     _check_password(password)
     if role not in ROLES:
         raise _invalid("role", "takes user or admin")
+
+
+async def _require_room(connection: AsyncConnection, owner: Any) -> None:
+    """Keeps one user's keys from filling the table; its row is held, or many at once would."""
+    await connection.execute(select(users.c.id).where(users.c.id == owner.id).with_for_update())
+    good = (api_keys.c.user_id == owner.id, api_keys.c.revoked_at.is_(None))
+    held = (await connection.execute(select(func.count()).where(*good))).scalar_one()
+    if held >= MAX_KEYS:
+        raise ConflictError(f"'{owner.username}' has {held} API keys already: revoke one first")
 
 
 def _keys() -> Any:

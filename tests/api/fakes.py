@@ -181,8 +181,10 @@ class FakeAccounts:
         self.keys[plaintext] = key
         return key, plaintext
 
-    async def api_keys(self, username: str | None = None) -> Sequence[ApiKey]:
-        return [key for key in self.keys.values() if username in (None, key.username)]
+    async def api_keys(
+        self, username: str | None = None, limit: int | None = None
+    ) -> Sequence[ApiKey]:
+        return [key for key in self.keys.values() if username in (None, key.username)][:limit]
 
     async def revoke_api_key(self, key_id: str, username: str | None = None) -> None:
         self.keys = {text: key for text, key in self.keys.items() if key.id != key_id}

@@ -201,3 +201,33 @@ async def test_a_removed_user_and_their_keys_open_nothing(accounts: Accounts) ->
     assert [user.username for user in await accounts.users()] == ["bob"]
     with pytest.raises(NotFoundError):
         await accounts.remove_user("ann")
+
+
+async def test_a_user_has_a_bounded_number_of_keys(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferstack.storage.accounts.MAX_KEYS", 2)
+    await accounts.create_user("ann", PASSWORD)
+    await accounts.create_user("bob", PASSWORD)
+    await accounts.create_api_key("bob", "laptop")
+    made = await asyncio.gather(
+        *(accounts.create_api_key("ann", "job") for _ in range(6)), return_exceptions=True
+    )
+    keys = [each[0] for each in made if not isinstance(each, BaseException)]
+    assert len(keys) == 2
+    assert sum(isinstance(each, ConflictError) for each in made) == 4
+    await accounts.revoke_api_key(keys[0].id, "ann")
+    await accounts.create_api_key("ann", "job")
+
+
+async def test_a_bounded_list_leaves_revoked_keys_out_first(accounts: Accounts) -> None:
+    await accounts.create_user("ann", PASSWORD)
+    keys = [(await accounts.create_api_key("ann", "job"))[0] for _ in range(3)]
+    await accounts.revoke_api_key(keys[2].id)
+    assert [key.id for key in await accounts.api_keys("ann", 2)] == [keys[1].id, keys[0].id]
+
+
+@pytest.mark.parametrize("key_id", ["", "x", "a674796f-c3b7-4d2b-b03e-de802f60e891"])
+async def test_a_key_that_is_not_there_is_not_revoked(accounts: Accounts, key_id: str) -> None:
+    with pytest.raises(NotFoundError):
+        await accounts.revoke_api_key(key_id)

@@ -12,13 +12,16 @@ from pydantic import BaseModel
 from inferstack.api.auth import ANONYMOUS
 from inferstack.api.bodies import read_json
 from inferstack.api.problems import wrong_field
-from inferstack.api.routes.answers import content
+from inferstack.api.routes.answers import content, described
 from inferstack.api.routes.dependencies import AccountOf, CallerOf, ServicesOf
 from inferstack.errors import AuthenticationError, LoginUnavailableError
 from inferstack.lifecycle.types import Caller
 from inferstack.storage.accounts import ApiKey
 
 router = APIRouter(prefix="/api/auth", tags=["auth"])
+
+LISTED = 2000
+"""Keys that one list holds."""
 
 FORM = "application/x-www-form-urlencoded"
 _FIELDS = {
@@ -73,6 +76,9 @@ class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NEW_KEY_DOC = {"requestBody": {"required": True, "content": content("NewKey")}}
+TOO_MANY = described(
+    "ProblemView", "The caller has too many.", 409, media="application/problem+json"
+)
 
 
 class Key(BaseModel):
@@ -120,11 +126,11 @@ async def me(who: CallerOf) -> Me:
 
 
 # FastAPI reads a body that is a parameter before it asks who sends it, whatever its size.
-@router.post("/keys", status_code=201, openapi_extra=NEW_KEY_DOC)
+@router.post("/keys", status_code=201, openapi_extra=NEW_KEY_DOC, responses=TOO_MANY)
 async def create_key(
     request: Request, response: Response, who: AccountOf, services: ServicesOf
 ) -> CreatedKey:
-    """Makes an API key that speaks for the caller."""
+    """Makes an API key that speaks for the caller; a user has at most 100 that are not revoked."""
     wanted = read_json(request.headers.get("content-type"), await request.body(), NewKey)
     key, plaintext = await services.accounts.create_api_key(who.user, wanted.name)
     response.headers["cache-control"] = "no-store"
@@ -133,8 +139,8 @@ async def create_key(
 
 @router.get("/keys")
 async def list_keys(who: AccountOf, services: ServicesOf) -> Keys:
-    """The caller's keys; an admin reads everybody's."""
-    found = await services.accounts.api_keys(_owner(who))
+    """The caller's keys; an admin reads everybody's. At most 2,000, revoked ones left out first."""
+    found = await services.accounts.api_keys(_owner(who), LISTED)
     return Keys(keys=[_key(key) for key in found])
 
 
