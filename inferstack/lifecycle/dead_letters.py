@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -32,6 +33,9 @@ SHOWN = 1024 * 1024
 
 SIDE_BY_SIDE = 4
 """Redrives of one process at once: each holds a connection to PostgreSQL while it lasts."""
+
+OF_A_TENANT = 2
+"""Of those, how many may be of one tenant: a thousand of one must not hold up others' few."""
 
 STEP = 200
 """Dead letters that one step of a purge removes, so that each of its transactions is short."""
@@ -85,6 +89,8 @@ class DeadLetters:
         self._letters = storage.DeadLetters(database)
         self._redriver = Redriver(redis, tasks, store, self._letters, settings)
         self._slots = asyncio.Semaphore(SIDE_BY_SIDE)
+        # Gone with the last redrive of the tenant.
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def get(self, caller: Caller, task_id: str) -> Inspected:
         """One dead letter with its input.
@@ -116,7 +122,9 @@ class DeadLetters:
             InvalidInputError, ModelNotFoundError, TenantQueueFullError, QueueFullError: as for
                 a submit; the dead letter stays.
         """
-        async with self._slots:
+        turns = self._turns.get(caller.tenant) or asyncio.Semaphore(OF_A_TENANT)
+        self._turns[caller.tenant] = turns
+        async with turns, self._slots:
             return await self._redriver.redrive(await self._failed(caller, task_id), changes)
 
     async def redrive_all(self, caller: Caller, task_ids: Sequence[str]) -> list[Redriven]:

@@ -528,6 +528,30 @@ async def test_a_second_recorder_does_not_bring_a_redriven_one_back(office: Offi
     assert await office.listed() == []
 
 
+async def test_many_redrives_of_one_tenant_do_not_hold_up_another(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [new_task_id(ECHO.name) for _ in range(10)]
+    get, going_on, looking = storage.DeadLetters.get, asyncio.Event(), 0
+
+    async def slow(self: storage.DeadLetters, task_id: str) -> Any:
+        nonlocal looking
+        if task_id in ids:
+            looking += 1
+            await going_on.wait()
+        return await get(self, task_id)
+
+    monkeypatch.setattr(storage.DeadLetters, "get", slow)
+    many = asyncio.create_task(office.letters.redrive_all(ANN, ids))
+    async with asyncio.timeout(10):
+        while not looking:
+            await asyncio.sleep(0.01)
+        with pytest.raises(TaskNotFoundError):
+            await office.letters.redrive(BOB, new_task_id(ECHO.name))
+    going_on.set()
+    assert len(await many) == 10
+
+
 # Purging.
 
 
