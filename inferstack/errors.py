@@ -285,6 +285,20 @@ class LoginsBusyError(TemporarilyUnavailableError):
     usual_retry_after = 5.0
 
 
+class ApiKeysBusyError(TemporarilyUnavailableError):
+    """Too many unknown API keys are being looked up now."""
+
+    slug = "api-keys-busy"
+    usual_retry_after = 1.0
+
+
+class ListsBusyError(TemporarilyUnavailableError):
+    """Too many lists of tasks are being made now."""
+
+    slug = "lists-busy"
+    usual_retry_after = 5.0
+
+
 class LoginUnavailableError(InferstackError):
     """This server issues no access tokens."""
 

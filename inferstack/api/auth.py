@@ -9,8 +9,9 @@ from typing import NamedTuple, Protocol
 
 from inferstack.api.tokens import Tokens
 from inferstack.config import LOOPBACK, Settings
-from inferstack.errors import AuthenticationError, StorageUnavailableError
+from inferstack.errors import ApiKeysBusyError, AuthenticationError, StorageUnavailableError
 from inferstack.lifecycle.types import Caller
+from inferstack.storage.slots import Slots
 from inferstack.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,13 @@ KEY_TRUST = 10.0
 KEY_PATIENCE = 1.0
 """Seconds that a request waits for PostgreSQL if its API key was good before. One that stands still
 gives no answer at all, and it would hold up every request with a key."""
+
+STRANGERS = 3
+"""Keys not verified before that are looked up at once: each takes a connection to PostgreSQL, which
+anybody could keep from others with made-up keys."""
+
+STRANGERS_WAITING = 200
+"""Such keys that may wait for their turn; the last of them waits for about half a second."""
 
 OUTAGE_TRUST = 600.0
 """Seconds for which a verified API key is trusted on while PostgreSQL does not answer.
@@ -96,6 +104,7 @@ class Authenticator:
         self._key_owner = key_owner
         self._cache = VerifiedCache()
         self._lookups: dict[bytes, asyncio.Task[Caller]] = {}
+        self._strangers = Slots(STRANGERS, STRANGERS_WAITING, ApiKeysBusyError)
 
     def known(self, headers: Mapping[bytes, bytes]) -> Caller | None:
         """The caller, if the credential was verified a moment ago; costs no I/O."""
@@ -179,7 +188,7 @@ class Authenticator:
     async def _look_up(self, key: bytes, cached_as: bytes) -> Caller:
         now = time.time()
         try:
-            caller = await self._key_owner(key.decode("latin-1"))
+            caller = await self._owner_of(key.decode("latin-1"), cached_as)
         except StorageUnavailableError:
             trusted = self._trust_on(cached_as)
             if trusted is None:
@@ -191,6 +200,12 @@ class Authenticator:
             raise AuthenticationError("the API key is not valid")
         self._cache.put(cached_as, Verified(caller, now + KEY_TRUST, now + OUTAGE_TRUST))
         return caller
+
+    async def _owner_of(self, key: str, cached_as: bytes) -> Caller | None:
+        if self._cache.get(cached_as) is not None:
+            return await self._key_owner(key)
+        async with self._strangers.slot():
+            return await self._key_owner(key)
 
     def _trust_on(self, cached_as: bytes) -> Caller | None:
         """The caller of a key that was good before PostgreSQL went away; it counts as fresh now."""

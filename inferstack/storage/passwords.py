@@ -1,13 +1,12 @@
 """Password hashes: argon2id, computed off the event loop and few at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from inferstack.errors import LoginsBusyError
+from inferstack.storage.slots import Slots
 
 PARALLEL = 2
 """Hashes computed at once: each takes 64 MiB and a core, and a flood of logins is an attack."""
@@ -28,8 +27,7 @@ class Passwords:
 
     def __init__(self) -> None:
         """Limits what runs at once on the loop that uses it."""
-        self._slots = asyncio.Semaphore(PARALLEL)
-        self._waiting = 0
+        self._slots = Slots(PARALLEL, MAX_WAITING, LoginsBusyError)
 
     async def hash(self, password: str) -> str:
         """A salted hash; the result holds its own parameters.
@@ -37,7 +35,7 @@ class Passwords:
         Raises:
             LoginsBusyError: too many wait already.
         """
-        async with self._slot():
+        async with self._slots.slot():
             return await asyncio.to_thread(_hasher.hash, password.encode("utf-8", "replace"))
 
     async def matches(self, known: str | None, password: str) -> bool:
@@ -50,23 +48,9 @@ class Passwords:
         Raises:
             LoginsBusyError: too many wait already.
         """
-        async with self._slot():
+        async with self._slots.slot():
             matches = await asyncio.to_thread(_matches, known or _decoy, password)
         return matches and known is not None
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        if self._waiting >= MAX_WAITING:
-            raise LoginsBusyError
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._slots.release()
 
     @staticmethod
     def outdated(known: str) -> bool:

@@ -8,7 +8,7 @@ import httpx
 import jwt
 import pytest
 
-from inferstack.api.auth import CACHE_SIZE, Verified, VerifiedCache
+from inferstack.api.auth import CACHE_SIZE, STRANGERS, STRANGERS_WAITING, Verified, VerifiedCache
 from inferstack.api.bodies import MAX_PARTS
 from inferstack.errors import StorageUnavailableError
 from inferstack.lifecycle.types import Caller
@@ -241,6 +241,36 @@ async def test_a_key_that_is_trusted_in_an_outage_is_not_asked_for_again_at_once
     for _ in range(3):
         assert (await submit(client, known)).status_code == 202
     assert asked == 1
+
+
+async def test_a_flood_of_made_up_keys_takes_few_connections(
+    client: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferstack.api.auth.KEY_TRUST", -1.0)
+    await world.accounts.create_api_key("ann", "job")
+    assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
+    asked, answers, key_owner = 0, asyncio.Event(), world.key_owner
+
+    async def slow(key: str) -> Caller | None:
+        nonlocal asked
+        if key != "is_job":
+            asked += 1
+            await answers.wait()
+        return await key_owner(key)
+
+    monkeypatch.setattr(world.authenticator, "_key_owner", slow)
+    most = STRANGERS + STRANGERS_WAITING
+    flood = [asyncio.create_task(submit(client, {"x-api-key": f"is_{i}"})) for i in range(most)]
+    async with asyncio.timeout(10):
+        while len(world.authenticator._lookups) < most:
+            await asyncio.sleep(0)
+    refused = await submit(client, {"x-api-key": "is_late"})
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert asked == STRANGERS
+    assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
+    answers.set()
+    assert {answer.status_code for answer in await asyncio.gather(*flood)} == {401}
 
 
 async def test_an_anonymous_caller_has_no_keys(client: httpx.AsyncClient) -> None:
