@@ -209,7 +209,9 @@ class ReplicaSession:
 
     async def heartbeat(self, status: ReplicaStatus) -> None:
         """Says that the replica lives, and lets time pass in the queue. Call every second."""
-        await self._queue.heartbeat(status)
+        note = self._notes.latest
+        if await self._queue.heartbeat(status) != note == self._notes.latest:
+            await self._notes.repeat()
         _, _, reaped, crashed = await self._queue.tick()
         self.reaped += reaped - crashed
 

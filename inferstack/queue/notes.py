@@ -7,13 +7,17 @@ from redis.asyncio import Connection
 from inferstack.queue.connection import connect, translated
 from inferstack.queue.task_queue import prefix
 
+SET_NOTE = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
+"""A bare SET is refused when Redis is at its memory limit, while tasks still run."""
+
 
 class Notes:
     """One replica's note of the batch it began last, `run:<replica>` in Redis.
 
     Redis is told not to answer on this connection: the note only has to leave this process
     before the batch can take the process down, and the kernel delivers what was written even
-    then. A note that goes under with Redis leaves a crash uncharged, no more.
+    then. A note that goes under with Redis leaves a crash uncharged, no more. Whether notes arrive
+    is seen with the next heartbeat.
     """
 
     def __init__(self, url: str, deployment: str, worker: str, keep: float) -> None:
@@ -29,6 +33,8 @@ class Notes:
         self._key = f"{prefix(deployment)}run:{worker}"
         self._keep_ms = int(keep * 1000)
         self._connection: Connection | None = None
+        self.latest = ""
+        """What it wrote last."""
 
     async def write(self, batch: Sequence[tuple[str, int]]) -> None:
         """Replaces the note; when this returns it is on its way.
@@ -36,11 +42,24 @@ class Notes:
         Args:
             batch: ids and attempts of the tasks that begin.
         """
-        note = " ".join(f"{task_id}/{attempt}" for task_id, attempt in batch)
+        self.latest = " ".join(f"{task_id}/{attempt}" for task_id, attempt in batch)
+        await self._send()
+
+    async def repeat(self) -> None:
+        """Writes the latest note again, on a new connection: it did not arrive, or has expired.
+
+        After a failover the old connection may lead to a server that takes no writes any more.
+        """
+        await self.close()
+        await self._send()
+
+    async def _send(self) -> None:
         with translated():
             connection = self._connection or await self._connect()
             try:
-                await connection.send_command("SET", self._key, note, "PX", self._keep_ms)
+                await connection.send_command(
+                    "EVAL", SET_NOTE, 1, self._key, self.latest, self._keep_ms
+                )
             except BaseException:
                 await self.close()
                 raise

@@ -298,9 +298,10 @@ class TaskQueue:
         expired, promoted, reaped, crashed = moved
         return expired, promoted, reaped, crashed
 
-    async def heartbeat(self, status: ReplicaStatus) -> None:
-        """Marks a replica as live for the next five seconds."""
-        await self._run("heartbeat", status.worker, encode(status))
+    async def heartbeat(self, status: ReplicaStatus) -> str:
+        """Marks a replica as live for the next five seconds; returns its note, see `Notes`."""
+        note = await self._run("heartbeat", status.worker, encode(status))
+        return note.decode() if note else ""
 
     async def leave(self, worker: str) -> None:
         """Takes a replica off the live ones at once."""

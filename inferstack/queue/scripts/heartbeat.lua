@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Marks a replica as live.
+-- Marks a replica as live. Returns its note of the batch that it began last, nil if it left.
 -- ARGV: worker, status as JSON ('' to leave)
 if ARGV[2] == '' then
   redis.call('ZREM', P .. 'live', ARGV[1])
@@ -9,4 +9,5 @@ if ARGV[2] == '' then
 else
   redis.call('ZADD', P .. 'live', clock(), ARGV[1])
   redis.call('HSET', P .. 'status', ARGV[1], ARGV[2])
+  return redis.call('GET', P .. 'run:' .. ARGV[1])
 end
