@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from inferstack.task import Execution, Task, TaskError, TaskSpec, TaskState
+from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, TaskState
 
 
 class StoredSpec(TaskSpec, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,7 +52,7 @@ encode = msgspec.json.Encoder().encode
 pack = msgspec.msgpack.Encoder().encode
 decode_spec = _spec.decode
 
-UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, TypeError)
+UNREADABLE = (msgspec.MsgspecError, struct.error, KeyError, ValueError, RecursionError, TypeError)
 """What decoding raises for a task that was spoiled."""
 
 
@@ -119,6 +119,23 @@ def decode_task(row: Row) -> Task | None:
         result=msgspec.Raw(result) if result is not None else None,
         result_ref=ref.decode() if ref else None,
     )
+
+
+def without_spec(row: Row, task_id: str, deployment: str) -> Row:
+    """A row with what is known of the task apart from its spec, for one whose spec is spoiled."""
+    packed, _, *rest = row
+    assert packed is not None, "it has been decoded as far as the spec"
+    record = decode_record(packed)
+    model, _, version = deployment.rpartition(":")
+    spec = TaskSpec(
+        task_id=task_id,
+        model=model,
+        model_version=int(version),
+        tenant=record.tenant,
+        data=None,
+        priority=Priority(record.lane),
+    )
+    return packed, encode(spec), *rest
 
 
 class News(msgspec.Struct, array_like=True, frozen=True):

@@ -10,7 +10,15 @@ from inferstack.config import Settings
 from inferstack.deployment import ReplicaStatus
 from inferstack.queue import scripts
 from inferstack.queue.arguments import LongTexts, flat, slices
-from inferstack.queue.codec import UNREADABLE, decode_spec, decode_task, encode, pack
+from inferstack.queue.codec import (
+    UNREADABLE,
+    Row,
+    decode_spec,
+    decode_task,
+    encode,
+    pack,
+    without_spec,
+)
 from inferstack.queue.connection import translated
 from inferstack.queue.grouping import Grouper
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, TaskState
@@ -148,7 +156,8 @@ class TaskQueue:
         self._redis = redis
         self._prefix = prefix(deployment)
         self._settings = settings
-        self._reads: Grouper[str, Task | None] = Grouper(self.load)
+        # Rows and not tasks: one that cannot be decoded is an error for who asked for it only.
+        self._reads: Grouper[str, Row] = Grouper(self._rows)
         self._lease_ms = int(settings.lease * 1000)
         self._rules = _breaker_rules(settings)
 
@@ -308,8 +317,15 @@ class TaskQueue:
         await self._run("heartbeat", worker, "")
 
     async def get(self, task_id: str) -> Task | None:
-        """The task with its live state, None if Redis does not have it."""
-        return await self._reads.ask(task_id)
+        """The task with its live state, None if Redis does not have it.
+
+        Of one whose spec is spoiled, nothing but who asked for it and what became of it.
+        """
+        row = await self._reads.ask(task_id)
+        try:
+            return decode_task(row)
+        except UNREADABLE:
+            return decode_task(without_spec(row, task_id, self.deployment))
 
     async def position(self, task_id: str, priority: Priority) -> int | None:
         """Its place among those that wait, from 1; None if it is not among them.
@@ -328,9 +344,12 @@ class TaskQueue:
 
     async def load(self, task_ids: Sequence[str]) -> list[Task | None]:
         """Many tasks with their live state, in the same order."""
-        found: list[Task | None] = []
+        return [decode_task(row) for row in await self._rows(task_ids)]
+
+    async def _rows(self, task_ids: Sequence[str]) -> list[Row]:
+        found: list[Row] = []
         for some in slices(task_ids, most=MOST_READ):
-            found += [decode_task(row) for row in await self._run("load", pack(some))]
+            found += await self._run("load", pack(some))
         return found
 
 

@@ -23,7 +23,7 @@ from inferstack.errors import (
 from inferstack.lifecycle.replica import ReplicaSession
 from inferstack.lifecycle.types import MAX_METADATA, Caller, Receipt, Submission
 from inferstack.lifecycle.waits import Departure
-from inferstack.queue.codec import decode_record
+from inferstack.queue.codec import UNREADABLE, decode_record
 from inferstack.queue.key_routes import UNUSED
 from inferstack.queue.registry import Registry
 from inferstack.storage.history import HistoryFilter
@@ -231,6 +231,29 @@ async def test_a_task_that_cannot_be_decoded_fails_alone(house: House, spec: byt
     record, error = found
     assert decode_record(record).state is TaskState.FAILED
     assert b"unreadable-task" in error
+
+
+async def test_a_task_that_cannot_be_decoded_is_read_by_its_owner_and_spoils_no_other_read(
+    house: House,
+) -> None:
+    bad, worse, good = [await house.tasks.submit(ANN, hello()) for _ in range(3)]
+    prefix = f"is:{{{ECHO.name}}}:t:"
+    await house.redis.hset(prefix + bad.task_id, "spec", b"{")
+    await house.work()
+    await house.redis.hset(prefix + worse.task_id, "s", b"{")
+    found = await asyncio.gather(
+        *(house.tasks.get(ANN, each.task_id) for each in (bad, worse, good)),
+        return_exceptions=True,
+    )
+    first, second, third = found
+    assert isinstance(first, Task)
+    assert isinstance(third, Task)
+    assert first.error is not None
+    assert (first.spec.task_id, first.error.type) == (bad.task_id, "unreadable-task")
+    assert isinstance(second, UNREADABLE)
+    assert third.state is TaskState.COMPLETED
+    with pytest.raises(TaskNotFoundError):
+        await house.tasks.get(BOB, bad.task_id)
 
 
 async def test_a_failure_that_cannot_be_retried_is_final(house: House) -> None:
