@@ -219,7 +219,8 @@ class Client:
             error: type of their error.
             before: failed earlier.
             limit: how many at most; the server's default if None.
-            everything: that no id and no filter means all of the caller's.
+            everything: that no id and no filter means all of the caller's; of an admin's call,
+                everybody's.
 
         Raises:
             InvalidRequestError: there is no id, no filter and no `everything`.

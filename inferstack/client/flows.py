@@ -122,7 +122,8 @@ class Flows:
         """Removes dead letters; an id that is None by mistake must not remove all of them."""
         if task_id is None and not everything and not any(filters.values()):
             raise InvalidRequestError("purge takes an id, a filter, or everything=True")
-        answer = yield from self._call(dead_letters.purge(task_id, filters | {"limit": limit}))
+        wanted = filters | {"limit": limit, "everything": "true" if everything else None}
+        answer = yield from self._call(dead_letters.purge(task_id, wanted))
         return dead_letters.read_purged(answer)
 
     def _wait(self, task_id: str, until: float) -> Flow[Task]:

@@ -177,7 +177,9 @@ async def test_purged_dead_letters_are_counted_and_gone(
     assert is_problem(await client.delete(f"{URL}/{ids[0]}"), 404, "task-not-found")
     some = await client.delete(URL, params={"before": str(NOW + 12), "error": "engine-error"})
     assert some.json() == {"purged": 1, "more": False}
-    rest = await client.delete(URL, params={"limit": 1})
+    refused = await client.delete(URL, params={"limit": 1})
+    assert is_problem(refused, 422, "invalid-request", "everything")
+    rest = await client.delete(URL, params={"limit": 1, "everything": "true"})
     assert rest.json() == {"purged": 1, "more": True}
     left = (await client.get(URL)).json()["dead_letters"]
     assert [letter["task_id"] for letter in left] == ids[3:]

@@ -97,5 +97,5 @@ def test_a_purge_of_everything_must_be_said(client: Any, contract: Contract) -> 
     assert [(seen.method, seen.path) for seen in contract.seen] == [
         ("DELETE", "/api/dead-letters/a%2Fb"),
         ("DELETE", "/api/dead-letters?model=echo&limit=5"),
-        ("DELETE", "/api/dead-letters"),
+        ("DELETE", "/api/dead-letters?everything=true"),
     ]

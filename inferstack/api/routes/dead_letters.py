@@ -150,9 +150,12 @@ async def purge_many(
     error: ErrorType = None,
     before: Annotated[str | None, Query(max_length=64, description=f"{TIME}earlier.")] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    everything: Annotated[bool, Query(description="Must be true if there is no filter.")] = False,
 ) -> Response:
-    """Removes the failed tasks that match, oldest first; without a filter all of the caller's."""
+    """Removes the caller's failed tasks that match, oldest first; an admin's call everybody's."""
     refuse_nul(model=model, error=error)
+    if not everything and not any((model, error, before)):
+        raise wrong_field("everything", "must be true to remove all, or give a filter")
     wanted = LetterFilter(model=model, error=error, before=_time(before, "before"))
     return answer(views.purge_view(await services.dead_letters.purge_where(who, wanted, limit)))
 
