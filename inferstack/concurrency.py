@@ -1,4 +1,4 @@
-"""What asyncio lacks: ending a task for sure, and a group of tasks with a limit."""
+"""What asyncio lacks: ending a task for sure, a group of tasks with a limit, a bounded queue."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -41,3 +41,41 @@ async def limited_group(
     except BaseExceptionGroup as failed:
         first = failed.exceptions[0]
         raise first from first.__cause__
+
+
+class Slots:
+    """So many at once, and so many more that wait; who comes then is refused at once.
+
+    Keeps work of one kind from taking all there is of something, such as database connections.
+    """
+
+    def __init__(self, parallel: int, waiting: int, refusal: Callable[[], Exception]) -> None:
+        """Limits what runs at once on the loop that uses it.
+
+        Args:
+            parallel: slots there are.
+            waiting: how many may wait for one.
+            refusal: makes the error of who may not wait.
+        """
+        self._free = asyncio.Semaphore(parallel)
+        self._room = waiting
+        self._refusal = refusal
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Holds one of the slots.
+
+        Raises:
+            Exception: too many wait already; what `refusal` made.
+        """
+        if self._room <= 0:
+            raise self._refusal()
+        self._room -= 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._room += 1
+        try:
+            yield
+        finally:
+            self._free.release()

@@ -8,16 +8,16 @@ from hashlib import sha256
 from typing import NamedTuple, Protocol
 
 from inferstack.api.tokens import Tokens
+from inferstack.concurrency import Slots
 from inferstack.config import LOOPBACK, Settings
 from inferstack.errors import ApiKeysBusyError, AuthenticationError, StorageUnavailableError
 from inferstack.lifecycle.types import Caller
-from inferstack.storage.slots import Slots
+from inferstack.storage.accounts import KEY_PREFIX
 from inferstack.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
 ANONYMOUS = Caller(tenant="local", user="anonymous")
-KEY_PREFIX = "is_"
 CACHE_SIZE = 10_000
 TOKEN_TRUST = 60.0
 """Seconds for which a verified token is not verified again, within its own lifetime."""

@@ -8,12 +8,11 @@ import jwt
 
 from inferstack.errors import AuthenticationError
 from inferstack.lifecycle.types import Caller
+from inferstack.storage.accounts import ROLES
 
 ALGORITHM = "HS256"
 NAME = "inferstack"
 """Both issuer and audience: only the API issues tokens, only the API takes them."""
-
-ROLES = frozenset({"user", "admin"})
 
 
 class Tokens:

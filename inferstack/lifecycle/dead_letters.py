@@ -142,7 +142,7 @@ class DeadLetters:
         self, caller: Caller, wanted: LetterFilter, limit: int
     ) -> list[Redriven]:
         """Redrives those that failed first, at most `limit`."""
-        found = await self._letters.purgeable(_tenant(caller), wanted, limit)
+        found = await self._letters.purgeable(caller.scope, wanted, limit)
         return await self.redrive_all(caller, [letter.task_id for letter in found])
 
     async def purge(self, caller: Caller, task_id: str) -> Purged:
@@ -157,7 +157,7 @@ class DeadLetters:
         count = 0
         while count < limit and time.monotonic() < until:
             step = min(STEP, limit - count)
-            found = await self._letters.purgeable(_tenant(caller), wanted, step)
+            found = await self._letters.purgeable(caller.scope, wanted, step)
             count += await self._remove(found)
             if len(found) < step:
                 return Purged(count, False)
@@ -209,8 +209,4 @@ class DeadLetters:
         self, caller: Caller, wanted: LetterFilter, limit: int, cursor: str | None
     ) -> DeadLetterPage:
         """A page of the caller's dead letters, the latest failure first; an admin sees all."""
-        return await self._letters.list(_tenant(caller), wanted, limit, cursor)
-
-
-def _tenant(caller: Caller) -> str | None:
-    return None if caller.role == "admin" else caller.tenant
+        return await self._letters.list(caller.scope, wanted, limit, cursor)

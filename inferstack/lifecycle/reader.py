@@ -157,8 +157,7 @@ class Reader:
     # Last, because its name hides the type in what follows.
     async def list(self, caller: Caller, wanted: HistoryFilter) -> HistoryPage:
         """A page of history, newest first; unfinished tasks are shown as they are now."""
-        tenant = None if caller.role == "admin" else caller.tenant
-        page = await self._history.list(tenant, wanted)
+        page = await self._history.list(caller.scope, wanted)
         live = await self._live([task for task in page.tasks if not task.state.terminal])
         tasks = [live.get(task.spec.task_id, task) for task in page.tasks]
         if wanted.status in UNFINISHED:

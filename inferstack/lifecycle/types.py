@@ -25,9 +25,14 @@ class Caller(msgspec.Struct, frozen=True):
     role: str = "user"
     """`user` sees its tenant's tasks, `admin` sees all."""
 
+    @property
+    def scope(self) -> str | None:
+        """The tenant whose tasks it sees; None for everybody's."""
+        return None if self.role == "admin" else self.tenant
+
     def may_see(self, task: Task) -> bool:
         """Whether a task exists as far as this caller is concerned."""
-        return self.role == "admin" or self.tenant == task.spec.tenant
+        return self.scope in (None, task.spec.tenant)
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

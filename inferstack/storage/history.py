@@ -8,11 +8,11 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, Text, cast, delete, select, text
 
+from inferstack.concurrency import Slots
 from inferstack.errors import InvalidRequestError, ListsBusyError
 from inferstack.storage.archive import Archive
 from inferstack.storage.database import Database
 from inferstack.storage.rows import decode_row
-from inferstack.storage.slots import Slots
 from inferstack.storage.tables import tasks as table
 from inferstack.task import TERMINAL, Priority, Task, TaskState
 

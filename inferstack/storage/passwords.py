@@ -5,8 +5,8 @@ import asyncio
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from inferstack.concurrency import Slots
 from inferstack.errors import LoginsBusyError
-from inferstack.storage.slots import Slots
 
 PARALLEL = 2
 """Hashes computed at once: each takes 64 MiB and a core, and a flood of logins is an attack."""

@@ -44,6 +44,5 @@ async def usage(
         start = datetime.fromtimestamp(seconds(since, "since"), UTC)
     if not timedelta(0) < end - start <= MOST[period]:
         raise wrong_field("since", f"lies 1 second to {MOST[period].days} days before until")
-    tenant = None if who.role == "admin" else who.tenant
-    lines = await services.usage.read(tenant, start, end, period)
+    lines = await services.usage.read(who.scope, start, end, period)
     return UsageReport(since=start, until=end, usage=lines)
