@@ -10,7 +10,7 @@ from msgspec import Meta
 from pydantic import BaseModel
 
 from inferstack.api.auth import ANONYMOUS
-from inferstack.api.bodies import read_json
+from inferstack.api.bodies import SMALL, read_json
 from inferstack.api.problems import wrong_field
 from inferstack.api.routes.answers import content, described
 from inferstack.api.routes.dependencies import AccountOf, CallerOf, ServicesOf
@@ -171,6 +171,9 @@ def _credentials(content_type: str | None, body: bytes) -> Credentials:
     media = (content_type or "").partition(";")[0].strip().lower()
     if media != FORM:
         return read_json(content_type, body, Credentials)
+    if len(body) > SMALL:
+        # Undoing the percent signs of megabytes would stop the event loop.
+        raise wrong_field("body", f"has {len(body)} bytes; a form takes {SMALL} at most")
     try:
         form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20)
     except ValueError as error:
