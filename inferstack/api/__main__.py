@@ -4,7 +4,7 @@ import gc
 import logging
 import sys
 
-from inferstack import config
+from inferstack import config, refusal
 from inferstack.api.app import create_app
 from inferstack.api.listener import bind, raise_file_limit
 from inferstack.api.server import serve
@@ -31,8 +31,7 @@ def main() -> int:
         gc.set_threshold(50_000, 20, 50)
         return 0 if serve(edge, listener) else 1
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        return 1
+        refusal.end(error)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
 from prometheus_client import generate_latest
 
-from inferstack import config
+from inferstack import config, refusal
 from inferstack.background.app import QUEUE, clock, create_app
 from inferstack.background.liveness import Liveness
 from inferstack.config import Settings, require
@@ -58,8 +58,7 @@ def main() -> int:
             sending.stop()
             return int(worker.exitcode or 0)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        return 1
+        refusal.end(error)
 
 
 @asynccontextmanager

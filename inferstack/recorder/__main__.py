@@ -5,7 +5,7 @@ import sys
 
 import uvloop
 
-from inferstack import config
+from inferstack import config, refusal
 from inferstack.errors import ConfigurationError
 from inferstack.recorder.process import RecorderProcess
 from inferstack.telemetry import logs
@@ -23,8 +23,7 @@ def main() -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings))
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        return 1
+        refusal.end(error)
     return 0
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from inferstack import config
+from inferstack import config, refusal
 from inferstack.concurrency import end
 from inferstack.config import Settings
 from inferstack.engines.repository import ModelEntry, scan
@@ -255,8 +255,7 @@ def main() -> int:
         logs.setup("worker", level=settings.log_level, style=settings.log_format)
         asyncio.run(serve(settings))
     except InferstackError as error:
-        print(error, file=sys.stderr)
-        return 1
+        refusal.end(error)
     return 0
 
 

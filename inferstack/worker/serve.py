@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from inferstack import config
+from inferstack import config, refusal
 from inferstack.concurrency import end
 from inferstack.config import Settings
 from inferstack.engines.base import summary
@@ -119,8 +119,7 @@ def main() -> int:
             settings = ray_settings.leave_working_directory(settings)
         asyncio.run(serve(entries, settings))
     except InferstackError as error:
-        print(error, file=sys.stderr)
-        return 1
+        refusal.end(error)
     return 0
 
 

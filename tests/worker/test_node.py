@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -282,11 +283,14 @@ async def test_a_container_shows_the_gpu_that_it_lends_and_itself_before_it_lend
     monkeypatch.setattr(gpu, "gpus", lambda: usages)
     monkeypatch.setattr(node, "RETRY", 0.05)
     options = node._options(["--gpu-locks", str(tmp_path), "--ray", "sleep 100"])
-    with (tmp_path / "gpu-0").open("w") as first, (tmp_path / "gpu-1").open("w") as second:
+    with (
+        (tmp_path / "gpu-0").open("w") as first,
+        (tmp_path / "gpu-1").open("w") as second,
+        socket.create_server(("127.0.0.1", 0)) as ray,
+    ):
         for taken in (first, second):
             fcntl.flock(taken, fcntl.LOCK_EX)
-        ray = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-        address = f"127.0.0.1:{ray.sockets[0].getsockname()[1]}"
+        address = f"127.0.0.1:{ray.getsockname()[1]}"
         settings = make_settings(
             ray_address=address, metrics_port=free_port(), inferstack_home=tmp_path
         )
@@ -298,7 +302,6 @@ async def test_a_container_shows_the_gpu_that_it_lends_and_itself_before_it_lend
         assert page.count("gpu_utilization{") == page.count('gpu="1"') == 1
         os.kill(os.getpid(), signal.SIGTERM)
         assert await asyncio.wait_for(running, 20) == 0
-        ray.close()
 
 
 async def scraped(settings: Settings, sample: str) -> str:
@@ -310,10 +313,6 @@ async def scraped(settings: Settings, sample: str) -> str:
                 if sample in found.text:
                     return found.text
             await asyncio.sleep(0.02)
-
-
-async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.close()
 
 
 @pytest.mark.parametrize(("option", "shown"), [("--head", 0), ("--ray=ray", 2)])
