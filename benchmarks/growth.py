@@ -22,7 +22,8 @@ from benchmarks.processes import Server, free_port
 from inferstack import config
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
-from inferstack.queue.task_queue import Submit, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Submit
 from inferstack.task import TaskSpec, new_task_id
 
 DEPLOYMENT = "echo:1"

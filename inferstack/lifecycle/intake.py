@@ -13,7 +13,7 @@ from inferstack.lifecycle.refusals import refuse_if_late, refuse_large_metadata
 from inferstack.lifecycle.types import MAX_METADATA, Caller, Submission
 from inferstack.queue.codec import encode
 from inferstack.queue.key_routes import KeyRoutes
-from inferstack.queue.task_queue import Submit
+from inferstack.queue.types import Submit
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import TaskSpec, new_task_id
 

@@ -16,7 +16,8 @@ from inferstack.errors import InferstackError
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.settle import known
-from inferstack.queue.task_queue import Enqueued, Submit, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Enqueued, Submit
 from inferstack.storage.database import HOLD, Database
 from inferstack.storage.unfinished import Unfinished, UnfinishedTask
 from inferstack.task import Task

@@ -22,7 +22,8 @@ from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import MAX_TIMEOUT, Receipt
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
-from inferstack.queue.task_queue import Enqueued, Submit, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Enqueued, Submit
 from inferstack.storage.database import HOLD
 from inferstack.storage.dead_letters import DeadLetter, DeadLetters, Held
 from inferstack.storage.objects import ObjectStore

@@ -13,7 +13,7 @@ from inferstack.errors import (
 from inferstack.lifecycle.directory import Target
 from inferstack.lifecycle.types import MAX_METADATA, Submission
 from inferstack.queue.codec import encode
-from inferstack.queue.task_queue import Accepted, Enqueued
+from inferstack.queue.types import Accepted, Enqueued
 from inferstack.task import Priority
 
 USED_KEY = {"field": "Idempotency-Key", "message": "was used before with another body"}

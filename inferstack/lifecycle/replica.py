@@ -24,7 +24,8 @@ from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.drops import Drops
 from inferstack.queue.notes import Notes
-from inferstack.queue.task_queue import Claim, Completion, Failure, Retry, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Claim, Completion, Failure, Retry
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, TaskError, TaskSpec
 from inferstack.telemetry.logs import tell

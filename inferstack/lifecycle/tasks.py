@@ -18,7 +18,7 @@ from inferstack.queue.completions import CompletionChannel
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.key_routes import UNUSED, KeyRoutes
 from inferstack.queue.statistics import QueueStatistics
-from inferstack.queue.task_queue import Accepted, Enqueued
+from inferstack.queue.types import Accepted, Enqueued
 from inferstack.storage.history import History, HistoryFilter, HistoryPage
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskSpec, TaskState

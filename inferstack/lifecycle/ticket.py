@@ -4,7 +4,7 @@ import asyncio
 
 from inferstack.errors import InferstackError
 from inferstack.queue.codec import News
-from inferstack.queue.task_queue import Accepted, Enqueued, Submit
+from inferstack.queue.types import Accepted, Enqueued, Submit
 
 
 class Ticket:

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from inferstack import failpoint
 from inferstack.errors import InferstackError, QueueUnavailableError
-from inferstack.queue.task_queue import Accepted, Submit, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Accepted, Submit
 from inferstack.telemetry.logs import tell
 from inferstack.telemetry.metrics import COMMIT_SECONDS, COMMIT_TASKS
 

@@ -12,7 +12,8 @@ from inferstack.errors import StorageUnavailableError
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import Completion, Failure, Retry, TaskQueue, prefix
+from inferstack.queue.task_queue import TaskQueue, prefix
+from inferstack.queue.types import Completion, Failure, Retry
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage.database import Database
 from inferstack.storage.history import History

@@ -7,7 +7,8 @@ from inferstack.lifecycle import recovery
 from inferstack.lifecycle.reconcile import reconcile
 from inferstack.queue.codec import encode
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import Completion, prefix
+from inferstack.queue.task_queue import prefix
+from inferstack.queue.types import Completion
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage.history import History
 from inferstack.task import Execution, Task, TaskState

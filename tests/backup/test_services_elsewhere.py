@@ -25,7 +25,8 @@ from inferstack.local import binaries, control
 from inferstack.local.home import Home, free_port
 from inferstack.queue.codec import encode
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import Claim, Completion, prefix
+from inferstack.queue.task_queue import prefix
+from inferstack.queue.types import Claim, Completion
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage import dump
 from inferstack.storage.accounts import Accounts

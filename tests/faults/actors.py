@@ -16,16 +16,8 @@ from inferstack.queue.committer import GroupCommitter
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.notes import Notes
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import (
-    Accepted,
-    Claim,
-    Completion,
-    Enqueued,
-    Failure,
-    Retry,
-    Submit,
-    TaskQueue,
-)
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Accepted, Claim, Completion, Enqueued, Failure, Retry, Submit
 from inferstack.recorder.recorder import Recorder, Source
 from inferstack.task import Execution, Task, TaskError, TaskSpec, new_task_id
 from tests.faults.world import NAME, Intent, World

@@ -5,7 +5,8 @@ import pytest
 from inferstack.config import load
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
-from inferstack.queue.task_queue import Completion, Enqueued, Submit, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Completion, Enqueued, Submit
 from inferstack.task import Execution, TaskSpec, TaskState, new_task_id
 
 NAME = "echo:1"

@@ -9,7 +9,8 @@ import pytest
 
 from inferstack.queue import scripts
 from inferstack.queue.outbox import Outbox, OutboxEntry
-from inferstack.queue.task_queue import Accepted, Enqueued, Submit, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Accepted, Enqueued, Submit
 from inferstack.recorder.recorder import Source
 from inferstack.task import Task
 from tests.faults.actors import Archiver

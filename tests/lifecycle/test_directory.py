@@ -21,7 +21,7 @@ from inferstack.lifecycle.types import Receipt
 from inferstack.queue.codec import encode
 from inferstack.queue.registry import Registry
 from inferstack.queue.statistics import sample
-from inferstack.queue.task_queue import Enqueued, Submit
+from inferstack.queue.types import Enqueued, Submit
 from inferstack.task import new_task_id
 from tests.lifecycle.conftest import ANN, ECHO, House
 from tests.lifecycle.test_tasks import hello

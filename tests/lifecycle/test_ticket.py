@@ -4,7 +4,7 @@ import asyncio
 
 from inferstack.lifecycle.ticket import Ticket
 from inferstack.queue.codec import news_of
-from inferstack.queue.task_queue import Accepted, Enqueued, Submit
+from inferstack.queue.types import Accepted, Enqueued, Submit
 from tests.storage.samples import completed
 
 

@@ -160,8 +160,10 @@ async def test_a_child_without_a_log_is_tried_again_until_it_has_one(
     child = Child(program(sleeper(tmp_path / "ready"), tmp_path / "ready"), folder / "log", _no)
     child.start()
     await until(lambda: child.state.restarts > 2)
+    assert child.state.process is None
     folder.unlink()
     await until(lambda: child.state.process is not None)
+    assert (folder / "log").exists()
     await child.stop()
 
 

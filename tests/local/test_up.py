@@ -33,6 +33,14 @@ def stack(folder: Path) -> Iterator[RealStack]:
     found.close()
 
 
+def begun(stack: RealStack, sleep_ms: int) -> str:
+    """The id of a task that computes."""
+    with stack.client() as client:
+        task_id = client.submit({"sleep_ms": sleep_ms}, timeout=None).task_id
+        until(lambda: client.get(task_id).status is TaskState.RUNNING)
+    return task_id
+
+
 def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> None:
     first = stack.up()
     assert {child.name for child in first.children} == {
@@ -153,10 +161,7 @@ def test_ctrl_c_during_the_start_leaves_nothing_running(stack: RealStack, step: 
 def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_what_runs(stack: RealStack) -> None:
     stack.up()
     assert stack.process is not None
-    with stack.client() as client:
-        task_id = client.submit({"sleep_ms": 40_000}, timeout=None).task_id
-        while client.get(task_id).status is not TaskState.RUNNING:
-            time.sleep(0.05)
+    begun(stack, 40_000)
     os.kill(stack.process.pid, signal.SIGINT)
     until(lambda: "Ctrl-C again ends them now" in stack.output(), 2.0)
     began = time.monotonic()
@@ -167,10 +172,7 @@ def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_what_runs(stack: RealS
 
 def test_down_tells_what_it_waits_for_and_ctrl_c_ends_that(stack: RealStack) -> None:
     stack.up()
-    with stack.client() as client:
-        task_id = client.submit({"sleep_ms": 20_000}, timeout=None).task_id
-        while client.get(task_id).status is not TaskState.RUNNING:
-            time.sleep(0.05)
+    begun(stack, 20_000)
     with stack.begin_down() as down:
         until(lambda: any(step.name == "stop worker" for step in stack.current().stops))
         assert stack.current().stops[-1].text == "running batches end first, within 90 s"
@@ -186,10 +188,7 @@ def test_down_tells_what_it_waits_for_and_ctrl_c_ends_that(stack: RealStack) -> 
 
 def test_a_second_down_waits_for_the_drain_of_the_first(stack: RealStack) -> None:
     stack.up()
-    with stack.client() as client:
-        task_id = client.submit({"sleep_ms": 8_000}, timeout=None).task_id
-        while client.get(task_id).status is not TaskState.RUNNING:
-            time.sleep(0.05)
+    task_id = begun(stack, 8_000)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(stack.command, "down")
         while stack.current().phase is not Phase.STOPPING:

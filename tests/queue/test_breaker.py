@@ -11,16 +11,8 @@ from inferstack.deployment import Circuit
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.statistics import QueueStatistics, sample
-from inferstack.queue.task_queue import (
-    Accepted,
-    Claim,
-    Completion,
-    Enqueued,
-    Failure,
-    Retry,
-    Submit,
-    TaskQueue,
-)
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Accepted, Claim, Completion, Enqueued, Failure, Retry, Submit
 from inferstack.task import Execution, Priority, TaskError, TaskSpec, new_task_id
 
 pytestmark = pytest.mark.asyncio

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from inferstack.deployment import Circuit
-from inferstack.queue.task_queue import Claim, Enqueued
+from inferstack.queue.types import Claim, Enqueued
 from tests.queue.test_breaker import NAME, Bench
 
 VOLUME, RATIO, CRASHES, PAUSE = 6, 0.5, 2, 3600.0

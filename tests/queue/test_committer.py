@@ -9,7 +9,7 @@ import pytest
 from inferstack.errors import InferstackError, QueueUnavailableError
 from inferstack.queue import committer
 from inferstack.queue.committer import GROUP, IN_FLIGHT, GroupCommitter
-from inferstack.queue.task_queue import Accepted, Enqueued, Submit
+from inferstack.queue.types import Accepted, Enqueued, Submit
 from inferstack.task import TaskSpec
 
 pytestmark = pytest.mark.asyncio

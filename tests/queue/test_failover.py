@@ -12,7 +12,8 @@ from inferstack.queue.bell import Bell
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import Enqueued, Submit, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Enqueued, Submit
 from inferstack.task import TaskSpec
 from tests.faults.cluster import until
 from tests.faults.failover import Pair

@@ -11,7 +11,8 @@ from inferstack.config import load
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.task_queue import Submit, TaskQueue, prefix
+from inferstack.queue.task_queue import TaskQueue, prefix
+from inferstack.queue.types import Submit
 from inferstack.task import TaskSpec, new_task_id
 
 pytestmark = pytest.mark.asyncio

@@ -60,14 +60,17 @@ async def test_a_note_is_taken_when_redis_is_out_of_memory(writer: Writer) -> No
     await writer.redis.config_set("maxmemory", 1)
     await writer.begin(1)
     await until(lambda: writer.arrived(1))
+    assert await writer.redis.exists(KEY)
 
 
 async def test_a_note_that_is_gone_is_written_again(writer: Writer) -> None:
     await writer.begin(1)
     await until(lambda: writer.arrived(1))
     await writer.redis.delete(KEY)
+    assert not await writer.redis.exists(KEY)
     await writer.beat()
     await until(lambda: writer.arrived(1))
+    assert await writer.redis.exists(KEY)
 
 
 async def test_after_a_failover_notes_go_to_the_new_server(tmp_path: Path) -> None:

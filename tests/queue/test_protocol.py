@@ -26,7 +26,8 @@ from inferstack.queue.outbox import Outbox
 from inferstack.queue.purge import purge
 from inferstack.queue.settle import settle
 from inferstack.queue.statistics import sample
-from inferstack.queue.task_queue import Completion, Failure, Retry, Submit, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Completion, Failure, Retry, Submit
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, new_task_id
 from tests.queue.model import LANES, TERMINAL, ModelQueue
 

@@ -9,7 +9,8 @@ from inferstack.config import load
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.settle import settle, unfinished
-from inferstack.queue.task_queue import Completion, Failure, Retry, prefix
+from inferstack.queue.task_queue import prefix
+from inferstack.queue.types import Completion, Failure, Retry
 from inferstack.task import Execution, TaskError
 from tests.recorder.work import NAME, Work
 

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from inferstack.config import load
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
-from inferstack.queue.task_queue import TICK_LIMIT, Submit, TaskQueue, prefix
+from inferstack.queue.task_queue import TICK_LIMIT, TaskQueue, prefix
+from inferstack.queue.types import Submit
 from inferstack.task import TaskSpec, new_task_id
 
 pytestmark = pytest.mark.asyncio

@@ -6,7 +6,8 @@ import msgspec
 
 from inferstack.config import Settings
 from inferstack.queue.codec import encode
-from inferstack.queue.task_queue import Completion, Enqueued, Submit, TaskQueue, prefix
+from inferstack.queue.task_queue import TaskQueue, prefix
+from inferstack.queue.types import Completion, Enqueued, Submit
 from inferstack.task import Execution, TaskSpec, new_task_id
 
 if TYPE_CHECKING:

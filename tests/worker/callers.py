@@ -7,7 +7,8 @@ from redis.asyncio import Redis
 
 from inferstack.config import Settings
 from inferstack.queue.codec import encode
-from inferstack.queue.task_queue import Submit, TaskQueue
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Submit
 from inferstack.task import Task, TaskSpec, TaskState, new_task_id
 
 PATIENCE = 60.0
