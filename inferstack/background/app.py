@@ -25,6 +25,7 @@ DUTIES: dict[str, tuple[Duty, float]] = {
     "usage": (duties.roll_up, 300.0),
     "digest": (duties.digest, duties.DIGEST_PERIOD),
     "retention": (duties.remove_old, 3600.0),
+    "orphans": (duties.remove_orphans, 86400.0),
 }
 """Name, duty, and the seconds between two turns."""
 

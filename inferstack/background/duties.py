@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from inferstack.config import Settings, require
+from inferstack.lifecycle import retention
 from inferstack.lifecycle.recovery import Recovery
-from inferstack.lifecycle.retention import remove_old_tasks
 from inferstack.queue.connection import connect
 from inferstack.storage.database import Database
 from inferstack.storage.dead_letters import DeadLetters
@@ -26,9 +26,20 @@ async def remove_old(settings: Settings) -> int:
     days = settings.result_retention_days
     async with _database(settings) as database:
         objects = ObjectStore.from_settings(settings)
-        removed = await remove_old_tasks(History(database), objects, days)
+        removed = await retention.remove_old_tasks(History(database), objects, days)
     if removed:
         log.info("removed %d tasks older than %g days", removed, days)
+    return removed
+
+
+async def remove_orphans(settings: Settings) -> int:
+    """Removes old bodies that no task refers to; returns how many."""
+    async with _database(settings) as database:
+        objects = ObjectStore.from_settings(settings)
+        days = settings.result_retention_days
+        removed = await retention.remove_orphans(History(database), objects, days)
+    if removed:
+        log.info("removed %d objects that no task refers to", removed)
     return removed
 
 

@@ -13,15 +13,23 @@ from inferstack.task import Task, TaskSpec
 
 log = logging.getLogger(__name__)
 
+FOLDER = "tasks"
+"""What every key begins with."""
+
 
 def input_key(task_id: str) -> str:
     """Where the input of a task lies."""
-    return f"tasks/{task_id}/input.json"
+    return f"{FOLDER}/{task_id}/input.json"
 
 
 def result_key(task_id: str, attempt: int) -> str:
     """Where the result of one attempt lies; a late attempt cannot overwrite another's."""
-    return f"tasks/{task_id}/result-{attempt}.json"
+    return f"{FOLDER}/{task_id}/result-{attempt}.json"
+
+
+def task_of(key: str) -> str:
+    """The id of the task that a key belongs to; something else if it is none of these keys."""
+    return key.removeprefix(f"{FOLDER}/").partition("/")[0]
 
 
 async def store_input(store: ObjectStore, spec: TaskSpec) -> TaskSpec:

@@ -1,10 +1,17 @@
 """Ends the life of old tasks: their bodies in the object store first, then their rows."""
 
-from inferstack.storage.history import History
+import time
+from collections.abc import Sequence
+
+from inferstack.lifecycle.payloads import FOLDER, task_of
+from inferstack.storage.history import History, as_uuid, first_id
 from inferstack.storage.objects import ObjectStore
 
+DAY = 86400.0
 PAGE = 500
 """Tasks removed in one transaction, so that it stays short."""
+ORPHAN_MARGIN_DAYS = 7.0
+"""Past the retention; the row of a task waits in Redis while PostgreSQL is away, never so long."""
 
 
 async def remove_old_tasks(history: History, objects: ObjectStore, days: float) -> int:
@@ -22,3 +29,37 @@ async def remove_old_tasks(history: History, objects: ObjectStore, days: float) 
         await history.delete([task.task_id for task in old])
         removed += len(old)
     return removed
+
+
+async def remove_orphans(history: History, objects: ObjectStore, days: float) -> int:
+    """Removes bodies that no task refers to; returns how many.
+
+    A submit that Redis never answered leaves its input, a replica that dies while it completes a
+    batch leaves results. Whether a task needs them cannot be known at that moment; long past the
+    retention, a task without a row is no task.
+
+    Args:
+        history: all tasks.
+        objects: where the bodies lie.
+        days: how long tasks are kept after they finished.
+
+    Raises:
+        StorageUnavailableError: the rest stays for the next time.
+    """
+    oldest_kept = first_id(time.time() - (days + ORPHAN_MARGIN_DAYS) * DAY)
+    removed = 0
+    page: list[str] = []
+    async for key in objects.keys_below(FOLDER, f"{FOLDER}/{oldest_kept}"):
+        page.append(key)
+        if len(page) == PAGE:
+            removed += await _remove_orphans_of(page, history, objects)
+            page = []
+    return removed + await _remove_orphans_of(page, history, objects)
+
+
+async def _remove_orphans_of(keys: Sequence[str], history: History, objects: ObjectStore) -> int:
+    owners = {key: task_id for key in keys if as_uuid(task_id := task_of(key))}
+    unknown = await history.unknown(sorted(set(owners.values())))
+    orphans = [key for key, task_id in owners.items() if task_id in unknown]
+    await objects.delete(orphans)
+    return len(orphans)

@@ -115,7 +115,7 @@ class History:
         query = (
             select(table.c.id, table.c.input_ref, table.c.result_ref)
             .where(
-                table.c.id < _first_id(until + CLOCK_SLACK),
+                table.c.id < first_id(until + CLOCK_SLACK),
                 table.c.state.in_([state.value for state in TERMINAL]),
                 table.c.completed_at < datetime.fromtimestamp(until, UTC),
             )
@@ -131,6 +131,13 @@ class History:
         keys = [UUID(task_id) for task_id in task_ids]
         async with self._database.transaction() as connection:
             await connection.execute(delete(table).where(table.c.id.in_(keys)))
+
+    async def unknown(self, task_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that no row has."""
+        keys = [UUID(task_id) for task_id in task_ids]
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(select(table.c.id).where(table.c.id.in_(keys)))
+            return set(task_ids) - {str(key) for (key,) in rows}
 
     # Last, because its name hides the type in what follows.
     async def list(self, tenant: str | None, filter: HistoryFilter) -> HistoryPage:
@@ -202,10 +209,10 @@ def _since(seconds: float) -> list[ColumnElement[bool]]:
         raise InvalidRequestError(
             "since is not a time", errors=[{"field": "since", "message": "takes a recent time"}]
         ) from None
-    return [table.c.id >= _first_id(seconds - CLOCK_SLACK), table.c.created_at >= time]
+    return [table.c.id >= first_id(seconds - CLOCK_SLACK), table.c.created_at >= time]
 
 
-def _first_id(seconds: float) -> UUID:
+def first_id(seconds: float) -> UUID:
     """The lowest UUIDv7 of a time; task ids carry milliseconds in their first 48 bits."""
     millis = min(max(int(seconds * 1000), 0), (1 << 48) - 1)
     return UUID(int=millis << 80)

@@ -108,6 +108,26 @@ class ObjectStore:
                 for entry in found:
                     yield entry["path"]
 
+    async def keys_below(self, folder: str, end: str) -> AsyncIterator[str]:
+        """The keys of a folder that sort before another key, as `all_keys` otherwise.
+
+        S3 lists in order, so that the keys behind the end cost nothing.
+
+        Args:
+            folder: such as `tasks`.
+            end: the first key that is not meant any more.
+
+        Raises:
+            StorageUnavailableError: the store does not answer.
+        """
+        with _translated(folder):
+            async for found in self._store.list(folder, chunk_size=1000):
+                for entry in found:
+                    if entry["path"] < end:
+                        yield entry["path"]
+                    elif self._folder is None:
+                        return
+
     async def check(self) -> None:
         """Asks the store for an answer, for health checks.
 

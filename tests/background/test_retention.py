@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import msgspec
@@ -6,7 +7,8 @@ import pytest
 from inferstack.config import load
 from inferstack.errors import NotFoundError
 from inferstack.lifecycle import retention
-from inferstack.lifecycle.retention import remove_old_tasks
+from inferstack.lifecycle.payloads import input_key, result_key
+from inferstack.lifecycle.retention import remove_old_tasks, remove_orphans
 from inferstack.storage.history import History
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskState
@@ -57,3 +59,37 @@ async def test_old_finished_tasks_and_their_objects_go(
     assert kept is not None
     assert kept.state is TaskState.QUEUED
     assert await remove_old_tasks(history, objects, days=30.0) == 0
+
+
+async def test_bodies_that_no_task_refers_to_go_once_they_are_old(
+    history: History, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "PAGE", 2)
+    unfinished = aged(queued())
+    young = queued().spec.task_id
+    never = [aged(queued()).spec.task_id for _ in range(5)]
+    orphans = [input_key(task_id) for task_id in never] + [result_key(never[0], 2)]
+    kept = [
+        input_key(unfinished.spec.task_id),
+        input_key(young),
+        "tasks/00000000-what/input.json",
+        "other/1",
+    ]
+    for key in (*orphans, *kept):
+        await objects.put(key, b"1")
+    await history.upsert([unfinished])
+
+    assert await remove_orphans(history, objects, days=30.0) == len(orphans)
+
+    assert {key async for key in objects.all_keys()} == set(kept)
+    assert await remove_orphans(history, objects, days=30.0) == 0
+
+
+async def test_bodies_are_no_orphans_before_a_week_past_the_retention(
+    history: History, objects: ObjectStore
+) -> None:
+    days = (time.time() - LONG_AGO) / retention.DAY
+    key = input_key(aged(queued()).spec.task_id)
+    await objects.put(key, b"1")
+    assert await remove_orphans(history, objects, days=days - 6.9) == 0
+    assert await remove_orphans(history, objects, days=days - 7.1) == 1

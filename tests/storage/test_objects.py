@@ -66,6 +66,14 @@ async def test_every_key_is_listed(store: ObjectStore) -> None:
     assert keys <= {key async for key in store.all_keys()}
 
 
+async def test_keys_below_another_are_listed(store: ObjectStore) -> None:
+    for key in ("below/1/x", "below/2/x", "below/2/y", "below/3/x", "other/1/x"):
+        await store.put(key, b"x")
+    found = {key async for key in store.keys_below("below", "below/2/y")}
+    assert found == {"below/1/x", "below/2/x"}
+    assert not [key async for key in store.keys_below("nothing", "z")]
+
+
 async def test_a_store_that_answers_is_healthy(store: ObjectStore) -> None:
     await store.check()
 
