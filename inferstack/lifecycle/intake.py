@@ -133,9 +133,10 @@ class Intake:
         if other is not None and other.deployment.state is not DeploymentState.FAILED:
             return other
         other = other or self._directory.former(name)
-        if await other.queue.holder(tenant, key) is not None:
+        if await other.queue.give_up(tenant, key) is not None:
             return other
         if takes:
+            await target.queue.free(tenant, key)
             await self._keys.move(tenant, key, own)
         return target
 

@@ -196,13 +196,26 @@ class TaskQueue:
         state = await self._run("cancel", task_id)
         return TaskState(state.decode()) if state else None
 
-    async def holder(self, tenant: str, key: str) -> str | None:
-        """The id of the task that holds an idempotency key here, None if there is none."""
-        held = await self._run("holder", tenant, key)
+    async def give_up(self, tenant: str, key: str) -> str | None:
+        """Gives up an idempotency key, so that another deployment may take it.
+
+        Returns:
+            The id of the task that has it: it stays. None if from now on, for longer than any
+            request takes, it is refused here as by an open circuit.
+        """
+        held = await self._run("give_up", tenant, key)
         return held.decode() if held else None
 
-    async def free(self, tenant: str, key: str, task_id: str) -> None:
-        """Frees an idempotency key whose task was purged; another task of it keeps it."""
+    async def free(self, tenant: str, key: str, task_id: str = "") -> None:
+        """Frees an idempotency key whose task was purged, or that this queue gave up.
+
+        A task that has taken it meanwhile keeps it.
+
+        Args:
+            tenant: whose key.
+            key: the key.
+            task_id: the task that was purged; empty if the key was given up.
+        """
         await self._run("free", tenant, key, task_id)
 
     async def watch(self, task_id: str, api: str) -> TaskState | None:

@@ -207,6 +207,28 @@ async def test_a_key_that_moved_to_the_fallback_makes_one_task(house: House) -> 
     assert again.spec.task_id == receipts[0].spec.task_id
 
 
+async def test_a_key_that_is_on_its_way_to_the_fallback_is_taken_there_only(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The circuit closes while one request goes on from it to the fallback, and one comes anew."""
+    await _serve_two_versions(house, await _far(house))
+    for target in house.tasks._directory.targets():
+        target.statistics = None
+    keys = house.tasks._intake._keys
+    move = keys.move
+
+    async def overtaken(tenant: str, key: str, deployment: str) -> None:
+        monkeypatch.setattr(keys, "move", move)
+        await house.redis.delete("is:{echo:2}:breaker")
+        others.append(await house.tasks.submit(ANN, hello(), idempotency_key=key))
+        await move(tenant, key, deployment)
+
+    others: list[Receipt] = []
+    monkeypatch.setattr(keys, "move", overtaken)
+    receipt = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert [other.task_id for other in others] == [receipt.task_id]
+
+
 async def test_a_key_that_the_fallback_did_not_take_comes_back(house: House) -> None:
     await _serve_two_versions(house, await _far(house))
     for target in house.tasks._directory.targets():

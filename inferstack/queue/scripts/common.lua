@@ -45,6 +45,11 @@ local function holder_of(tenant, key)
   return P .. 'idem:' .. #tenant .. ':' .. tenant .. ':' .. key
 end
 
+-- In place of the holder of a key that was given up here: another deployment takes its tasks from
+-- now on, and a repeat that is still on its way here must not be taken as well. Nobody is on the
+-- way for longer than that.
+local MOVED, MOVED_MS = 'moved', 120000
+
 -- Which deployment a key went to; this one belongs to no deployment.
 local function route_of(tenant, key)
   return 'is:{keys}:' .. #tenant .. ':' .. tenant .. ':' .. key

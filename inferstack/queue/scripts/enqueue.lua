@@ -11,10 +11,6 @@
 -- stays open; id: the task that holds the key.
 local now = clock()
 local WIDTH = 9
--- In place of the holder of a key whose tasks another deployment takes from now on: a repeat that
--- is still on its way here must not be taken as well. If that one did not take it either, the key
--- may come back here.
-local MOVED = 'moved'
 local api, max_queue, max_tenant, max_outbox = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local version = tonumber(ARGV[6])
 -- Attempts at a task that Redis has lost may still be under way, and nobody knows their numbers any
@@ -42,10 +38,8 @@ local function refuse(id, lane, tenant, key, fingerprint)
   if met and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
   if key ~= '' then
     local held = redis.call('GET', holder_of(tenant, key))
-    if held == MOVED then
-      local here = string.match(P, '{(.*)}')
-      if redis.call('GET', route_of(tenant, key)) ~= here then return 'open', id end
-    elseif held then
+    if held == MOVED then return 'open', id end
+    if held then
       local space = string.find(held, ' ', 1, true)
       local first = string.sub(held, 1, space - 1)
       return string.sub(held, space + 1) == fingerprint and 'dup' or 'mismatch', first
@@ -85,7 +79,7 @@ for first = 1, #tasks, WIDTH do
   local status, holder = refuse(id, lane, tenant, key, fingerprint)
   local ahead = status == 'open' and shut or 0
   if status == 'open' and key ~= '' and watched >= 2 then
-    redis.call('SET', holder_of(tenant, key), MOVED, 'PX', ARGV[5])
+    redis.call('SET', holder_of(tenant, key), MOVED, 'PX', MOVED_MS)
   end
   if not status then
     status, holder = 'ok', id
