@@ -325,3 +325,13 @@ class OutputMismatchError(EngineError):
 
     slug = "output-mismatch"
     retryable = False
+
+
+def wrong_field(field: str, message: str) -> InvalidRequestError:
+    """A 422 about one field, header or parameter.
+
+    Args:
+        field: its name.
+        message: what it takes, or what is wrong with it.
+    """
+    return InvalidRequestError(f"{field}: {message}", errors=[{"field": field, "message": message}])

@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from inferstack.api.problems import invalid_body, wrong_field
-from inferstack.errors import InvalidRequestError, UnsupportedMediaTypeError
+from inferstack.api.problems import invalid_body
+from inferstack.errors import InvalidRequestError, UnsupportedMediaTypeError, wrong_field
 from inferstack.lifecycle.types import Submission
 
 T = TypeVar("T")

@@ -4,8 +4,7 @@ import re
 from functools import lru_cache
 from urllib.parse import parse_qsl
 
-from inferstack.api.problems import wrong_field
-from inferstack.errors import InvalidRequestError
+from inferstack.errors import InvalidRequestError, wrong_field
 
 MAX_KEY = 255
 """Characters of an idempotency key."""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from inferstack.api.exchange import PROBLEM_TYPE, Headers, Response
-from inferstack.errors import InferstackError, InvalidRequestError
+from inferstack.errors import InferstackError, InvalidRequestError, wrong_field
 from inferstack.task import Priority, task_id_hint
 from inferstack.telemetry import metrics
 
@@ -72,7 +72,7 @@ def invalid_body(error: Exception, body: bytes) -> InvalidRequestError:
     """
     if isinstance(error, msgspec.ValidationError):
         entry = field_error(str(error))
-        return InvalidRequestError(f"{entry['field']}: {entry['message']}", errors=[entry])
+        return wrong_field(**entry)
     if isinstance(error, RecursionError):
         return InvalidRequestError("the JSON is nested too deeply", errors=[_body("too deep")])
     if isinstance(error, UnicodeDecodeError):
@@ -95,11 +95,6 @@ def field_error(text: str) -> dict[str, str]:
         message = "is missing" if "missing" in message else "is not a known field"
     message = _TAKES.get(path, message)
     return {"field": path[:MAX_NAME] or "body", "message": message[:MAX_MESSAGE]}
-
-
-def wrong_field(field: str, message: str) -> InvalidRequestError:
-    """A 422 about one field, header or parameter."""
-    return InvalidRequestError(f"{field}: {message}", errors=[{"field": field, "message": message}])
 
 
 def _body(message: str) -> dict[str, str]:

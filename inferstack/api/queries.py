@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 
-from inferstack.api.problems import wrong_field
+from inferstack.errors import wrong_field
 
 END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """Later times could not be calculated with: the last year there is lies behind."""

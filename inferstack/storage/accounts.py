@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from inferstack.errors import ConflictError, InvalidRequestError, NotFoundError
+from inferstack.errors import ConflictError, NotFoundError, wrong_field
 from inferstack.storage.database import Database
 from inferstack.storage.history import as_uuid
 from inferstack.storage.passwords import Passwords
@@ -257,7 +257,7 @@ def check_account(username: str, password: str, tenant: str, role: str) -> None:
     _check_name("tenant", tenant)
     _check_password(password)
     if role not in ROLES:
-        raise _invalid("role", "takes user or admin")
+        raise wrong_field("role", "takes user or admin")
 
 
 async def _require_room(connection: AsyncConnection, owner: Any) -> None:
@@ -296,16 +296,12 @@ def _digest(plaintext: str) -> bytes:
 
 def _check_name(field: str, value: str) -> None:
     if not 1 <= len(value) <= MAX_NAME or not value.isprintable() or value != value.strip():
-        raise _invalid(field, f"takes 1 to {MAX_NAME} printable characters without outer spaces")
+        raise wrong_field(field, f"takes 1 to {MAX_NAME} printable characters without outer spaces")
 
 
 def _check_password(password: str) -> None:
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise _invalid("password", f"takes {MIN_PASSWORD} to {MAX_PASSWORD} characters")
-
-
-def _invalid(field: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{field} {message}", errors=[{"field": field, "message": message}])
+        raise wrong_field("password", f"takes {MIN_PASSWORD} to {MAX_PASSWORD} characters")
 
 
 def _unstorable(username: str) -> bool:

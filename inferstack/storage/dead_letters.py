@@ -22,7 +22,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Text, cast, delete, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from inferstack.errors import InvalidRequestError
+from inferstack.errors import wrong_field
 from inferstack.storage.database import Database, let_go_when_idle
 from inferstack.storage.history import BODIES, as_uuid, columns
 from inferstack.storage.rows import decode_row
@@ -266,9 +266,7 @@ def _time(field: str, seconds: float) -> datetime:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
-        raise InvalidRequestError(
-            f"{field} is not a time", errors=[{"field": field, "message": "takes a recent time"}]
-        ) from None
+        raise wrong_field(field, "takes a recent time") from None
 
 
 def _cursor(row: Any) -> str:
@@ -282,10 +280,7 @@ def _after(cursor: str) -> Any:
     micros, _, task_id = cursor.partition("-")
     key = as_uuid(task_id)
     if key is None or not (micros.isascii() and micros.isdecimal()) or len(micros) > 16:
-        raise InvalidRequestError(
-            "cursor is not a cursor of this list",
-            errors=[{"field": "cursor", "message": "takes the next_cursor of a page"}],
-        )
+        raise wrong_field("cursor", "takes the next_cursor of a page")
     # From two whole numbers, as a float would round the microseconds.
     seconds, rest = divmod(int(micros), 1_000_000)
     failed = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Text, cast, delete, select, text
 
 from inferstack.concurrency import Slots
-from inferstack.errors import InvalidRequestError, ListsBusyError
+from inferstack.errors import ListsBusyError, wrong_field
 from inferstack.storage.archive import Archive
 from inferstack.storage.database import Database
 from inferstack.storage.rows import decode_row
@@ -193,10 +193,7 @@ def _conditions(tenant: str | None, filter: HistoryFilter) -> list[ColumnElement
     if filter.cursor is not None:
         key = as_uuid(filter.cursor)
         if key is None:
-            raise InvalidRequestError(
-                "cursor is not a cursor of this list",
-                errors=[{"field": "cursor", "message": "takes the next_cursor of a page"}],
-            )
+            raise wrong_field("cursor", "takes the next_cursor of a page")
         found.append(table.c.id < key)
     return found
 
@@ -206,9 +203,7 @@ def _since(seconds: float) -> list[ColumnElement[bool]]:
     try:
         time = datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
-        raise InvalidRequestError(
-            "since is not a time", errors=[{"field": "since", "message": "takes a recent time"}]
-        ) from None
+        raise wrong_field("since", "takes a recent time") from None
     return [table.c.id >= first_id(seconds - CLOCK_SLACK), table.c.created_at >= time]
 
 

@@ -11,10 +11,9 @@ from pydantic import BaseModel
 
 from inferstack.api.auth import ANONYMOUS
 from inferstack.api.bodies import SMALL, read_json
-from inferstack.api.problems import wrong_field
 from inferstack.api.routes.answers import content, described
 from inferstack.api.routes.dependencies import AccountOf, CallerOf, ServicesOf
-from inferstack.errors import AuthenticationError, LoginUnavailableError
+from inferstack.errors import AuthenticationError, LoginUnavailableError, wrong_field
 from inferstack.lifecycle.types import Caller
 from inferstack.storage.accounts import ApiKey
 

@@ -8,10 +8,10 @@ from msgspec import Meta
 
 from inferstack.api import dead_letter_views as views
 from inferstack.api.bodies import read_json
-from inferstack.api.problems import wrong_field
 from inferstack.api.queries import refuse_nul, seconds
 from inferstack.api.routes.answers import Described, answer, content, described
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
+from inferstack.errors import wrong_field
 from inferstack.lifecycle.dead_letters import UNCHANGED
 from inferstack.lifecycle.redrive import Changes
 from inferstack.storage.dead_letters import LetterFilter

@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from inferstack.api.problems import wrong_field
 from inferstack.api.queries import seconds
 from inferstack.api.routes.dependencies import CallerOf, ServicesOf
+from inferstack.errors import wrong_field
 from inferstack.storage.usage import Period, UsageLine
 
 router = APIRouter(tags=["usage"])
