@@ -39,8 +39,8 @@ DRAIN = 10.0
 """Seconds that archiving goes on after a stop, if changes are still waiting."""
 REMEMBER = 100_000
 """Finished tasks that are remembered once they are archived."""
-SAME_END = 1.0
-"""Seconds between the end of a task and its entry in the outbox: one script makes both."""
+SAME_END = 0.1
+"""Seconds between the end of a task and its entry in the outbox at most: one script makes both."""
 
 
 class Source(Protocol):

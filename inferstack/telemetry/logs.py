@@ -21,7 +21,18 @@ STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "taskName",
     "color_message",
 }
-QUIET = ("uvicorn.access", "httpx", "httpcore", "filelock", "urllib3", "ray.serve")
+QUIET = (
+    "uvicorn.access",
+    "httpx",
+    "httpcore",
+    "filelock",
+    "urllib3",
+    "ray.serve",
+    # Two lines for every turn of a duty, whether it found work or not; duties tell of theirs.
+    "celery.worker.strategy",
+    "celery.app.trace",
+)
+"""Loggers of libraries that tell of every request; their warnings are written."""
 TEXT = "%(asctime)s %(levelname)-7s %(service)s %(name)s: %(message)s"
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
