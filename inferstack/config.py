@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     ray_address: str | None = None
     ray_auth_token: SecretStr | None = None
     """Every machine of the Ray cluster at `ray_address` must show it to the others."""
+    ray_autoscaling: bool = False
+    """Whether that cluster adds machines for replicas that wait for one."""
 
     # Models and batching.
     model_path: Path = Path("models")

@@ -204,4 +204,6 @@ class AsyncClient:
         transport.refuse_closed(self._http.is_closed)
         arguments = transport.httpx_arguments(request, self._timeouts)
         with transport.translated(self._target):
-            return transport.read(await self._http.request(**arguments))
+            # httpx limits each step by itself, and not the whole.
+            async with asyncio.timeout(request.patience):
+                return transport.read(await self._http.request(**arguments))

@@ -79,6 +79,8 @@ def translated(target: Target) -> Iterator[None]:
         yield
     except httpx.InvalidURL as error:
         raise InvalidArgumentError(f"this cannot be sent: {error}") from None
+    except TimeoutError as error:
+        raise UnreachableError(f"{target.url} does not answer in time", sent=True) from error
     except httpx.RequestError as error:
         # A LocalProtocolError quotes the header that it is about, which may be a token.
         quotes = isinstance(error, httpx.LocalProtocolError)

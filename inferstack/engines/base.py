@@ -30,6 +30,8 @@ CUDA_ERRORS = (
 does too."""
 OUT_OF_MEMORY = ("out of memory", "out_of_memory", "alloc_failed")
 """What they say when they find no memory; cuBLAS has the last one."""
+ABOUT_DATA = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
+"""Errors of Python that often quote what a caller sent; no library raises them for its device."""
 
 
 class DeviceLostError(EngineError):
@@ -112,10 +114,15 @@ def device_lost(error: BaseException) -> bool:
     chain = list(_chain(error))
     if any(isinstance(each, DeviceLostError) for each in chain):
         return True
-    said = [f"{type(each).__name__}: {_said(each)}" for each in chain]
+    said = [f"{type(each).__name__}: {_said(each)}" for each in chain if not _about_data(each)]
     if any(phrase in text.lower() for text in said for phrase in OUT_OF_MEMORY):
         return False
     return any(mark in text for text in said for mark in CUDA_ERRORS)
+
+
+def _about_data(error: BaseException) -> bool:
+    """Whether it may quote an input: a caller who sends such words must not end the replica."""
+    return isinstance(error, ABOUT_DATA) and type(error).__module__ == "builtins"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

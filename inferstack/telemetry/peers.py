@@ -123,6 +123,7 @@ class Peers:
                     return await reader.read(-1)
                 finally:
                     writer.close()
+                    await writer.wait_closed()
         except (ConnectionRefusedError, FileNotFoundError):
             _forget(path)
         except (OSError, TimeoutError) as error:

@@ -169,9 +169,12 @@ class Feed:
         works = await self._prepare_noted(trusted) if trusted else []
         for lease in leases:
             if lease.crashes:
-                while self._compute.ahead():
+                while self._compute.ahead() and not self.draining:
                     await self._progressed(IDLE_WAIT)
-                works += await self._prepare_noted([lease])
+                if self.draining:
+                    await self._give_back([lease])
+                else:
+                    works += await self._prepare_noted([lease])
         return works
 
     async def _prepare_noted(self, leases: list[Lease]) -> list[Work]:

@@ -105,10 +105,15 @@ class Node:
         await self._reachable()
         own = {DRAIN_VARIABLE: f"{self._drain:.0f}"}
         options: list[str] = []
-        number = await self.claim(self._gpu_locks) if self._gpu_locks else None
-        if number is not None:
-            own |= gpu.environment([number])
-            options = ["--num-gpus=1"]
+        if self._gpu_locks is None:
+            lent = gpu.visible()
+        else:
+            number = await self.claim(self._gpu_locks)
+            lent = [] if number is None else [number]
+        # Ray would find by itself also those that are lost, or that another container has.
+        if lent or self._gpu_locks is not None:
+            own |= gpu.environment(lent)
+            options = [f"--num-gpus={len(lent)}"]
         if not self._stopping.is_set():
             await self._spawn("ray", self.ray_command(*options), own)
 

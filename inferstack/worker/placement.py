@@ -35,7 +35,12 @@ class Placement(NamedTuple):
 
 
 def place(
-    entries: Sequence[ModelEntry], machines: Sequence[int], cores: int, *, scaling: bool = True
+    entries: Sequence[ModelEntry],
+    machines: Sequence[int],
+    cores: int,
+    *,
+    scaling: bool = True,
+    growing: bool = False,
 ) -> dict[str, Placement]:
     """Decides for all models together, since they share the machines.
 
@@ -48,6 +53,9 @@ def place(
         machines: GPUs of each machine.
         cores: CPU cores of all machines.
         scaling: whether models with a range ever get more than their least.
+        growing: whether machines are added for replicas without room. Else there are none of those:
+            Ray, which knows nothing of this plan, would give them the GPUs that another model is
+            about to use again.
 
     Returns:
         For each name of a deployment where it belongs.
@@ -57,7 +65,7 @@ def place(
     claims = {name: _Claim(configs[name]) for name, device in devices.items() if device == "cuda"}
     _share_out(list(claims.values()), Room(machines), scaling)
     return {
-        name: claims[name].placement()
+        name: claims[name].placement(growing)
         if name in claims
         else _without_claim(config, devices[name], cores)
         for name, config in configs.items()
@@ -107,10 +115,13 @@ class _Claim:
             self._gpus.append(gpus)
         return gpus is not None
 
-    def placement(self) -> Placement:
-        """What it got; it gets its minimum also without room, to wait for some."""
+    def placement(self, growing: bool) -> Placement:
+        """What it got; its numbers stand, also without room, where machines are added for them."""
+        room = max(1, len(self._gpus))
         if self.automatic:
-            self.minimum = self.maximum = max(1, len(self._gpus))
+            self.minimum = self.maximum = room
+        elif not growing:
+            self.minimum, self.maximum = min(self.minimum, room), min(self.maximum, room)
         gpus = tuple(self._gpus)
         return Placement(self.minimum, self.maximum, self.num_gpus, "cuda:0", gpus, self._shortage)
 

@@ -24,7 +24,8 @@ REPLICA_CPUS = 0.1
 LOOK = 2.0
 """Seconds between two looks at the machines of a cluster."""
 JOINING = 60.0
-"""Seconds that a model without room waits for machines to join before it counts as failed."""
+"""Seconds for machines to join or to come back: so long a model without room waits before it counts
+as failed, and one with another share of a GPU before its replicas restart."""
 
 
 class Fleet:
@@ -49,8 +50,8 @@ class Fleet:
         self._added: set[str] = set()
         self._news = asyncio.Event()
         self._placed: dict[str, Placement] = {}
-        self._stranded: dict[str, float] = {}
-        """Since when models have had no room."""
+        self._since: dict[str, tuple[float, float]] = {}
+        """The share of models without room, or with another share than before, and since when."""
         self._version = uuid.uuid4().hex
         self._waiting = False
         self._placing = threading.Lock()
@@ -106,23 +107,37 @@ class Fleet:
         self._waiting = False
         return {
             name: placement
-            for name, placement in place(self._entries, machines, cores).items()
+            for name, placement in place(
+                self._entries, machines, cores, growing=self._settings.ray_autoscaling
+            ).items()
             # While the machines with GPUs are replaced, their models wait and do not move to CPUs.
             if sum(machines) or not self._on_gpus(name)
         }
 
     def _may_start(self, name: str, placement: Placement) -> bool:
-        """Whether it has room; without, it is reported once machines had the time to join."""
-        if not placement.stranded:
-            self._stranded.pop(name, None)
+        """Whether this placement holds; one that may be over soon has to last.
+
+        A model without room is reported then, and starts where machines are added for it.
+        """
+        placed = self._placed.get(name)
+        restarts = placed is not None and placed.num_gpus != placement.num_gpus
+        if not placement.stranded and not restarts:
+            self._since.pop(name, None)
             return True
-        cluster = self._settings.ray_address is not None
-        since = self._stranded.setdefault(name, time.monotonic())
-        if cluster and time.monotonic() - since < JOINING:
+        if self._settings.ray_address is not None and not self._lasts(name, placement.num_gpus):
             return False
+        if not placement.stranded:
+            return True
         self._report(name, str(placement.shortage))
-        # Its replicas wait inside Ray then, whose autoscaler adds machines for those that do.
-        return cluster
+        return self._settings.ray_autoscaling
+
+    def _lasts(self, name: str, num_gpus: float) -> bool:
+        """Whether machines had the time to join or to come back, since a model got this share."""
+        share, since = self._since.get(name, (0.0, 0.0))
+        if share != num_gpus:
+            since = time.monotonic()
+            self._since[name] = (num_gpus, since)
+        return time.monotonic() - since >= JOINING
 
     def _on_gpus(self, name: str) -> bool:
         return name in self._placed and self._placed[name].num_gpus > 0

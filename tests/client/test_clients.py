@@ -1,5 +1,7 @@
 """What both clients do, against a server on a real socket."""
 
+import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from inferstack.client import (
+    AsyncClient,
     ClientError,
     InvalidArgumentError,
     Model,
@@ -204,6 +207,24 @@ def test_a_server_that_hangs_is_left_when_the_time_to_wait_is_over(
         with pytest.raises(UnreachableError):
             make(url=url, timeouts=Timeouts()).infer(DATA, wait=0.2)
     assert time.monotonic() - began < 5
+
+
+async def test_an_answer_that_trickles_is_left_when_the_time_to_wait_is_over() -> None:
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+
+    async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        began = time.monotonic()
+        async with AsyncClient(url) as client:
+            with pytest.raises(UnreachableError, match="in time"):
+                await client.infer(DATA, wait=0.2)
+        assert time.monotonic() - began < 5
 
 
 def test_an_answer_of_a_proxy_is_a_problem_too(

@@ -133,6 +133,8 @@ def test_errors_of_cuda_lose_the_device(error: BaseException) -> None:
     [
         ValueError("no"),
         caused("inference failed", ValueError("no")),
+        KeyError("CUDA error"),
+        caused("inference failed", ValueError("invalid literal: 'cudaError'")),
         OUT_OF_MEMORY,
         caused("CUDA error in a batch of 64", OUT_OF_MEMORY),
         RuntimeError("CUDA failure 2: out of memory ; GPU=0"),
@@ -143,6 +145,14 @@ def test_errors_of_cuda_lose_the_device(error: BaseException) -> None:
 )
 def test_running_out_of_memory_and_errors_of_a_model_do_not(error: BaseException) -> None:
     assert not device_lost(error)
+
+
+class DriverError(ValueError):
+    """What a library calls its own may be anything."""
+
+
+def test_an_error_of_a_library_is_believed_whatever_it_derives_from() -> None:
+    assert device_lost(DriverError("CUDA_ERROR_ILLEGAL_ADDRESS"))
 
 
 def test_a_device_is_lost_also_if_the_model_fails_otherwise_while_it_handles_that() -> None:

@@ -463,8 +463,8 @@ class ModelPrepares(FakeEngine):
     prepares_quickly = False
     prepares_by_model = True
 
-    def __init__(self, look: Callable[[Any], object]) -> None:
-        super().__init__()
+    def __init__(self, look: Callable[[Any], object], function: Any = None) -> None:
+        super().__init__(function)
         self.look = look
 
     def prepare(self, inputs: list[Any]) -> list[Prepared | InferstackError]:
@@ -499,6 +499,30 @@ async def test_a_task_counts_as_begun_while_the_model_prepares_it_and_a_suspect_
         3: {"task-3"},
     }
     assert len(session.done) == 4
+
+
+async def test_a_drain_prepares_no_suspect_that_waits_for_the_device() -> None:
+    session = MemorySession([lease(0), lease(1, crashes=1)])
+    seen: list[int] = []
+    began, go_on = threading.Event(), threading.Event()
+
+    def hold(values: list[Any]) -> list[Any]:
+        began.set()
+        go_on.wait(10)
+        return values
+
+    engine = ModelPrepares(lambda data: seen.append(data["n"]), hold)
+    one = deployment(batch_size=1)
+    worker = Worker(session, engine, one, settings(), appetite=Appetite(1, lookahead=1))
+    running = asyncio.create_task(worker.run())
+    await asyncio.to_thread(began.wait, 10)
+    async with asyncio.timeout(10):
+        while session.waiting:
+            await asyncio.sleep(0.01)
+    worker.drain()
+    go_on.set()
+    await asyncio.wait_for(running, 10)
+    assert (seen, session.released) == ([0], ["task-1"])
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])

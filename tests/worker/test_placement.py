@@ -51,7 +51,8 @@ TEXT = config("transformers")
         ({"num_gpus": 2}, 4, 2, (2, 2, 2.0, "cuda:0")),
         ({"replicas": 3}, 0, 2, (3, 3, 0.0, "cpu")),
         ({"replicas": {"min": 1, "max": 5}}, 0, 2, (1, 5, 0.0, "cpu")),
-        ({"num_gpus": 1, "replicas": {"min": 1, "max": 5}}, 2, 2, (1, 5, 1.0, "cuda:0")),
+        ({"num_gpus": 1, "replicas": {"min": 1, "max": 5}}, 2, 2, (1, 2, 1.0, "cuda:0")),
+        ({"num_gpus": 1, "replicas": 3}, 2, 2, (2, 2, 1.0, "cuda:0")),
     ],
 )
 def test_placement_of_one_model(
@@ -89,7 +90,16 @@ def test_auto_gets_what_the_numbers_of_other_models_leave() -> None:
 def test_a_range_keeps_room_to_grow_where_replicas_come_and_go() -> None:
     models = entries(TEXT, config("transformers", replicas={"min": 1, "max": 3}))
     assert [p[:2] for p in place(models, [4], 2).values()] == [(1, 1), (1, 3)]
-    assert [p[:2] for p in place(models, [4], 2, scaling=False).values()] == [(3, 3), (1, 3)]
+    assert [p[:2] for p in place(models, [4], 2, scaling=False).values()] == [(3, 3), (1, 1)]
+
+
+def test_only_where_machines_are_added_for_them_replicas_without_room_wait_for_one() -> None:
+    models = entries(
+        config("transformers", replicas=3), config("transformers", replicas={"min": 1, "max": 5})
+    )
+    assert [p[:2] for p in place(models, [2, 2], 2).values()] == [(3, 3), (1, 1)]
+    assert [p[:2] for p in place(models, [1], 2).values()] == [(1, 1), (1, 1)]
+    assert [p[:2] for p in place(models, [1], 2, growing=True).values()] == [(3, 3), (1, 5)]
 
 
 @pytest.mark.parametrize(
