@@ -277,7 +277,7 @@ def test_replicas_restart_with_another_share_only_once_it_lasts(
         return started
 
     monkeypatch.setattr(fleet, "_start", start)
-    monkeypatch.setattr(ray_fleet.time, "monotonic", lambda: now)
+    monkeypatch.setattr("inferstack.worker.ray_fleet.time.monotonic", lambda: now)
     whole, half = {"a:1": 1.0, "b:1": 1.0}, {"a:1": 0.5, "b:1": 0.5}
     assert looks(0, 1, 1) == [whole]
     # A machine that is back soon has stopped nothing, however often it goes.
