@@ -6,7 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState
-from inferstack.errors import InvalidInputError
+from inferstack.errors import (
+    DeploymentUnavailableError,
+    InvalidInputError,
+    ModelNotFoundError,
+)
 from inferstack.lifecycle import payloads
 from inferstack.lifecycle.directory import Directory, Target
 from inferstack.lifecycle.refusals import refuse_if_late, refuse_large_metadata
@@ -66,14 +70,15 @@ class Intake:
             ModelNotFoundError: no such model or version.
             DeadlineUnreachableError: it would be late, and asks to be refused then.
         """
+        moves = repeats = False
         if target is not None:
-            cost, moves = await self._check(target, submission, inputs), False
+            cost = await self._check(target, submission, inputs)
             if key is not None:
                 await self._keys.move(caller.tenant, key, target.deployment.name)
         else:
-            target, cost = await self._route(caller.tenant, submission, key, inputs)
-            moves = self._moves(target, submission)
-        if submission.reject_if_late:
+            target, cost, repeats = await self._route(caller.tenant, submission, key, inputs)
+            moves = not repeats and await self._moves(target, submission, inputs)
+        if submission.reject_if_late and not repeats:
             refuse_if_late(target, submission)
         spec = _spec(target.deployment, caller, submission, cost, key, trace)
         encoded = encode(spec)
@@ -83,62 +88,77 @@ class Intake:
             spec = await payloads.store_input(self._store, spec)
             encoded = encode(spec)
         fingerprint = _fingerprint(submission) if key else ""
-        return target, Submit(spec, encoded, fingerprint, watch=watch, moves=moves)
+        return target, Submit(spec, encoded, fingerprint, watch=watch, moves=moves, repeats=repeats)
 
     async def _route(
         self, tenant: str, submission: Submission, key: str | None, inputs: int
-    ) -> tuple[Target, float]:
-        """Where a submission goes, and what it costs there.
+    ) -> tuple[Target, float, bool]:
+        """Where a submission goes, what it costs there, and whether only as a repeat.
 
         Checked before its key is written down: what is refused must not fill Redis.
         """
-        target = self._directory.resolve(submission.model, submission.model_version)
-        cost, refusal = 0.0, None
         try:
+            target = self._directory.resolve(submission.model, submission.model_version)
             cost = await self._check(target, submission, inputs)
-        except InvalidInputError as error:
-            refusal = error
-        if key is not None:
-            holder = await self._holder(tenant, key, target, takes=refusal is None)
-            if holder.deployment.name != target.deployment.name:
-                return holder, await self._check(holder, submission, inputs)
-        if refusal is not None:
-            raise refusal
-        return target, cost
+        except (ModelNotFoundError, DeploymentUnavailableError, InvalidInputError):
+            holder = None if key is None else await self._repeated(tenant, key)
+            if holder is None:
+                raise
+            return holder, 0.0, True
+        if key is None:
+            return target, cost, False
+        holder, repeats = await self._holder(tenant, key, target, submission)
+        if holder is not target and not repeats:
+            cost = await self._check(holder, submission, inputs)
+        return holder, cost, repeats
 
-    def _moves(self, target: Target, submission: Submission) -> bool:
-        """Whether it moves on from there if the circuit is open."""
-        chosen = submission.model_version is not None or target.deployment.fallback is None
-        return not chosen and self._directory.fallback(target) is not None
+    async def _moves(self, target: Target, submission: Submission, inputs: int) -> bool:
+        """Whether it moves on from there if the circuit is open, and is taken there."""
+        if submission.model_version is not None or target.deployment.fallback is None:
+            return False
+        fallback = self._directory.fallback(target)
+        try:
+            if fallback is not None:
+                await self._check(fallback, submission, inputs)
+        except InvalidInputError:
+            return False
+        return fallback is not None
 
-    async def _holder(self, tenant: str, key: str, target: Target, *, takes: bool) -> Target:
+    async def _repeated(self, tenant: str, key: str) -> Target | None:
+        """The deployment that has a task of the key; None if none has."""
+        name = await self._keys.known(tenant, key)
+        if name is None:
+            return None
+        holder = self._directory.named(name) or self._directory.former(name)
+        return holder if await holder.queue.holder(tenant, key) is not None else None
+
+    async def _holder(
+        self, tenant: str, key: str, target: Target, submission: Submission
+    ) -> tuple[Target, bool]:
         """The deployment that has an idempotency key; by now another version may be the newest.
 
-        One that takes no work any more is gone to only for the task that it has already.
+        One that would not take the submission is gone to only for the task that it has already:
+        then it is the second value that says so.
 
         Args:
             tenant: whose key.
-            key: the key.
-            target: where the submission goes if no other deployment has the key.
-            takes: whether the key is the target's from now on then.
+            key: the key, which is the target's from now on if no other deployment has it.
+            target: where the submission goes then.
+            submission: what the key came with.
         """
         own = target.deployment.name
-        if takes:
-            name = await self._keys.route(tenant, key, own)
-        else:
-            name = await self._keys.known(tenant, key) or own
+        name = await self._keys.route(tenant, key, own)
         if name == own:
-            return target
+            return target, False
         other = self._directory.named(name)
-        if other is not None and other.deployment.state is not DeploymentState.FAILED:
-            return other
+        if other is not None and _takes(other.deployment, target.deployment, submission):
+            return other, False
         other = other or self._directory.former(name)
-        if await other.queue.give_up(tenant, key) is not None:
-            return other
-        if takes:
-            await target.queue.free(tenant, key)
-            await self._keys.move(tenant, key, own)
-        return target
+        if await other.queue.holder(tenant, key, give_up=True) is not None:
+            return other, True
+        await target.queue.free(tenant, key)
+        await self._keys.move(tenant, key, own)
+        return target, False
 
     async def _check(self, target: Target, submission: Submission, inputs: int) -> float:
         """The cost of an input; a long one is checked where it holds nobody up.
@@ -150,6 +170,13 @@ class Intake:
             return admission.check(data)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._checkers, admission.check, data)
+
+
+def _takes(other: Deployment, chosen: Deployment, submission: Submission) -> bool:
+    """Whether a submission that goes to one deployment may as well go to another."""
+    if other.state is DeploymentState.FAILED or other.model != chosen.model:
+        return False
+    return submission.model_version in (None, other.version)
 
 
 def _spec(

@@ -318,11 +318,22 @@ class Tasks:
         try:
             task = await self._reader.get(caller, ticket.answer.task_id, max(wait, 0.001))
         except TaskNotFoundError:
-            await self._free(target, ticket)
-            return None
+            return await self._left(target, ticket)
         if task.state.terminal:
             return task
         return Receipt(task.spec, task.state, 0, 0.0, task.created_at, existing=True)
+
+    async def _left(self, target: Target, ticket: Ticket) -> Receipt | None:
+        """The receipt of a task that its reader does not find; None if it was purged.
+
+        A deployment that is gone may have one that history does not know yet.
+        """
+        assert ticket.answer is not None, "it has named the task"
+        try:
+            return await self._existing(target, ticket.answer)
+        except TaskNotFoundError:
+            await self._free(target, ticket)
+            return None
 
     async def _sweep(self, task_ids: Sequence[str]) -> None:
         await self._reader.sweep(task_ids)

@@ -94,7 +94,7 @@ class TaskQueue:
         config = self._settings
         texts = LongTexts(after=7)
         tasks: list[str | int] = []
-        for spec, encoded, fingerprint, weight, watch, moves in submits:
+        for spec, encoded, fingerprint, weight, watch, moves, repeats in submits:
             tasks += (
                 spec.task_id,
                 spec.priority,
@@ -104,7 +104,7 @@ class TaskQueue:
                 spec.idempotency_key or "",
                 fingerprint,
                 texts.place(encoded),
-                watch + 2 * moves,
+                watch + 2 * moves + 4 * repeats,
             )
         now, *rows = await self._run(
             "enqueue",
@@ -196,14 +196,16 @@ class TaskQueue:
         state = await self._run("cancel", task_id)
         return TaskState(state.decode()) if state else None
 
-    async def give_up(self, tenant: str, key: str) -> str | None:
-        """Gives up an idempotency key, so that another deployment may take it.
+    async def holder(self, tenant: str, key: str, *, give_up: bool = False) -> str | None:
+        """The id of the task that has an idempotency key here, None if there is none.
 
-        Returns:
-            The id of the task that has it: it stays. None if from now on, for longer than any
-            request takes, it is refused here as by an open circuit.
+        Args:
+            tenant: whose key.
+            key: the key.
+            give_up: whether another deployment may take the key if there is none. From then on, for
+                longer than any request takes, it is refused here as by an open circuit.
         """
-        held = await self._run("give_up", tenant, key)
+        held = await self._run("holder", tenant, key, int(give_up))
         return held.decode() if held else None
 
     async def free(self, tenant: str, key: str, task_id: str = "") -> None:

@@ -32,6 +32,8 @@ class Submit(NamedTuple):
     """Whether this API process wants to be told when it finishes."""
     moves: bool = False
     """Whether another deployment takes it if the answer is OPEN; this one never takes its key."""
+    repeats: bool = False
+    """Whether it is taken as a repeat only: of another task with its key, or the answer is OPEN."""
 
 
 class Accepted(NamedTuple):

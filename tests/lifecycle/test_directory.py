@@ -106,6 +106,9 @@ async def test_a_folder_that_cannot_be_read_does_not_stop_the_start(
 SECOND = msgspec.structs.replace(ECHO, version=2, fallback=1)
 
 
+OTHER = {"required": ["other"]}
+
+
 async def _serve_two_versions(house: House, until_ms: int) -> None:
     """Version 2 with its circuit open until then, by the clock of Redis; version 1 is fine.
 
@@ -205,6 +208,18 @@ async def test_a_key_that_moved_to_the_fallback_makes_one_task(house: House) -> 
     again = await house.tasks.run(ANN, hello(), 0.01, idempotency_key="k")
     assert isinstance(again, Receipt)
     assert again.spec.task_id == receipts[0].spec.task_id
+
+
+async def test_an_input_that_the_fallback_refuses_waits_for_its_own_version(house: House) -> None:
+    await Registry(house.redis).put(msgspec.structs.replace(ECHO, input_schema=OTHER))
+    await _serve_two_versions(house, await _far(house))
+    for target in house.tasks._directory.targets():
+        target.statistics = None
+    with pytest.raises(CircuitOpenError):
+        await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    await house.redis.delete("is:{echo:2}:breaker")
+    receipt = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert receipt.spec.model_version == 2
 
 
 async def test_a_key_that_is_on_its_way_to_the_fallback_is_taken_there_only(

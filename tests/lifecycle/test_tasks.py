@@ -11,7 +11,9 @@ import pytest
 from inferstack.concurrency import end
 from inferstack.deployment import Deployment, DeploymentState
 from inferstack.errors import (
+    CircuitOpenError,
     DeadlineUnreachableError,
+    DeploymentUnavailableError,
     IdempotencyMismatchError,
     InvalidInputError,
     InvalidRequestError,
@@ -743,6 +745,91 @@ async def test_a_key_that_a_deployment_never_took_does_not_stay_with_it(
     assert (receipt.spec.model_version, receipt.existing) == (1, False)
     again = await house.tasks.submit(ANN, hello(), idempotency_key="k")
     assert again.task_id == receipt.task_id
+
+
+async def test_a_key_that_one_model_refused_is_free_for_another(house: House) -> None:
+    small = msgspec.structs.replace(ECHO, model="small")
+    for deployment in (NEWER, small):
+        await Registry(house.redis).put(msgspec.structs.replace(deployment, max_queue=1))
+    await house.tasks.refresh()
+    await house.tasks.submit(ANN, hello())
+    with pytest.raises(QueueFullError):
+        await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    with pytest.raises(QueueFullError):
+        await house.tasks.submit(ANN, hello(), idempotency_key="v")
+    receipt = await house.tasks.submit(ANN, hello(model="small"), idempotency_key="k")
+    assert receipt.spec.model == "small"
+    receipt = await house.tasks.submit(ANN, hello(model_version=1), idempotency_key="v")
+    assert receipt.spec.model_version == 1
+    # A key that is taken is no other model's.
+    with pytest.raises(IdempotencyMismatchError):
+        await house.tasks.submit(ANN, hello(), idempotency_key="k")
+
+
+@pytest.mark.parametrize("failed", [False, True])
+@pytest.mark.parametrize("version", [None, 1])
+async def test_a_key_finds_its_task_though_nothing_serves_it_any_more(
+    house: House, failed: bool, version: int | None
+) -> None:
+    given = hello(model_version=version)
+    first = await house.tasks.submit(ANN, given, idempotency_key="k")
+    if failed:
+        await Registry(house.redis).put(msgspec.structs.replace(ECHO, state=DeploymentState.FAILED))
+        await leaves(house)
+    else:
+        await leaves(house, ECHO)
+    again = await house.tasks.submit(ANN, given, idempotency_key="k")
+    assert (again.task_id, again.existing) == (first.task_id, True)
+    # Also who waits, while history does not know of it.
+    answer = await house.tasks.run(ANN, given, 0.1, idempotency_key="k")
+    assert isinstance(answer, Receipt)
+    assert (answer.task_id, answer.existing) == (first.task_id, True)
+    with pytest.raises((ModelNotFoundError, DeploymentUnavailableError)):
+        await house.tasks.submit(ANN, given, idempotency_key="other")
+    assert len(await house.replica.claim(10)) == 1
+
+
+async def test_a_key_is_prolonged_by_who_uses_it(house: House) -> None:
+    await Registry(house.redis).put(msgspec.structs.replace(ECHO, max_queue=1))
+    await house.tasks.refresh()
+    await house.tasks.submit(ANN, hello())
+    for _ in range(2):
+        with pytest.raises(QueueFullError):
+            await house.tasks.submit(ANN, hello(), idempotency_key="k")
+        (route,) = await house.redis.keys("is:{keys}:*")
+        assert await house.redis.pttl(route) > UNUSED * 1000 - 5000
+        await house.redis.pexpire(route, 10_000)
+    # Taken when the time was just over: it is remembered all the same.
+    find = house.tasks._intake._route
+
+    async def slowly(*given: Any) -> Any:
+        found = await find(*given)
+        await house.redis.delete(route)
+        return found
+
+    house.tasks._intake._route = slowly  # type: ignore[method-assign]
+    await house.work()
+    await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert await house.redis.get(route) == b"echo:1"
+    assert await house.redis.pttl(route) > UNUSED * 1000
+
+
+async def test_a_repeat_is_not_taken_where_nothing_serves_it(house: House) -> None:
+    """Its task may be purged between the look and the submit."""
+    find = house.tasks._intake._repeated
+
+    async def purged(tenant: str, key: str) -> Any:
+        found = await find(tenant, key)
+        assert found is not None
+        await found.queue.free(tenant, key, first.task_id)
+        return found
+
+    first = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    await leaves(house, ECHO)
+    house.tasks._intake._repeated = purged  # type: ignore[method-assign]
+    with pytest.raises(CircuitOpenError):
+        await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert len(await house.replica.claim(10)) == 1
 
 
 STRICT = msgspec.structs.replace(NEWER, input_schema={"required": ["other"]})

@@ -64,3 +64,20 @@ def test_a_key_stays_where_it_went_until_it_is_moved(clean_redis_url: str) -> No
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+async def test_a_key_is_remembered_no_shorter_by_a_move_to_where_it_is(
+    clean_redis_url: str,
+) -> None:
+    """Of two that go on to the fallback, one was accepted there before the other moves the key."""
+    redis = connect(clean_redis_url)
+    routes = KeyRoutes(redis, 1.0)
+    await routes.route("a", "k", "echo:1")
+    (name,) = await redis.keys("*")
+    await redis.pexpire(name, 60_000)
+    await routes.move("a", "k", "echo:1")
+    await routes.route("a", "k", "echo:2")
+    assert await redis.pttl(name) > 50_000
+    await routes.move("a", "k", "echo:2")
+    assert await redis.pttl(name) <= 1000
+    await redis.aclose()

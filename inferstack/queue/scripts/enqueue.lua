@@ -4,8 +4,9 @@
 -- Refused by Redis itself when it is out of memory.
 -- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, first version, tasks; each:
 --       id, lane, tenant, cost / weight in thousandths, timeout_ms ('' never expires),
---       idempotency key ('' for none), fingerprint, spec as `text`, watch (1: tell api when done)
---       plus moves (2: another deployment takes it if this one's circuit is open)
+--       idempotency key ('' for none), fingerprint, spec as `text`, and how: 1 to tell api when it
+--       is done, plus 2 if another deployment takes it when this one's circuit is open, plus 4 to
+--       take it as a repeat only
 -- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full,
 -- outbox-full or open; ahead: how many tasks are served before it, or for how many ms the breaker
 -- stays open; id: the task that holds the key.
@@ -34,7 +35,9 @@ local tasks, ids = cmsgpack.unpack(ARGV[7]), {}
 for first = 1, #tasks, WIDTH do ids[#ids + 1] = task(tasks[first]) end
 local met = #ids > 0 and redis.call('EXISTS', unpack(ids)) > 0
 
-local function refuse(id, lane, tenant, key, fingerprint)
+local here = string.match(P, '{(.*)}')
+
+local function refuse(id, lane, tenant, key, fingerprint, how)
   if met and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
   if key ~= '' then
     local held = redis.call('GET', holder_of(tenant, key))
@@ -45,6 +48,7 @@ local function refuse(id, lane, tenant, key, fingerprint)
       return string.sub(held, space + 1) == fingerprint and 'dup' or 'mismatch', first
     end
   end
+  if how >= 4 then return 'open', id end
   if clogged then return 'outbox-full', id end
   if shut and (shut > 0 or total + running >= PROBES) then return 'open', id end
   if total >= math.ceil(max_queue * SHARES[lane]) then return 'full', id end
@@ -74,22 +78,22 @@ local function expiry(timeout)
 end
 
 for first = 1, #tasks, WIDTH do
-  local id, lane, tenant, cost, timeout, key, fingerprint, spec, watched =
+  local id, lane, tenant, cost, timeout, key, fingerprint, spec, how =
     unpack(tasks, first, first + WIDTH - 1)
-  local status, holder = refuse(id, lane, tenant, key, fingerprint)
+  local status, holder = refuse(id, lane, tenant, key, fingerprint, how)
   local ahead = status == 'open' and shut or 0
-  if status == 'open' and key ~= '' and watched >= 2 then
+  if status == 'open' and key ~= '' and (how == 2 or how == 3) then
     redis.call('SET', holder_of(tenant, key), MOVED, 'PX', MOVED_MS)
   end
   if not status then
     status, holder = 'ok', id
     if key ~= '' then
       redis.call('SET', holder_of(tenant, key), id .. ' ' .. fingerprint, 'PX', ARGV[5])
-      -- Kept for a moment only until a task was accepted.
-      redis.call('PEXPIRE', route_of(tenant, key), ARGV[5])
+      -- Until then it is kept for a moment only, which may be over.
+      redis.call('SET', route_of(tenant, key), here, 'PX', ARGV[5])
     end
     local tag = stamp(lane, tenant, cost)
-    local watch = watched % 2 == 1 and api or ''
+    local watch = how % 2 == 1 and api or ''
     local row = {version, fence, fence, 0, 0, tag, now, 0, 0, 'queued', lane, tenant, '', watch}
     redis.call('HSET', task(id), 's', packed(row), 'spec', text(spec))
     if timeout ~= '' then
