@@ -789,7 +789,9 @@ async def test_a_key_finds_its_task_though_nothing_serves_it_any_more(
     assert len(await house.replica.claim(10)) == 1
 
 
-async def test_a_key_is_prolonged_by_who_uses_it(house: House) -> None:
+async def test_a_key_is_prolonged_by_who_uses_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await Registry(house.redis).put(msgspec.structs.replace(ECHO, max_queue=1))
     await house.tasks.refresh()
     await house.tasks.submit(ANN, hello())
@@ -807,14 +809,16 @@ async def test_a_key_is_prolonged_by_who_uses_it(house: House) -> None:
         await house.redis.delete(route)
         return found
 
-    house.tasks._intake._route = slowly  # type: ignore[method-assign]
+    monkeypatch.setattr(house.tasks._intake, "_route", slowly)
     await house.work()
     await house.tasks.submit(ANN, hello(), idempotency_key="k")
     assert await house.redis.get(route) == b"echo:1"
     assert await house.redis.pttl(route) > UNUSED * 1000
 
 
-async def test_a_repeat_is_not_taken_where_nothing_serves_it(house: House) -> None:
+async def test_a_repeat_is_not_taken_where_nothing_serves_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its task may be purged between the look and the submit."""
     find = house.tasks._intake._repeated
 
@@ -826,7 +830,7 @@ async def test_a_repeat_is_not_taken_where_nothing_serves_it(house: House) -> No
 
     first = await house.tasks.submit(ANN, hello(), idempotency_key="k")
     await leaves(house, ECHO)
-    house.tasks._intake._repeated = purged  # type: ignore[method-assign]
+    monkeypatch.setattr(house.tasks._intake, "_repeated", purged)
     with pytest.raises(CircuitOpenError):
         await house.tasks.submit(ANN, hello(), idempotency_key="k")
     assert len(await house.replica.claim(10)) == 1
