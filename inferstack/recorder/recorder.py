@@ -75,24 +75,44 @@ class Archived(NamedTuple):
 
 
 class Ends:
-    """When the tasks ended that were archived last; forgets the oldest beyond a limit."""
+    """When the tasks ended that were archived last, and up to where entries are acknowledged.
+
+    Forgets the oldest ends beyond a limit.
+    """
 
     def __init__(self, limit: int = REMEMBER) -> None:
         """Args: limit: tasks to remember."""
         self._limit = limit
         self._ends: OrderedDict[str, float] = OrderedDict()
+        self._acknowledged: dict[str, tuple[int, int]] = {}
+        """The highest place in the stream of each deployment."""
 
     def covers(self, entry: OutboxEntry) -> bool:
         """Whether the change came before its task ended, and that end is archived.
 
-        A change after the end is of a Redis that lost the end in a failover: the task goes on
-        there, and must be marked as archived there once more.
+        Two kinds of changes are of a Redis that forgot something in a failover, so that the task
+        must be marked as archived there once more: one after the end, as the end is lost and the
+        task goes on there, and one acknowledged before, as that is lost and the mark with it.
         """
         end = self._ends.get(entry.task_id)
-        return end is not None and _made_at(entry.entry_id) <= end + SAME_END
+        if end is None or self._came_back(entry):
+            return False
+        return _made_at(entry.entry_id) <= end + SAME_END
 
-    def add(self, tasks: Sequence[Archived]) -> None:
-        """Remembers that these are archived and acknowledged."""
+    def _came_back(self, entry: OutboxEntry) -> bool:
+        # Reads begin with the oldest entry, so a Redis that lost nothing has none so low.
+        return _place(entry.entry_id) <= self._acknowledged.get(entry.deployment, (0, 0))
+
+    def add(self, entries: Sequence[OutboxEntry], tasks: Sequence[Archived]) -> None:
+        """Remembers that these are acknowledged.
+
+        Args:
+            entries: what is gone from the outbox.
+            tasks: what was archived of their tasks.
+        """
+        for deployment, entry_id in {(entry.deployment, entry.entry_id) for entry in entries}:
+            highest = self._acknowledged.get(deployment, (0, 0))
+            self._acknowledged[deployment] = max(highest, _place(entry_id))
         for task in tasks:
             if task.completed_at is not None:
                 self._ends[task.task_id] = task.completed_at
@@ -234,7 +254,7 @@ class Recorder:
             await self._outbox.archived(deployment, changes, finished)
             # Only now: had it been remembered before a failed acknowledgement, the repeat
             # would not load the finished tasks, and they would stay in Redis for ever.
-            self._ends.add(tasks)
+            self._ends.add(changes, tasks)
 
     async def _back_off(self, error: InferstackError) -> None:
         self._failures += 1
@@ -258,6 +278,12 @@ class Recorder:
 def _made_at(entry_id: bytes) -> float:
     """Seconds since the epoch, by the clock of Redis: an id begins with its milliseconds."""
     return int(entry_id.partition(b"-")[0]) / 1000
+
+
+def _place(entry_id: bytes) -> tuple[int, int]:
+    """The order of a stream: milliseconds since the epoch, and a number within those."""
+    milliseconds, _, number = entry_id.partition(b"-")
+    return int(milliseconds), int(number)
 
 
 def _archived(task: Task) -> Archived:

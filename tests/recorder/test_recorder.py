@@ -286,6 +286,24 @@ async def test_a_task_that_ran_again_after_a_failover_leaves_redis_too(
     assert await work.forgettable(task_id)
 
 
+async def test_a_task_whose_acknowledgement_a_failover_lost_leaves_redis_too(
+    work: Work, outbox: CountingOutbox, history: History
+) -> None:
+    (task_id,) = await work.submit(1)
+    await work.finish()
+    before = await work.saved()
+    recorder = Recorder(outbox, history)
+    while await recorder.step(1):
+        pass
+    assert await work.forgettable(task_id)
+    await work.went_back(before)
+    assert not await work.forgettable(task_id)
+    while await recorder.step(1):
+        pass
+    assert await work.left() == 0
+    assert await work.forgettable(task_id)
+
+
 async def test_a_task_cancelled_after_a_failover_lost_its_claim_is_archived_as_cancelled(
     work: Work, outbox: CountingOutbox, history: History
 ) -> None:
@@ -311,7 +329,7 @@ async def test_a_task_cancelled_after_a_failover_lost_its_claim_is_archived_as_c
 
 def test_the_memory_of_ends_is_bounded() -> None:
     ends = Ends(limit=2)
-    ends.add([Archived(NAME, name, 5.0) for name in ("a", "b", "c")])
+    ends.add([], [Archived(NAME, name, 5.0) for name in ("a", "b", "c")])
     entries = [OutboxEntry(NAME, b"5000-1", name, 2) for name in ("a", "b", "c")]
     assert [ends.covers(entry) for entry in entries] == [False, True, True]
     assert not ends.covers(entries[1]._replace(entry_id=b"6001-0"))
@@ -319,5 +337,16 @@ def test_the_memory_of_ends_is_bounded() -> None:
 
 def test_a_task_that_has_not_ended_is_not_remembered() -> None:
     ends = Ends()
-    ends.add([Archived(NAME, "a", None)])
+    ends.add([], [Archived(NAME, "a", None)])
     assert not ends.covers(OutboxEntry(NAME, b"1-0", "a", 1))
+
+
+def test_a_change_that_was_acknowledged_before_is_not_covered() -> None:
+    ends = Ends()
+    entries = [OutboxEntry(NAME, b"5000-%d" % n, "a", 2) for n in (9, 10, 11)]
+    ends.add(entries[1::-1], [Archived(NAME, "a", 5.0)])
+    assert [ends.covers(entry) for entry in entries] == [False, False, True]
+    assert ends.covers(entries[0]._replace(deployment="other:1"))
+    # What came back is acknowledged again, from the oldest on.
+    ends.add(entries[:1], [])
+    assert not ends.covers(entries[1])
