@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import NamedTuple, Protocol
@@ -12,7 +13,7 @@ from inferstack.concurrency import Slots
 from inferstack.config import LOOPBACK, Settings
 from inferstack.errors import ApiKeysBusyError, AuthenticationError, StorageUnavailableError
 from inferstack.lifecycle.types import Caller
-from inferstack.storage.accounts import KEY_PREFIX
+from inferstack.storage.accounts import KEY_PREFIX, ApiKey
 from inferstack.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -42,12 +43,15 @@ OUTAGE_TRUST = 600.0
 Nothing can be revoked then either, and inference goes on without PostgreSQL.
 """
 
+REVOKED = 1000
+"""Keys revoked last that this process remembers, for look-ups that were on their way."""
 
-class KeyOwner(Protocol):
+
+class FindKey(Protocol):
     """Looks API keys up."""
 
-    async def __call__(self, plaintext: str) -> Caller | None:
-        """The caller that a key speaks for; None if there is no such key or it is revoked."""
+    async def __call__(self, plaintext: str) -> ApiKey | None:
+        """The key; None if there is no such key or it is revoked."""
         ...
 
 
@@ -59,6 +63,8 @@ class Verified(NamedTuple):
     """Seconds since the epoch; afterwards it must be verified again."""
     outage_until: float
     """Until when it is good enough while PostgreSQL is away."""
+    key_id: str | None = None
+    """`ApiKey.id`; None for an access token."""
 
 
 class VerifiedCache:
@@ -89,22 +95,25 @@ class VerifiedCache:
         """Forgets a credential."""
         self._entries.pop(sha256(credential).digest(), None)
 
-    def clear(self) -> None:
-        """Forgets everything, because something was revoked."""
-        self._entries.clear()
+    def drop_key(self, key_id: str) -> None:
+        """Forgets a key in whatever header it came."""
+        gone = [digest for digest, entry in self._entries.items() if entry.key_id == key_id]
+        for digest in gone:
+            del self._entries[digest]
 
 
 class Authenticator:
     """Tells who sends a request."""
 
-    def __init__(self, settings: Settings, tokens: Tokens | None, key_owner: KeyOwner) -> None:
+    def __init__(self, settings: Settings, tokens: Tokens | None, find_key: FindKey) -> None:
         """Args: tokens: None where no secret is set: access tokens are refused then."""
         self._required = settings.auth_required
         self._tokens = tokens
-        self._key_owner = key_owner
+        self._find_key = find_key
         self._cache = VerifiedCache()
         self._lookups: dict[bytes, asyncio.Task[Caller]] = {}
         self._strangers = Slots(STRANGERS, STRANGERS_WAITING, ApiKeysBusyError)
+        self._revoked: deque[str] = deque(maxlen=REVOKED)
 
     def known(self, headers: Mapping[bytes, bytes]) -> Caller | None:
         """The caller, if the credential was verified a moment ago; costs no I/O."""
@@ -138,9 +147,15 @@ class Authenticator:
             return await self._by_key(credential, header)
         return self._by_token(credential, header)
 
-    def forget(self) -> None:
-        """Verifies every credential again, because one was revoked."""
-        self._cache.clear()
+    def revoked(self, key_id: str) -> None:
+        """Refuses a key from now on, also while PostgreSQL is away; others stay as they are.
+
+        Args:
+            key_id: `ApiKey.id`.
+        """
+        self._cache.drop_key(key_id)
+        if key_id not in self._revoked:
+            self._revoked.append(key_id)
 
     def _anonymous(self, headers: Mapping[bytes, bytes]) -> Caller:
         if self._required:
@@ -188,24 +203,28 @@ class Authenticator:
     async def _look_up(self, key: bytes, cached_as: bytes) -> Caller:
         now = time.time()
         try:
-            caller = await self._owner_of(key.decode("latin-1"), cached_as)
+            found = await self._find(key.decode("latin-1"), cached_as)
         except StorageUnavailableError:
             trusted = self._trust_on(cached_as)
             if trusted is None:
                 raise
             return trusted
-        metrics.CREDENTIAL_CHECKS.labels("key", "verified" if caller else "refused").inc()
-        if caller is None:
+        if found is not None and found.id in self._revoked:
+            found = None  # It was read just before that.
+        metrics.CREDENTIAL_CHECKS.labels("key", "verified" if found else "refused").inc()
+        if found is None:
             self._cache.drop(cached_as)
             raise AuthenticationError("the API key is not valid")
-        self._cache.put(cached_as, Verified(caller, now + KEY_TRUST, now + OUTAGE_TRUST))
+        caller = Caller(found.tenant, found.username, found.role)
+        entry = Verified(caller, now + KEY_TRUST, now + OUTAGE_TRUST, found.id)
+        self._cache.put(cached_as, entry)
         return caller
 
-    async def _owner_of(self, key: str, cached_as: bytes) -> Caller | None:
+    async def _find(self, key: str, cached_as: bytes) -> ApiKey | None:
         if self._cache.get(cached_as) is not None:
-            return await self._key_owner(key)
+            return await self._find_key(key)
         async with self._strangers.slot():
-            return await self._key_owner(key)
+            return await self._find_key(key)
 
     def _trust_on(self, cached_as: bytes) -> Caller | None:
         """The caller of a key that was good before PostgreSQL went away; it counts as fresh now."""

@@ -16,7 +16,6 @@ from inferstack.config import Settings, require
 from inferstack.errors import ConfigurationError, InvalidRequestError
 from inferstack.lifecycle.dead_letters import DeadLetters
 from inferstack.lifecycle.tasks import Tasks
-from inferstack.lifecycle.types import Caller
 from inferstack.queue.connection import connect, ping
 from inferstack.storage.accounts import Accounts, check_account
 from inferstack.storage.database import Database
@@ -78,11 +77,6 @@ class Lifetime:
         accounts = Accounts(self._database)
         secret = settings.secret_key
         tokens = Tokens(secret.get_secret_value(), settings.access_token_ttl) if secret else None
-
-        async def key_owner(plaintext: str) -> Caller | None:
-            key = await accounts.api_key(plaintext)
-            return None if key is None else Caller(key.tenant, key.username, key.role)
-
         tasks = Tasks(self._redis, self._store, History(self._database), settings)
         monitor = Monitor(self._checks())
         exposition = Exposition(tasks, monitor.findings, settings)
@@ -90,7 +84,7 @@ class Lifetime:
             settings=settings,
             tasks=tasks,
             accounts=accounts,
-            authenticator=Authenticator(settings, tokens, key_owner),
+            authenticator=Authenticator(settings, tokens, accounts.api_key),
             tokens=tokens,
             monitor=monitor,
             exposition=exposition,

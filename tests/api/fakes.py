@@ -208,7 +208,7 @@ class World:
         self.key_error: Exception | None = None
         secret = self.settings.secret_key
         self.tokens = Tokens(secret.get_secret_value(), 3600) if secret else None
-        self.authenticator = Authenticator(self.settings, self.tokens, self.key_owner)
+        self.authenticator = Authenticator(self.settings, self.tokens, self.find_key)
         tasks, monitor = cast("Tasks", self.tasks), Monitor(checks)
         exposition = Exposition(tasks, monitor.findings, self.settings)
         self.services = Services(
@@ -226,13 +226,12 @@ class World:
         )
         self.edge: Edge = assemble(self.services)
 
-    async def key_owner(self, plaintext: str) -> Caller | None:
+    async def find_key(self, plaintext: str) -> ApiKey | None:
         self.lookups += 1
         await asyncio.sleep(0)
         if self.key_error is not None:
             raise self.key_error
-        key = self.accounts.keys.get(plaintext)
-        return None if key is None else Caller(key.tenant, key.username, key.role)
+        return self.accounts.keys.get(plaintext)
 
     def bearer(self, user: str = "ann", tenant: str = "acme", role: str = "user") -> dict[str, str]:
         assert self.tokens is not None

@@ -12,6 +12,7 @@ from inferstack.api.auth import CACHE_SIZE, STRANGERS, STRANGERS_WAITING, Verifi
 from inferstack.api.bodies import MAX_PARTS
 from inferstack.errors import StorageUnavailableError
 from inferstack.lifecycle.types import Caller
+from inferstack.storage.accounts import ApiKey
 from tests.api.fakes import PASSWORD, SECRET, World
 
 URL = "/api/inference"
@@ -21,6 +22,11 @@ LOGIN = "/api/auth/login"
 
 async def submit(client: httpx.AsyncClient, headers: Any = None) -> httpx.Response:
     return await client.post(URL, json=GOOD, headers=headers)
+
+
+async def revoke(client: httpx.AsyncClient, world: World, name: str) -> None:
+    answer = await client.delete(f"/api/auth/keys/id-{name}", headers=world.bearer())
+    assert answer.status_code == 204
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -212,7 +218,7 @@ async def test_a_known_key_works_on_while_the_database_stands_still(
     async def revoked(_: str) -> None:
         await answers.wait()
 
-    monkeypatch.setattr(world.authenticator, "_key_owner", revoked)
+    monkeypatch.setattr(world.authenticator, "_find_key", revoked)
     async with asyncio.timeout(5):
         for _ in range(2):
             assert (await submit(client, known)).status_code == 202
@@ -237,7 +243,7 @@ async def test_a_key_that_is_trusted_in_an_outage_is_not_asked_for_again_at_once
 
     known = {"x-api-key": "is_job"}
     assert (await submit(client, known)).status_code == 202
-    monkeypatch.setattr(world.authenticator, "_key_owner", fails_late)
+    monkeypatch.setattr(world.authenticator, "_find_key", fails_late)
     await asyncio.sleep(0.2)
     for _ in range(3):
         assert (await submit(client, known)).status_code == 202
@@ -250,16 +256,16 @@ async def test_a_flood_of_made_up_keys_takes_few_connections(
     monkeypatch.setattr("inferstack.api.auth.KEY_TRUST", -1.0)
     await world.accounts.create_api_key("ann", "job")
     assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
-    asked, answers, key_owner = 0, asyncio.Event(), world.key_owner
+    asked, answers, find_key = 0, asyncio.Event(), world.find_key
 
-    async def slow(key: str) -> Caller | None:
+    async def slow(key: str) -> ApiKey | None:
         nonlocal asked
         if key != "is_job":
             asked += 1
             await answers.wait()
-        return await key_owner(key)
+        return await find_key(key)
 
-    monkeypatch.setattr(world.authenticator, "_key_owner", slow)
+    monkeypatch.setattr(world.authenticator, "_find_key", slow)
     most = STRANGERS + STRANGERS_WAITING
     flood = [asyncio.create_task(submit(client, {"x-api-key": f"is_{i}"})) for i in range(most)]
     async with asyncio.timeout(10):
@@ -272,6 +278,79 @@ async def test_a_flood_of_made_up_keys_takes_few_connections(
     assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
     answers.set()
     assert {answer.status_code for answer in await asyncio.gather(*flood)} == {401}
+
+
+async def test_a_revoked_key_makes_no_strangers_of_others(
+    client: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one that is revoked again and again."""
+    await world.accounts.create_api_key("ann", "job")
+    assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
+    answers, find_key = asyncio.Event(), world.find_key
+
+    async def slow(key: str) -> ApiKey | None:
+        if key != "is_job":
+            await answers.wait()
+        return await find_key(key)
+
+    monkeypatch.setattr(world.authenticator, "_find_key", slow)
+    most = STRANGERS + STRANGERS_WAITING
+    flood = [asyncio.create_task(submit(client, {"x-api-key": f"is_{i}"})) for i in range(most)]
+    async with asyncio.timeout(10):
+        while len(world.authenticator._lookups) < most:
+            await asyncio.sleep(0)
+        for _ in range(2):
+            await revoke(client, world, "mine")
+            assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
+    assert world.lookups == 1, "it is as fresh as before"
+    answers.set()
+    await asyncio.gather(*flood)
+
+
+async def test_in_an_outage_a_revoked_key_is_refused_and_others_work_on(
+    client: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferstack.api.auth.KEY_TRUST", -1.0)
+    sent: dict[str, list[dict[str, str]]] = {}
+    for name in ("job", "mine"):
+        await world.accounts.create_api_key("ann", name)
+        sent[name] = [{"x-api-key": f"is_{name}"}, {"authorization": f"Bearer is_{name}"}]
+        for headers in sent[name]:
+            assert (await submit(client, headers)).status_code == 202
+    await revoke(client, world, "mine")
+    world.key_error = StorageUnavailableError()
+    assert [(await submit(client, headers)).status_code for headers in sent["job"]] == [202, 202]
+    assert [(await submit(client, headers)).status_code for headers in sent["mine"]] == [503, 503]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_key_that_is_revoked_while_it_is_looked_up_is_refused(
+    client: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setattr("inferstack.api.auth.KEY_TRUST", -1.0)
+    key, _ = await world.accounts.create_api_key("ann", "mine")
+    headers = {"x-api-key": "is_mine"}
+    if known:
+        assert (await submit(client, headers)).status_code == 202
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def read_before(_: str) -> ApiKey:
+        asked.set()
+        await answers.wait()
+        return key
+
+    monkeypatch.setattr(world.authenticator, "_find_key", read_before)
+    async with asyncio.timeout(10):
+        early = asyncio.create_task(submit(client, headers))
+        await asked.wait()
+        await revoke(client, world, "mine")
+        late = asyncio.create_task(submit(client, headers))
+        await asyncio.sleep(0)
+        answers.set()
+        assert (await early).status_code == (await late).status_code == 401
+    world.key_error = StorageUnavailableError()
+    monkeypatch.setattr(world.authenticator, "_find_key", world.find_key)
+    assert (await submit(client, headers)).status_code == 503, "it was not remembered as good"
 
 
 async def test_an_anonymous_caller_has_no_keys(client: httpx.AsyncClient) -> None:

@@ -147,7 +147,7 @@ async def list_keys(who: AccountOf, services: ServicesOf) -> Keys:
 async def revoke_key(key_id: str, who: AccountOf, services: ServicesOf) -> None:
     """Ends a key; other API processes refuse it within 10 seconds."""
     await services.accounts.revoke_api_key(key_id, _owner(who))
-    services.authenticator.forget()
+    services.authenticator.revoked(key_id)
 
 
 def _owner(who: Caller) -> str | None:
