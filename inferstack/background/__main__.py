@@ -27,8 +27,9 @@ from inferstack.telemetry import logs, metrics, pulse
 from inferstack.telemetry.aside import aside
 from inferstack.telemetry.exposure import shown
 
-THREADS = 2
-"""A long duty must not keep the frequent ones waiting."""
+THREADS = 3
+"""One more than there are duties that may be long, `retention` and `orphans`: both are sent at the
+start, and the frequent ones must not wait for them until they expire."""
 
 
 def main() -> int:
