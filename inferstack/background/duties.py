@@ -12,6 +12,7 @@ from inferstack.queue.connection import connect
 from inferstack.storage.database import Database
 from inferstack.storage.dead_letters import DeadLetters
 from inferstack.storage.history import History
+from inferstack.storage.installation import owns
 from inferstack.storage.objects import ObjectStore
 from inferstack.storage.usage import Usage
 
@@ -36,6 +37,8 @@ async def remove_orphans(settings: Settings) -> int:
     """Removes old bodies that no task refers to; returns how many."""
     async with _database(settings) as database:
         objects = ObjectStore.from_settings(settings)
+        if not await owns(database, objects):
+            return 0
         days = settings.result_retention_days
         removed = await retention.remove_orphans(History(database), objects, days)
     if removed:

@@ -1,17 +1,16 @@
 """Ends the life of old tasks: their bodies in the object store first, then their rows."""
 
-import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from inferstack.lifecycle.payloads import FOLDER, task_of
 from inferstack.storage.history import History, as_uuid, first_id
 from inferstack.storage.objects import ObjectStore
 
-DAY = 86400.0
 PAGE = 500
 """Tasks removed in one transaction, so that it stays short."""
 ORPHAN_MARGIN_DAYS = 7.0
-"""Past the retention; the row of a task waits in Redis while PostgreSQL is away, never so long."""
+"""Past the retention. The row of a task waits in Redis while PostgreSQL is away, never so long."""
 
 
 async def remove_old_tasks(history: History, objects: ObjectStore, days: float) -> int:
@@ -36,7 +35,8 @@ async def remove_orphans(history: History, objects: ObjectStore, days: float) ->
 
     A submit that Redis never answered leaves its input, a replica that dies while it completes a
     batch leaves results. Whether a task needs them cannot be known at that moment; long past the
-    retention, a task without a row is no task.
+    retention, a task without a row is no task. What was written since is younger than its task: a
+    restore of an old backup wrote it, whose rows may still be on their way.
 
     Args:
         history: all tasks.
@@ -46,10 +46,11 @@ async def remove_orphans(history: History, objects: ObjectStore, days: float) ->
     Raises:
         StorageUnavailableError: the rest stays for the next time.
     """
-    oldest_kept = first_id(time.time() - (days + ORPHAN_MARGIN_DAYS) * DAY)
+    before = datetime.now(UTC) - timedelta(days=days + ORPHAN_MARGIN_DAYS)
+    end = f"{FOLDER}/{first_id(before.timestamp())}"
     removed = 0
     page: list[str] = []
-    async for key in objects.keys_below(FOLDER, f"{FOLDER}/{oldest_kept}"):
+    async for key in objects.old_keys(FOLDER, end, before):
         page.append(key)
         if len(page) == PAGE:
             removed += await _remove_orphans_of(page, history, objects)

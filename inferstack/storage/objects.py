@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +108,15 @@ class ObjectStore:
                 for entry in found:
                     yield entry["path"]
 
-    async def keys_below(self, folder: str, end: str) -> AsyncIterator[str]:
-        """The keys of a folder that sort before another key, as `all_keys` otherwise.
+    async def old_keys(self, folder: str, end: str, before: datetime) -> AsyncIterator[str]:
+        """The keys of a folder that sort before another key, written before a time.
 
         S3 lists in order, so that the keys behind the end cost nothing.
 
         Args:
             folder: such as `tasks`.
             end: the first key that is not meant any more.
+            before: by the clock of the store.
 
         Raises:
             StorageUnavailableError: the store does not answer.
@@ -123,10 +124,11 @@ class ObjectStore:
         with _translated(folder):
             async for found in self._store.list(folder, chunk_size=1000):
                 for entry in found:
-                    if entry["path"] < end:
+                    if entry["path"] >= end:
+                        if self._folder is None:
+                            return
+                    elif entry["last_modified"] < before:
                         yield entry["path"]
-                    elif self._folder is None:
-                        return
 
     async def check(self) -> None:
         """Asks the store for an answer, for health checks.

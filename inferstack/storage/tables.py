@@ -21,6 +21,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+installation = Table("installation", metadata, Column("id", Uuid, primary_key=True))
+"""One row, made with the tables: see `installation.py`."""
+
 users = Table(
     "users",
     metadata,

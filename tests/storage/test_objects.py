@@ -3,6 +3,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -66,12 +67,14 @@ async def test_every_key_is_listed(store: ObjectStore) -> None:
     assert keys <= {key async for key in store.all_keys()}
 
 
-async def test_keys_below_another_are_listed(store: ObjectStore) -> None:
+async def test_old_keys_below_another_are_listed(store: ObjectStore) -> None:
     for key in ("below/1/x", "below/2/x", "below/2/y", "below/3/x", "other/1/x"):
         await store.put(key, b"x")
-    found = {key async for key in store.keys_below("below", "below/2/y")}
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    found = {key async for key in store.old_keys("below", "below/2/y", now + hour)}
     assert found == {"below/1/x", "below/2/x"}
-    assert not [key async for key in store.keys_below("nothing", "z")]
+    assert not [key async for key in store.old_keys("below", "below/2/y", now - hour)]
+    assert not [key async for key in store.old_keys("nothing", "z", now + hour)]
 
 
 async def test_a_store_that_answers_is_healthy(store: ObjectStore) -> None:
