@@ -143,6 +143,9 @@ class Authenticator:
         credential = credential.strip()
         if scheme.lower() != b"bearer" or not credential:
             raise AuthenticationError("Authorization takes: Bearer <access token or API key>")
+        if (plain := b"Bearer " + credential) != header:
+            # Ways to write it are many: one entry for each would leave no room for other callers'.
+            return await self.caller({b"authorization": plain})
         if credential.startswith(KEY_PREFIX.encode()):
             return await self._by_key(credential, header)
         return self._by_token(credential, header)

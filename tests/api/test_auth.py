@@ -403,6 +403,17 @@ async def test_without_a_secret_there_is_no_login() -> None:
         assert (await submit(client)).status_code == 202
 
 
+async def test_a_credential_takes_one_place_however_it_is_written(
+    client: httpx.AsyncClient, world: World
+) -> None:
+    header = bearer()["authorization"]
+    secret = header.removeprefix("Bearer ")
+    for written in (header, f"bearer {secret}", f"BEARER   {secret}", f"bEaReR {secret}"):
+        answer = await client.get("/api/auth/me", headers={"Authorization": written})
+        assert answer.status_code == 200
+    assert len(world.authenticator._cache) == 1
+
+
 def test_the_cache_is_bounded_and_holds_no_secrets() -> None:
     cache = VerifiedCache(size=3)
     entry = Verified(Caller("a", "b"), 1.0, 1.0)
