@@ -255,6 +255,7 @@ class QueueUnavailableError(TemporarilyUnavailableError):
     """The queue does not answer."""
 
     slug = "queue-unavailable"
+    usual_retry_after = 1.0
 
 
 class QueueRefusedError(ConfigurationError):

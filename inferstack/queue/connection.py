@@ -34,6 +34,9 @@ PASSING = (ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
 PASSING_PREFIXES = ("MISCONF", "BUSY", "NOREPLICAS", "UNBLOCKED")
 """What Redis answers during a failover, while a script is stuck, or while it cannot write."""
 
+CLOSED = "handler is closed"
+"""What uvloop says, in a RuntimeError, of a connection that was reset between two steps."""
+
 COMMAND_TIMEOUT = 10.0
 """Seconds that Redis may take to answer a command that does not block."""
 
@@ -127,6 +130,12 @@ def translated(task_id: str | None = None, *, variable: str = "REDIS_URL") -> It
     except (ConnectionError, TimeoutError, OSError) as error:
         raise QueueUnavailableError(
             "Redis does not answer", cause=str(error), task_id=task_id, retry_after=1.0
+        ) from error
+    except RuntimeError as error:
+        if CLOSED not in str(error):
+            raise
+        raise QueueUnavailableError(
+            "Redis does not answer", cause="the connection is closed", task_id=task_id
         ) from error
     except PASSING as error:
         raise QueueUnavailableError(str(error), task_id=task_id, retry_after=5.0) from error

@@ -210,6 +210,8 @@ def test_a_server_that_hangs_is_left_when_the_time_to_wait_is_over(
 
 
 async def test_an_answer_that_trickles_is_left_when_the_time_to_wait_is_over() -> None:
+    left = asyncio.Event()
+
     async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
         with contextlib.suppress(ConnectionError):
@@ -217,6 +219,8 @@ async def test_an_answer_that_trickles_is_left_when_the_time_to_wait_is_over() -
                 writer.write(b" ")
                 await writer.drain()
                 await asyncio.sleep(0.1)
+        writer.close()
+        left.set()
 
     async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -225,6 +229,7 @@ async def test_an_answer_that_trickles_is_left_when_the_time_to_wait_is_over() -
             with pytest.raises(UnreachableError, match="in time"):
                 await client.infer(DATA, wait=0.2)
         assert time.monotonic() - began < 5
+        await left.wait()
 
 
 def test_an_answer_of_a_proxy_is_a_problem_too(
