@@ -6,11 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState
-from inferstack.errors import (
-    DeploymentUnavailableError,
-    InvalidInputError,
-    ModelNotFoundError,
-)
+from inferstack.errors import DeploymentUnavailableError, InvalidInputError, ModelNotFoundError
 from inferstack.lifecycle import payloads
 from inferstack.lifecycle.directory import Directory, Target
 from inferstack.lifecycle.refusals import refuse_if_late, refuse_large_metadata

@@ -6,9 +6,9 @@ from inferstack.errors import (
     CircuitOpenError,
     DeadlineUnreachableError,
     IdempotencyMismatchError,
-    InvalidRequestError,
     QueueFullError,
     TenantQueueFullError,
+    wrong_field,
 )
 from inferstack.lifecycle.directory import Target
 from inferstack.lifecycle.types import MAX_METADATA, Submission
@@ -34,10 +34,7 @@ def refuse_large_metadata(submission: Submission) -> None:
     """
     size = len(encode(submission.metadata))
     if size > MAX_METADATA:
-        message = f"has {size} bytes as JSON; it takes {MAX_METADATA} at most"
-        raise InvalidRequestError(
-            f"metadata: {message}", errors=[{"field": "metadata", "message": message}]
-        )
+        raise wrong_field("metadata", f"has {size} bytes as JSON; it takes {MAX_METADATA} at most")
 
 
 def refuse_if_late(target: Target, submission: Submission) -> None:

@@ -60,7 +60,7 @@ async def remove_orphans(history: History, objects: ObjectStore, days: float) ->
 
 async def _remove_orphans_of(keys: Sequence[str], history: History, objects: ObjectStore) -> int:
     owners = {key: task_id for key in keys if as_uuid(task_id := task_of(key))}
-    unknown = await history.unknown(sorted(set(owners.values())))
+    unknown = await history.unknown(set(owners.values()))
     orphans = [key for key, task_id in owners.items() if task_id in unknown]
     await objects.delete(orphans)
     return len(orphans)

@@ -1,6 +1,7 @@
 """What became of every task: one row each, written in batches by the recorder."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
@@ -132,12 +133,12 @@ class History:
         async with self._database.transaction() as connection:
             await connection.execute(delete(table).where(table.c.id.in_(keys)))
 
-    async def unknown(self, task_ids: Sequence[str]) -> set[str]:
+    async def unknown(self, task_ids: AbstractSet[str]) -> AbstractSet[str]:
         """Those of the ids that no row has."""
         keys = [UUID(task_id) for task_id in task_ids]
         async with self._database.transaction() as connection:
             rows = await connection.execute(select(table.c.id).where(table.c.id.in_(keys)))
-            return set(task_ids) - {str(key) for (key,) in rows}
+            return task_ids - {str(key) for (key,) in rows}
 
     # Last, because its name hides the type in what follows.
     async def list(self, tenant: str | None, filter: HistoryFilter) -> HistoryPage:

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -250,34 +252,43 @@ async def test_a_key_that_is_trusted_in_an_outage_is_not_asked_for_again_at_once
     assert asked == 1
 
 
+@asynccontextmanager
+async def flood(
+    client: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[list[str]]:
+    """As many made-up keys as may wait, unanswered until the block ends; those looked up so far."""
+    asked: list[str] = []
+    answers, find_key = asyncio.Event(), world.find_key
+
+    async def slow(key: str) -> ApiKey | None:
+        if key != "is_job":
+            asked.append(key)
+            await answers.wait()
+        return await find_key(key)
+
+    monkeypatch.setattr(world.authenticator, "_find_key", slow)
+    most = STRANGERS + STRANGERS_WAITING
+    sent = [asyncio.create_task(submit(client, {"x-api-key": f"is_{i}"})) for i in range(most)]
+    async with asyncio.timeout(10):
+        while len(world.authenticator._lookups) < most:
+            await asyncio.sleep(0)
+        yield asked
+    answers.set()
+    assert {answer.status_code for answer in await asyncio.gather(*sent)} == {401}
+
+
 async def test_a_flood_of_made_up_keys_takes_few_connections(
     client: httpx.AsyncClient, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inferstack.api.auth.KEY_TRUST", -1.0)
     await world.accounts.create_api_key("ann", "job")
     assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
-    asked, answers, find_key = 0, asyncio.Event(), world.find_key
-
-    async def slow(key: str) -> ApiKey | None:
-        nonlocal asked
-        if key != "is_job":
-            asked += 1
-            await answers.wait()
-        return await find_key(key)
-
-    monkeypatch.setattr(world.authenticator, "_find_key", slow)
-    most = STRANGERS + STRANGERS_WAITING
-    flood = [asyncio.create_task(submit(client, {"x-api-key": f"is_{i}"})) for i in range(most)]
-    async with asyncio.timeout(10):
-        while len(world.authenticator._lookups) < most:
-            await asyncio.sleep(0)
-    refused = await submit(client, {"x-api-key": "is_late"})
-    assert refused.status_code == 503
-    assert refused.headers["retry-after"] == "1"
-    assert asked == STRANGERS
-    assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
-    answers.set()
-    assert {answer.status_code for answer in await asyncio.gather(*flood)} == {401}
+    async with flood(client, world, monkeypatch) as asked:
+        refused = await submit(client, {"x-api-key": "is_late"})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert len(asked) == STRANGERS
+        assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
 
 
 async def test_a_revoked_key_makes_no_strangers_of_others(
@@ -286,25 +297,11 @@ async def test_a_revoked_key_makes_no_strangers_of_others(
     """Nor does one that is revoked again and again."""
     await world.accounts.create_api_key("ann", "job")
     assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
-    answers, find_key = asyncio.Event(), world.find_key
-
-    async def slow(key: str) -> ApiKey | None:
-        if key != "is_job":
-            await answers.wait()
-        return await find_key(key)
-
-    monkeypatch.setattr(world.authenticator, "_find_key", slow)
-    most = STRANGERS + STRANGERS_WAITING
-    flood = [asyncio.create_task(submit(client, {"x-api-key": f"is_{i}"})) for i in range(most)]
-    async with asyncio.timeout(10):
-        while len(world.authenticator._lookups) < most:
-            await asyncio.sleep(0)
+    async with flood(client, world, monkeypatch):
         for _ in range(2):
             await revoke(client, world, "mine")
             assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
-    assert world.lookups == 1, "it is as fresh as before"
-    answers.set()
-    await asyncio.gather(*flood)
+        assert world.lookups == 1, "it is as fresh as before"
 
 
 async def test_in_an_outage_a_revoked_key_is_refused_and_others_work_on(

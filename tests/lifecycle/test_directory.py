@@ -125,6 +125,13 @@ async def _far(house: House) -> int:
     return (seconds + 3600) * 1000
 
 
+async def _open_unseen(house: House) -> None:
+    """As above, but this process does not know of the open circuit yet."""
+    await _serve_two_versions(house, await _far(house))
+    for target in house.tasks._directory.targets():
+        target.statistics = None
+
+
 async def test_a_fallback_takes_over_while_the_circuit_is_open(house: House) -> None:
     await _serve_two_versions(house, await _far(house))
     assert (await house.tasks.submit(ANN, hello())).spec.model_version == 1
@@ -154,9 +161,7 @@ async def test_one_request_tries_a_deployment_that_may_have_recovered(house: Hou
 async def test_a_process_that_does_not_know_of_an_open_circuit_yet_takes_the_fallback(
     house: House,
 ) -> None:
-    await _serve_two_versions(house, await _far(house))
-    for target in house.tasks._directory.targets():
-        target.statistics = None
+    await _open_unseen(house)
     assert await _versions(house, 1) == [1]
     answer = await house.tasks.run(ANN, hello(), 0.01)
     assert isinstance(answer, Receipt)
@@ -171,9 +176,7 @@ async def test_a_process_that_does_not_know_of_an_open_circuit_yet_takes_the_fal
 async def test_who_goes_on_to_the_fallback_waits_no_longer_than_it_asked_for(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await _serve_two_versions(house, await _far(house))
-    for target in house.tasks._directory.targets():
-        target.statistics = None
+    await _open_unseen(house)
     first = house.tasks._directory.named("echo:2")
     assert first is not None
     enqueue = first.queue.enqueue
@@ -190,9 +193,7 @@ async def test_who_goes_on_to_the_fallback_waits_no_longer_than_it_asked_for(
 
 
 async def test_a_key_that_moved_to_the_fallback_makes_one_task(house: House) -> None:
-    await _serve_two_versions(house, await _far(house))
-    for target in house.tasks._directory.targets():
-        target.statistics = None
+    await _open_unseen(house)
     receipts = await asyncio.gather(
         *(house.tasks.submit(ANN, hello(), idempotency_key="k") for _ in range(5))
     )
@@ -212,9 +213,7 @@ async def test_a_key_that_moved_to_the_fallback_makes_one_task(house: House) -> 
 
 async def test_an_input_that_the_fallback_refuses_waits_for_its_own_version(house: House) -> None:
     await Registry(house.redis).put(msgspec.structs.replace(ECHO, input_schema=OTHER))
-    await _serve_two_versions(house, await _far(house))
-    for target in house.tasks._directory.targets():
-        target.statistics = None
+    await _open_unseen(house)
     with pytest.raises(CircuitOpenError):
         await house.tasks.submit(ANN, hello(), idempotency_key="k")
     await house.redis.delete("is:{echo:2}:breaker")
@@ -226,9 +225,7 @@ async def test_a_key_that_is_on_its_way_to_the_fallback_is_taken_there_only(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The circuit closes while one request goes on from it to the fallback, and one comes anew."""
-    await _serve_two_versions(house, await _far(house))
-    for target in house.tasks._directory.targets():
-        target.statistics = None
+    await _open_unseen(house)
     keys = house.tasks._intake._keys
     move = keys.move
 
@@ -245,9 +242,7 @@ async def test_a_key_that_is_on_its_way_to_the_fallback_is_taken_there_only(
 
 
 async def test_a_key_that_the_fallback_did_not_take_comes_back(house: House) -> None:
-    await _serve_two_versions(house, await _far(house))
-    for target in house.tasks._directory.targets():
-        target.statistics = None
+    await _open_unseen(house)
     for _ in range(10):
         await house.tasks.submit(ANN, hello())  # the quota at the fallback
     with pytest.raises(TenantQueueFullError):

@@ -35,8 +35,6 @@ local tasks, ids = cmsgpack.unpack(ARGV[7]), {}
 for first = 1, #tasks, WIDTH do ids[#ids + 1] = task(tasks[first]) end
 local met = #ids > 0 and redis.call('EXISTS', unpack(ids)) > 0
 
-local here = string.match(P, '{(.*)}')
-
 local function refuse(id, lane, tenant, key, fingerprint, how)
   if met and redis.call('EXISTS', task(id)) == 1 then return 'dup', id end
   if key ~= '' then
@@ -90,7 +88,7 @@ for first = 1, #tasks, WIDTH do
     if key ~= '' then
       redis.call('SET', holder_of(tenant, key), id .. ' ' .. fingerprint, 'PX', ARGV[5])
       -- Until then it is kept for a moment only, which may be over.
-      redis.call('SET', route_of(tenant, key), here, 'PX', ARGV[5])
+      redis.call('SET', route_of(tenant, key), string.match(P, '{(.*)}'), 'PX', ARGV[5])
     end
     local tag = stamp(lane, tenant, cost)
     local watch = how % 2 == 1 and api or ''
