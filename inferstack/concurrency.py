@@ -1,6 +1,10 @@
-"""What asyncio lacks: ending a task for sure, a group of tasks with a limit, a bounded queue."""
+"""What asyncio lacks.
+
+Ending a task for sure, a group of tasks with a limit, a bounded queue, a look at what has arrived.
+"""
 
 import asyncio
+import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +19,19 @@ async def end(task: "asyncio.Task[Any] | None") -> None:
     while task is not None and not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=0.5)
+
+
+def unread(transport: asyncio.BaseTransport) -> bool:
+    """Whether bytes, or the end of the connection, wait for the loop to read them.
+
+    A loop that was held up has not seen what came meanwhile. Who is about to close an idle
+    connection, or to send over one, asks first.
+    """
+    if transport.is_closing():
+        return False
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @asynccontextmanager

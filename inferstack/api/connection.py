@@ -10,6 +10,7 @@ from inferstack.api.edge import Edge
 from inferstack.api.exchange import Response
 from inferstack.api.head import MAX_HEAD, MAX_URL, check_head, plain_head
 from inferstack.api.problems import problem_response
+from inferstack.concurrency import unread
 from inferstack.errors import (
     BadRequestError,
     HeadersTooLargeError,
@@ -150,8 +151,14 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(LINGER, self.transport.abort)
 
     def shutdown(self) -> None:
-        """The server ends; called once."""
-        super().shutdown()
+        """The server ends; called once.
+
+        A request of which something is here already has a moment to arrive, and is answered.
+        """
+        if self._in_head or unread(self.transport):
+            self.loop.call_later(LINGER, super().shutdown)
+        else:
+            super().shutdown()
         if self._refused and self.cycle is not None and self.cycle.more_body:
             self.transport.close()
 

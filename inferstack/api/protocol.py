@@ -12,6 +12,7 @@ from typing import Any
 from inferstack.api.connection import Connection
 from inferstack.api.edge import READ_DEADLINE
 from inferstack.api.exchange import Handler, Request, header_map
+from inferstack.concurrency import unread
 from inferstack.errors import RequestTimeoutError
 
 DEADLINES = {"idle": 75.0, "body": READ_DEADLINE + 5.0, "write": 60.0}
@@ -183,4 +184,6 @@ class DirectProtocol(Connection):
             stage = "body" if cycle.more_body else "answer"
         if self._seen != (cycle, stage):
             self._seen, self._since = (cycle, stage), now
-        return stage if now - self._since > DEADLINES.get(stage, math.inf) else None
+        if now - self._since <= DEADLINES.get(stage, math.inf):
+            return None
+        return None if stage == "idle" and unread(self.transport) else stage

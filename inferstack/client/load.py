@@ -158,6 +158,8 @@ class _Run:
             self.loop.call_later(max(min(self.next_due, self.end) - now, TICK), self._pace)
 
     def _offer(self, due: float) -> None:
+        while self.idle and self.idle[-1].ended():
+            self.idle.pop().drop()
         if self.idle:
             self.idle.pop().send(due)
         elif self.load.patience is not None and not self.open:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Protocol, cast
 
 from inferstack.client.http1 import Frame, ProtocolError, frame
+from inferstack.concurrency import unread
 from inferstack.errors import InferstackError
 
 
@@ -65,6 +66,11 @@ class Connection(asyncio.Protocol):
         assert self.transport is not None
         self.due = due
         self.transport.write(self.owner.next_request(due))
+
+    def ended(self) -> bool:
+        """Whether the server has closed it: a request over it would be lost."""
+        transport = self.transport
+        return transport is None or transport.is_closing() or unread(transport)
 
     def data_received(self, data: bytes) -> None:
         """Takes what arrived; most answers arrive in one piece."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -61,6 +62,11 @@ class Connection:
     async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         self.writer.write(request)
         return await self.read()
+
+    def send_now(self, data: bytes) -> None:
+        """Without a turn of the loop, so that the server cannot have read it."""
+        fileno = self.writer.get_extra_info("socket").fileno()
+        assert os.write(fileno, data) == len(data)
 
     async def read(self) -> tuple[int, dict[str, str], bytes]:
         async with asyncio.timeout(10):
@@ -390,6 +396,33 @@ async def test_after_sigterm_requests_are_taken_and_answers_close_their_connecti
     await running.stop()
     assert 1.0 < time.monotonic() - began < 3.0
     assert await idle.ended()
+
+
+async def test_a_request_that_a_busy_loop_has_not_read_yet_is_answered(running: Running) -> None:
+    """Whether an idle connection is to be closed because the server ends or because it is old."""
+    client = await running.connect()
+    await client.ask(SUBMIT)
+    (connection,) = running.server.server_state.connections
+    assert isinstance(connection, protocol.DirectProtocol)
+    connection.overdue(0.0)
+    assert connection.overdue(1e6) == "idle"
+    client.send_now(SUBMIT)
+    assert connection.overdue(1e6) is None
+    running.world.edge.leave(1.0)
+    connection.shutdown()
+    status, headers, _ = await client.read()
+    assert (status, headers["connection"]) == (202, "close")
+    assert await client.ended()
+
+
+async def test_half_a_request_ends_with_the_server(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferstack.api.connection.LINGER", 0.2)
+    client = await running.connect()
+    client.send_now(SUBMIT[:20])
+    await running.stop()
+    assert await client.ended()
 
 
 async def test_after_sigint_nothing_more_is_taken() -> None:

@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -170,6 +172,32 @@ async def test_a_lost_connection_is_an_error_and_is_replaced() -> None:
         report = await run(Load(url=url, connections=1, max_requests=5, duration=10))
     assert report.errors == {"connection-lost": 1}
     assert report.statuses == {200: 4}
+
+
+async def test_no_request_goes_over_an_idle_connection_that_the_server_has_closed() -> None:
+    """Also when the client was held up, and has a request due before it has seen the end."""
+    sockets: list[socket.socket] = []
+    count = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        sockets.append(writer.get_extra_info("socket"))
+        mine = sockets[-1]
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                count += 1
+                if count == 3:
+                    (idle,) = (each for each in sockets if each is not mine)
+                    idle.shutdown(socket.SHUT_WR)
+                    time.sleep(0.1)
+                writer.write(OK)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+    report = await run(Load(url=url, connections=2, rate=50, max_requests=20, duration=5))
+    listening.close()
+    assert (report.statuses, report.errors) == ({200: 20}, {})
+    assert len(sockets) == 3
 
 
 async def test_bad_statuses_are_counted() -> None:
