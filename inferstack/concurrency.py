@@ -1,12 +1,13 @@
 """What asyncio lacks.
 
-Ending a task for sure, a group of tasks with a limit, a bounded queue, a look at what has arrived.
+Ending a task for sure, a group of tasks with a limit, a bounded queue, looking before closing.
 """
 
 import asyncio
 import select
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 
@@ -24,13 +25,33 @@ async def end(task: "asyncio.Task[Any] | None") -> None:
 def unread(transport: asyncio.BaseTransport) -> bool:
     """Whether bytes, or the end of the connection, wait for the loop to read them.
 
-    A loop that was held up has not seen what came meanwhile. Who is about to close an idle
-    connection, or to send over one, asks first.
+    A loop that was held up has not seen what came meanwhile.
     """
-    if transport.is_closing():
+    return not transport.is_closing() and readable(transport.get_extra_info("socket"))
+
+
+def close_if_silent(transport: asyncio.Transport) -> bool:
+    """Closes a connection on which nothing waits to be read, in one step.
+
+    The peer's kernel knows of the end at once. `close` alone tells it a turn of the loop later,
+    and what the peer sends in between is lost without a sign.
+
+    Returns:
+        Whether it is closed or about to be; otherwise the loop is yet to read something.
+    """
+    if unread(transport):
         return False
+    if not transport.is_closing() and not transport.get_write_buffer_size():
+        with suppress(OSError), transport.get_extra_info("socket").dup() as own:
+            own.shutdown(socket.SHUT_WR)
+    transport.close()
+    return True
+
+
+def readable(source: socket.socket) -> bool:
+    """Whether it could be read from, or a connection be accepted, without waiting."""
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    poll.register(source.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 

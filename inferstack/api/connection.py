@@ -1,5 +1,6 @@
 """One connection: bounded heads, problem details for what is no HTTP, no other protocols."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -10,7 +11,7 @@ from inferstack.api.edge import Edge
 from inferstack.api.exchange import Response
 from inferstack.api.head import MAX_HEAD, MAX_URL, check_head, plain_head
 from inferstack.api.problems import problem_response
-from inferstack.concurrency import unread
+from inferstack.concurrency import close_if_silent
 from inferstack.errors import (
     BadRequestError,
     HeadersTooLargeError,
@@ -25,6 +26,11 @@ LINGER = 2.0
 
 Closing at once makes the kernel reset the connection, and the client may never see the answer.
 """
+
+
+ARRIVAL = 0.5
+"""Seconds, once the server ends, for the rest of a request that has begun to arrive, and from its
+start for the first one of a connection."""
 
 
 class Connection(HttpToolsProtocol):
@@ -42,6 +48,12 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._head_size = 0
         self._refused = False
+        self._young_until = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self._young_until = self.loop.time() + ARRIVAL
 
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived."""
@@ -84,6 +96,7 @@ class Connection(HttpToolsProtocol):
         self.headers = []
         self._in_head = True
         self._head_size = 0
+        self._young_until = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header has arrived; what comes behind a chunked body is not one."""
@@ -121,9 +134,12 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     def answer_last(self) -> None:
-        """Closes the connection behind the answer that is due, if one is."""
+        """Closes the connection behind the answer that is due, if its head can still say so.
+
+        Who reads a head without that may send the next request at once.
+        """
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
+        if cycle is not None and not cycle.response_started:
             cycle.keep_alive = False
 
     # Refusals.
@@ -153,14 +169,22 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server ends; called once.
 
-        A request of which something is here already has a moment to arrive, and is answered.
+        A request that may be on its way has a moment to arrive, and is answered.
         """
-        if self._in_head or unread(self.transport):
-            self.loop.call_later(LINGER, super().shutdown)
-        else:
+        if self.cycle is not None and not self.cycle.response_complete:
             super().shutdown()
+        elif self._awaited() or not close_if_silent(self.transport):
+            self.loop.call_later(ARRIVAL, super().shutdown)
         if self._refused and self.cycle is not None and self.cycle.more_body:
             self.transport.close()
+
+    def _awaited(self) -> bool:
+        """Whether a request has begun, or is the first one and may come any moment."""
+        return self._in_head or self.loop.time() < self._young_until
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing came for long; `overdue` sees to what has come just now."""
+        close_if_silent(self.transport)
 
     # Answers.
 

@@ -48,16 +48,17 @@ def bind(settings: Settings) -> socket.socket:
 
 
 def hand_over(listener: socket.socket) -> bool:
-    """Takes no new connection from now on if other processes share the port.
+    """Takes no new connection from now on.
 
-    The kernel gives each process of a shared port its own queue of connections, and resets what is
-    left in the queue of a socket that is closed. So the socket first stops to see attempts to
-    connect: clients repeat them by themselves, and once it is closed they reach another process.
+    The kernel resets what is left in the queue of connections of a socket that is closed, also when
+    other processes share its port: each has its own queue. So the socket first stops to see
+    attempts to connect. Clients repeat them by themselves, and once it is closed they reach another
+    process, or are refused, which tells a proxy that it may send the request elsewhere.
 
     Returns:
         Whether it worked; it does on Linux.
     """
-    if sys.platform != "linux" or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+    if sys.platform != "linux":
         return False
     program = b"".join(struct.pack("HBBI", *line) for line in NO_NEW_CONNECTION)
     buffer = ctypes.create_string_buffer(program)

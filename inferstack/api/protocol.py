@@ -12,11 +12,11 @@ from typing import Any
 from inferstack.api.connection import Connection
 from inferstack.api.edge import READ_DEADLINE
 from inferstack.api.exchange import Handler, Request, header_map
-from inferstack.concurrency import unread
+from inferstack.concurrency import close_if_silent
 from inferstack.errors import RequestTimeoutError
 
-DEADLINES = {"idle": 75.0, "body": READ_DEADLINE + 5.0, "write": 60.0}
-"""Seconds that a client may take: for its next request's head, a body, to read an answer.
+DEADLINES = {"idle": 75.0, "head": 75.0, "body": READ_DEADLINE + 5.0, "write": 60.0}
+"""Seconds that a client may take: until its next request, for its head, a body, to read an answer.
 
 A body has a little longer than in `edge`, which can still answer 408.
 """
@@ -47,6 +47,9 @@ class DirectExchange:
         "route",
         "task",
     )
+
+    response_started = False
+    """A response is written as a whole, so what can still be changed has not begun."""
 
     def __init__(self, handler: Handler, route: str, request: Request, keep_alive: bool) -> None:
         """Args: keep_alive: whether the connection stays open afterwards."""
@@ -162,11 +165,13 @@ class DirectProtocol(Connection):
         if stage == "body" and self._direct is not None:
             seconds = DEADLINES["body"]
             self._refuse(RequestTimeoutError(f"the body did not arrive within {seconds:g} s"))
+        elif stage == "idle":
+            close_if_silent(self.transport)
         else:
             self.transport.abort()
 
     def overdue(self, now: float) -> str | None:
-        """What has lasted too long on this connection: `body`, `write` or `idle`; else None.
+        """What has lasted too long here: `head`, `body`, `write` or `idle`; else None.
 
         Costs a request nothing: the server looks at every connection once a second.
 
@@ -179,11 +184,9 @@ class DirectProtocol(Connection):
         if self.flow.write_paused:
             stage = "write"
         elif cycle is None or cycle.response_complete:
-            stage = "idle"
+            stage = "head" if self._in_head else "idle"
         else:
             stage = "body" if cycle.more_body else "answer"
         if self._seen != (cycle, stage):
             self._seen, self._since = (cycle, stage), now
-        if now - self._since <= DEADLINES.get(stage, math.inf):
-            return None
-        return None if stage == "idle" and unread(self.transport) else stage
+        return stage if now - self._since > DEADLINES.get(stage, math.inf) else None

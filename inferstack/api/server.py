@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 import uvicorn
@@ -15,7 +15,7 @@ from inferstack.api.connection import Connection
 from inferstack.api.edge import Edge
 from inferstack.api.listener import hand_over
 from inferstack.api.protocol import DEADLINES, DirectProtocol
-from inferstack.concurrency import end
+from inferstack.concurrency import end, readable
 from inferstack.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,11 @@ connections under a request that is on its way.
 """
 
 HANDOVER = 0.25
-"""Seconds from the last new connection until the socket closes: every one is accepted by then."""
+"""Seconds from the last new connection until the socket closes: all have been accepted by then,
+or are within `LATE` more when the loop was held up."""
+
+LATE = 1.0
+"""See `HANDOVER`."""
 
 LAST_WAIT = 5.0
 """Seconds that requests which wait for a task may go on waiting after SIGTERM.
@@ -82,8 +86,7 @@ class Server(uvicorn.Server):
         """Drains, then stops the application."""
         self._say_farewell()
         if self._farewell_until is not None:
-            handed = [hand_over(listener) for listener in sockets or ()]
-            await asyncio.sleep(HANDOVER if any(handed) else 0)
+            await _accept_the_last(sockets or ())
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._edge.stop()
@@ -128,6 +131,18 @@ class Server(uvicorn.Server):
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
+
+
+async def _accept_the_last(listeners: Sequence[socket.socket]) -> None:
+    """Returns once no connection waits in a queue, which closing its socket would reset."""
+    handed = [hand_over(listener) for listener in listeners]
+    await asyncio.sleep(HANDOVER if all(handed) else 0)
+    latest = time.monotonic() + LATE
+    while time.monotonic() < latest:
+        await asyncio.sleep(0)
+        if not any(map(readable, listeners)):
+            break
+    await asyncio.sleep(0)  # The last one accepted is among the connections a turn later.
 
 
 def configure(edge: Edge) -> uvicorn.Config:

@@ -209,7 +209,11 @@ class _Run:
         if self.sending or self.backlog:
             task = self.loop.create_task(self._reconnect())
             self.reconnecting.add(task)
-            task.add_done_callback(self.reconnecting.discard)
+            task.add_done_callback(self._reconnected)
+        self._check_finished()
+
+    def _reconnected(self, task: "asyncio.Task[None]") -> None:
+        self.reconnecting.discard(task)
         self._check_finished()
 
     async def _reconnect(self) -> None:
@@ -238,7 +242,8 @@ class _Run:
 
     def _check_finished(self) -> None:
         over = not self.sending or self.sent >= self.load.max_requests
-        if over and self.under_way == 0 and not (self.backlog and self.open):
+        more = self.backlog and (self.open or self.reconnecting)
+        if over and self.under_way == 0 and not more:
             self.finished.set()
 
     async def _close(self) -> None:

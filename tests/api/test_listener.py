@@ -1,5 +1,6 @@
 """How processes that share a port come and go."""
 
+import errno
 import select
 import selectors
 import socket
@@ -58,9 +59,17 @@ def test_who_connects_after_a_listener_handed_over_reaches_another_one() -> None
         each.close()
 
 
-def test_who_does_not_share_its_port_has_nobody_to_hand_over_to() -> None:
-    with listening(free_port(), processes=1) as alone:
-        assert not hand_over(alone)
+def test_who_connects_after_the_only_listener_handed_over_is_refused_and_not_reset() -> None:
+    """So that a proxy knows that nobody has seen its request."""
+    port = free_port()
+    with listening(port, processes=1) as alone, socket.socket() as client:
+        assert hand_over(alone)
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", port))
+        assert not select.select([], [client], [], 0.1)[1]
+        alone.close()
+        assert select.select([], [client], [], 5)[1]
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
 
 
 def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:

@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from inferstack.api import protocol, server
+from inferstack.api.connection import ARRIVAL
 from inferstack.api.listener import bind
 from inferstack.api.server import Server
+from inferstack.concurrency import unread
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
 from tests.api.fakes import World
@@ -67,6 +70,10 @@ class Connection:
         """Without a turn of the loop, so that the server cannot have read it."""
         fileno = self.writer.get_extra_info("socket").fileno()
         assert os.write(fileno, data) == len(data)
+
+    def ends_now(self) -> bool:
+        """Whether the end has arrived, which the loop cannot have seen yet."""
+        return unread(self.writer.transport)
 
     async def read(self) -> tuple[int, dict[str, str], bytes]:
         async with asyncio.timeout(10):
@@ -315,7 +322,7 @@ async def test_both_ways_give_the_same_answer(running: Running) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "sent"),
-    [("idle", b""), ("idle", POST), ("idle", SUBMIT), ("body", SUBMIT[:-5]), ("body", None)],
+    [("idle", b""), ("head", POST), ("idle", SUBMIT), ("body", SUBMIT[:-5]), ("body", None)],
     ids=["nothing", "half-a-head", "between-requests", "half-a-body", "half-a-cold-body"],
 )
 async def test_a_client_that_is_too_slow_is_cut_off(
@@ -398,31 +405,74 @@ async def test_after_sigterm_requests_are_taken_and_answers_close_their_connecti
     assert await idle.ended()
 
 
-async def test_a_request_that_a_busy_loop_has_not_read_yet_is_answered(running: Running) -> None:
-    """Whether an idle connection is to be closed because the server ends or because it is old."""
+async def connected(running: Running) -> tuple[Connection, protocol.DirectProtocol]:
+    """Both ends of one connection, which has served a request."""
     client = await running.connect()
     await client.ask(SUBMIT)
-    (connection,) = running.server.server_state.connections
-    assert isinstance(connection, protocol.DirectProtocol)
-    connection.overdue(0.0)
-    assert connection.overdue(1e6) == "idle"
+    (served,) = running.server.server_state.connections
+    assert isinstance(served, protocol.DirectProtocol)
+    return client, served
+
+
+async def test_a_request_that_a_busy_loop_has_not_read_yet_is_answered(running: Running) -> None:
+    """Whether the connection is to be closed because the server ends or because it is idle."""
+    client, served = await connected(running)
     client.send_now(SUBMIT)
-    assert connection.overdue(1e6) is None
+    served.cut_off("idle")
+    served.timeout_keep_alive_handler()
     running.world.edge.leave(1.0)
-    connection.shutdown()
+    served.shutdown()
     status, headers, _ = await client.read()
     assert (status, headers["connection"]) == (202, "close")
     assert await client.ended()
 
 
-async def test_half_a_request_ends_with_the_server(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+async def test_a_client_learns_at_once_that_its_idle_connection_is_closed(running: Running) -> None:
+    """A turn of the loop later, it could have sent a request that nobody reads."""
+    client, served = await connected(running)
+    served.shutdown()
+    assert client.ends_now()
+
+
+@pytest.mark.parametrize("there", [0, 20, len(POST), len(SUBMIT) - 5])
+async def test_what_has_begun_when_the_server_ends_is_answered(
+    running: Running, there: int
 ) -> None:
-    monkeypatch.setattr("inferstack.api.connection.LINGER", 0.2)
+    """Also the first request of a connection that has only just been made."""
     client = await running.connect()
-    client.send_now(SUBMIT[:20])
-    await running.stop()
+    client.writer.write(SUBMIT[:there])
+    await asyncio.sleep(0.05)
+    ending = asyncio.create_task(running.stop())
+    await asyncio.sleep(0.1)
+    client.writer.write(SUBMIT[there:])
+    status, headers, _ = await client.read()
+    assert (status, headers["connection"]) == (202, "close")
+    await ending
+
+
+async def test_what_never_arrives_holds_up_the_end_for_a_moment_only(running: Running) -> None:
+    client = await running.connect()
+    client.writer.write(SUBMIT[:20])
+    await asyncio.sleep(0.05)
+    began = time.monotonic()
+    running.server.should_exit = True
     assert await client.ended()
+    await running.task
+    assert time.monotonic() - began < ARRIVAL + 1.0
+
+
+async def test_an_answer_that_has_not_said_so_is_not_the_last(running: Running) -> None:
+    """Its reader may send the next request at once."""
+    client, served = await connected(running)
+    assert (await client.ask(READY))[0] == 200
+    cycle = served.cycle
+    assert isinstance(cycle, RequestResponseCycle)
+    cycle.response_complete = False
+    for started in (True, False):
+        cycle.response_started = started
+        served.answer_last()
+        assert cycle.keep_alive is started
+    cycle.response_complete = True
 
 
 async def test_after_sigint_nothing_more_is_taken() -> None:

@@ -14,10 +14,12 @@ from inferstack.client.load import (
     Load,
     Step,
     UnreachableError,
+    _Run,
     requests,
     run,
     run_steps,
 )
+from inferstack.client.load_connection import Connection
 from inferstack.client.load_plan import due_times
 from inferstack.client.load_report import percentiles
 from inferstack.errors import ConfigurationError
@@ -174,8 +176,25 @@ async def test_a_lost_connection_is_an_error_and_is_replaced() -> None:
     assert report.statuses == {200: 4}
 
 
+async def test_a_connection_knows_that_the_server_has_closed_it_before_the_loop_does() -> None:
+    serving: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    listening = await asyncio.start_server(lambda _, writer: serving.put(writer), "127.0.0.1", 0)
+    owner = _Run(Load(url="http://127.0.0.1/"))
+    address = listening.sockets[0].getsockname()
+    _, connection = await asyncio.get_running_loop().create_connection(
+        lambda: Connection(owner), *address
+    )
+    writer = await serving.get()
+    assert not connection.ended()
+    writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+    assert connection.ended()
+    writer.close()
+    connection.drop()
+    listening.close()
+
+
 async def test_no_request_goes_over_an_idle_connection_that_the_server_has_closed() -> None:
-    """Also when the client was held up, and has a request due before it has seen the end."""
+    """Also when the client was held up, and has several due when it sees the end."""
     sockets: list[socket.socket] = []
     count = 0
 
@@ -189,15 +208,37 @@ async def test_no_request_goes_over_an_idle_connection_that_the_server_has_close
                 if count == 3:
                     (idle,) = (each for each in sockets if each is not mine)
                     idle.shutdown(socket.SHUT_WR)
-                    time.sleep(0.1)
+                    time.sleep(0.25)
                 writer.write(OK)
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
-    report = await run(Load(url=url, connections=2, rate=50, max_requests=20, duration=5))
+    report = await run(Load(url=url, connections=2, rate=10, max_requests=10, duration=5))
     listening.close()
-    assert (report.statuses, report.errors) == ({200: 20}, {})
+    assert (report.statuses, report.errors) == ({200: 10}, {})
     assert len(sockets) == 3
+
+
+async def test_what_is_due_last_waits_for_a_new_connection() -> None:
+    """When all were closed while the client was held up, until the end of its time."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(OK)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+    running = asyncio.create_task(run(Load(url=url, connections=2, rate=10, duration=1.0)))
+    await asyncio.sleep(0.35)
+    for writer in writers:
+        writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+    time.sleep(0.9)
+    report = await running
+    listening.close()
+    assert (report.statuses, report.errors) == ({200: 10}, {})
 
 
 async def test_bad_statuses_are_counted() -> None:
