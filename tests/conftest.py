@@ -8,9 +8,19 @@ import pytest
 import redis
 
 from inferstack.storage.migrations import migrate
-from tests.services import PostgresServer, RedisServer, create_database, drop_database
+from tests.services import (
+    PostgresServer,
+    RedisServer,
+    create_database,
+    drop_database,
+    remove_templates,
+)
 
 pytest_plugins = ["tests.faults.plugin", "tests.turns"]
+
+
+def pytest_unconfigure() -> None:
+    remove_templates()
 
 
 @pytest.fixture(scope="session")

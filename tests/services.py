@@ -6,6 +6,7 @@ loopback address. It ends with the process that started it, however that ends.
 
 import contextlib
 import ctypes
+import functools
 import os
 import random
 import secrets
@@ -32,6 +33,7 @@ from tests.programs import ServiceMissingError, program
 
 START_TIMEOUT = 30.0
 PR_SET_PDEATHSIG = 1
+TEMPLATES: list[Path] = []
 
 
 def free_port() -> int:
@@ -222,22 +224,50 @@ class S3Server(_Server):
 
     def _answers(self) -> bool:
         try:
-            httpx.get(self.url, timeout=1, trust_env=False)
+            httpx.get(self.url, timeout=1, trust_env=False, verify=False)
         except httpx.TransportError:
             return False
         return True
+
+
+@functools.cache
+def _template(found: binaries.PostgresBinaries, owner: Account | None) -> Path:
+    """A cluster as initdb makes it, which takes a second; `remove_templates` ends it."""
+    folder = Path(tempfile.mkdtemp(prefix="inferstack-test-initdb-"))
+    TEMPLATES.append(folder)
+    password_file = folder / "password"
+    password_file.write_text(PostgresServer.password)
+    if owner is not None:
+        for path in (folder, password_file):
+            os.chown(path, owner.uid, owner.gid)
+    command = [str(found.folder / "initdb"), f"--pgdata={folder / 'data'}", "--username=inferstack"]
+    command += ["--auth=scram-sha-256", f"--pwfile={password_file}"]
+    command += ["--encoding=UTF8", "--locale=C"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, check=False, **run_as(owner)
+    )
+    if done.returncode:
+        raise ServiceMissingError(f"initdb failed:\n{done.stdout}{done.stderr}")
+    return folder / "data"
+
+
+def remove_templates() -> None:
+    """Called when this process makes no more PostgreSQL servers."""
+    while TEMPLATES:
+        shutil.rmtree(TEMPLATES.pop(), ignore_errors=True)
 
 
 class PostgresServer(_Server):
     """A PostgreSQL server with a password and fsync, run as an unprivileged user."""
 
     name = "postgres"
+    password = secrets.token_urlsafe(12)
+    """Of every server of this process: they begin as copies of one."""
 
     def __init__(self) -> None:
         """Makes the data folder; `start` fills it first."""
         super().__init__()
         self._binaries = binaries.postgres(None)
-        self.password = secrets.token_urlsafe(12)
 
     @property
     def url(self) -> str:
@@ -256,34 +286,11 @@ class PostgresServer(_Server):
             ServiceMissingError: initdb or the server failed; holds the end of its log.
         """
         if not self.data.exists():
-            self._initdb()
+            owner = self._owner()
+            subprocess.run(["cp", "-a", _template(self._binaries, owner), self.data], check=True)
+            if owner is not None:
+                os.chown(self.directory, owner.uid, owner.gid)
         return super().start()
-
-    def _initdb(self) -> None:
-        password_file = self.directory / "password"
-        password_file.write_text(self.password)
-        owner = self._owner()
-        if owner is not None:
-            for path in (self.directory, password_file):
-                os.chown(path, owner.uid, owner.gid)
-        command = [
-            str(self._binaries.folder / "initdb"),
-            f"--pgdata={self.data}",
-            "--username=inferstack",
-        ]
-        command += ["--auth=scram-sha-256", f"--pwfile={password_file}"]
-        command += ["--encoding=UTF8", "--locale=C"]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=self.directory,
-            check=False,
-            **run_as(owner),
-        )
-        password_file.unlink()
-        if done.returncode:
-            raise ServiceMissingError(f"initdb failed:\n{done.stdout}{done.stderr}")
 
     def _command(self) -> list[str]:
         options = {

@@ -4,16 +4,20 @@
 `room`, one that has to be alone has it for itself. Everybody passes the `gate` on the way in, and
 who waits there for an empty room lets nobody overtake.
 
-A process runs whole files. Those that take longest begin first, so that none is left for the end;
-those with a test that is alone come last, where nobody has to wait for them.
+A process runs whole files, and those that share a stack in one go. Those that take longest begin
+first, so that none is left for the end; those with a test that is alone come last, where nobody has
+to wait for them.
 """
 
 import fcntl
+import gc
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 LONGEST = (
     "faults/test_kill",
@@ -28,16 +32,42 @@ LONGEST = (
     "faults/test_inputs",
     "docs/test_commands",
     "integration/test_script",
+    "integration/test_k6",
+    "integration/test_scenarios",
     "worker/test_replicas",
+    "e2e/test_first_steps",
+    "deployment/test_start",
+    "faults/test_planted",
+    "queue/test_protocol",
     "monitoring/test_live",
+    "worker/test_loop",
 )
 """Files, longest first; the others follow in the order of their names."""
+TOGETHER = "tests/integration/"
+"""A folder with a fixture for all of its files."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "alone: it measures, so nothing else of this run may run beside it"
     )
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+    """A process runs whole files, and all of `TOGETHER`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope: str = super()._split_scope(nodeid)
+        return TOGETHER if scope.startswith(TOGETHER) else scope
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; simulators that collect garbage need not look through it."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -53,11 +53,6 @@ class GatedStack(RealStack):
         models = self.home.root.parent / "models"
         return super()._environment({"MODEL_PATH": str(models), "PATH": path} | env)
 
-    def close(self) -> None:
-        """Spares the command that ends what a test has ended already."""
-        if self.process is not None and (self.process.poll() is None or self.left()):
-            super().close()
-
 
 @pytest.fixture
 def place(folder: Path) -> Path:

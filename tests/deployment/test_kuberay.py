@@ -1,13 +1,13 @@
 """The Ray cluster of KubeRay, as Ray's own code for it needs it."""
 
-from ray.autoscaler._private.kuberay import node_provider
-
 from tests.deployment.test_manifests import containers, needs_kubectl, of, rendered
 
 
 @needs_kubectl
 def test_only_the_autoscaler_of_ray_may_ask_kubernetes() -> None:
     """With the files that it reads: without them it ends, and no machine is ever added."""
+    from ray.autoscaler._private.kuberay import node_provider  # slow, and only here
+
     spec = of(rendered("kuberay"), "RayCluster")["inferstack"]["spec"]
     (mount,) = spec["autoscalerOptions"]["volumeMounts"]
     template = spec["headGroupSpec"]["template"]

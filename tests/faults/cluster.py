@@ -107,7 +107,7 @@ class Cluster:
 
     def http(self) -> httpx.AsyncClient:
         """A plain client, to see what the SDK hides."""
-        return httpx.AsyncClient(base_url=self.url, timeout=60.0, trust_env=False)
+        return httpx.AsyncClient(base_url=self.url, timeout=60.0, trust_env=False, verify=False)
 
     def log(self, name: str) -> str:
         """What a process said."""
@@ -155,7 +155,7 @@ class Cluster:
 
     async def _ready(self) -> bool:
         try:
-            async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+            async with httpx.AsyncClient(timeout=2.0, trust_env=False, verify=False) as client:
                 return (await client.get(f"{self.url}/health/ready")).status_code == 200
         except httpx.HTTPError:
             return False

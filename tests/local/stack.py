@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from inferstack.client import Client
-from inferstack.local import processes, state
+from inferstack.local import control, processes, state
 from inferstack.local.home import Home, free_port
 from inferstack.local.processes import ProcessId
 from inferstack.local.state import ChildState, Phase, StackState
@@ -139,10 +139,9 @@ class RealStack:
     def close(self) -> None:
         """Ends whatever a failed test left."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.command("down")
-        if self.process is not None:
-            self.process.wait(PATIENCE)
+            self.signal(signal.SIGTERM)
+        if control.running(self.home) or control.left(self.home):
+            self.command("down")
 
     def _environment(self, env: dict[str, str]) -> dict[str, str]:
         kept = {

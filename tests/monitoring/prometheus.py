@@ -89,7 +89,9 @@ class Prometheus(_Server):
 
     def _get(self, path: str, **parameters: str) -> dict[str, Any]:
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
-        answer: dict[str, Any] = httpx.get(url, params=parameters, trust_env=False).json()
+        answer: dict[str, Any] = httpx.get(
+            url, params=parameters, trust_env=False, verify=False
+        ).json()
         return answer
 
     def _command(self) -> list[str]:
@@ -104,7 +106,7 @@ class Prometheus(_Server):
     def _answers(self) -> bool:
         try:
             url = f"http://127.0.0.1:{self.port}/-/ready"
-            return httpx.get(url, trust_env=False).status_code == 200
+            return httpx.get(url, trust_env=False, verify=False).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from typing import Any, ClassVar
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -46,7 +47,7 @@ class Protocol(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
+        self.loop = uvloop.new_event_loop()
         self.redis = connect(self.url)
         self.config = load(
             redis_url=self.url,
@@ -257,19 +258,18 @@ class Protocol(RuleBasedStateMachine):
 
     @invariant()
     def every_index_holds_what_it_should(self) -> None:
-        for index in ("delay", "lease", *LANES):
+        indexes = ("delay", "lease", *LANES)
+        pipe = self.redis.pipeline(transaction=False)
+        for index in (*indexes, "deadline"):
             key = f"is:{{{NAME}}}:" + (f"w:{index}" if index in LANES else index)
-            rows = {
-                m.decode(): s for m, s in self.do(self.redis.zrange(key, 0, -1, withscores=True))
-            }
+            pipe.zrange(key, 0, -1, withscores=True)
+        *found, expiring = ({m.decode(): s for m, s in rows} for rows in self.do(pipe.execute()))
+        for index, rows in zip(indexes, found, strict=True):
             there = {t.task_id: t for t in self.model.tasks.values() if t.where == index}
             assert rows.keys() == there.keys()
             if index in LANES:
                 assert rows == {i: pytest.approx(t.tag) for i, t in there.items()}
-        expiring = {
-            m.decode() for m in self.do(self.redis.zrange(f"is:{{{NAME}}}:deadline", 0, -1))
-        }
-        assert expiring == {
+        assert expiring.keys() == {
             t.task_id for t in self.model.tasks.values() if t.expires and t.state not in TERMINAL
         }
 
@@ -280,13 +280,13 @@ class Protocol(RuleBasedStateMachine):
         assert {k.decode(): int(v) for k, v in counts.items()} == {
             tenant: count for tenant, count in expected.items() if count
         }
-        waiting = len(self.do(self.outbox.read(1000)))
-        assert self.do(sample(self.redis, [NAME]))[NAME].outbox == waiting
 
     @invariant()
     def nothing_unarchived_is_forgotten(self) -> None:
         """Whatever history does not know yet is still announced in the outbox."""
-        announced = {entry.task_id for entry in self.do(self.outbox.read(1000))}
+        entries = self.do(self.outbox.read(1000))
+        assert self.do(sample(self.redis, [NAME]))[NAME].outbox == len(entries)
+        announced = {entry.task_id for entry in entries}
         for task in self.model.tasks.values():
             known = self.history.get(task.task_id)
             if task.state in TERMINAL and (known is None or known.version < task.version):

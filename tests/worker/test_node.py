@@ -24,6 +24,7 @@ from inferstack.concurrency import end
 from inferstack.config import Settings, as_environment
 from inferstack.engines.model_config import ModelConfig
 from inferstack.engines.repository import ModelEntry
+from inferstack.errors import ConfigurationError
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.task import TaskState
@@ -81,15 +82,38 @@ def cluster(settings: Settings, temporary: Path, tmp_path: Path) -> Iterator[Mac
         yield found
 
 
+def _models_for_a_gpu(settings: Settings) -> list[str]:
+    """Adds models that run on a GPU only; returns their names."""
+    names = ["one", "two", "three"]
+    for name in names:
+        folder = settings.model_path / name / "1"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("engine: python\ndevice: cuda\n")
+        (folder / "model.py").write_text(MODEL)
+    return [f"{name}:1" for name in names]
+
+
 @pytest.mark.timeout(400)
 async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
-    cluster: Machines, redis: Redis, settings: Settings, tmp_path: Path
+    cluster: Machines,
+    redis: Redis,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One story, because Ray takes seconds to start."""
+    """One story, because Ray takes seconds to start.
+
+    The first machine has the only GPU, for which Ray takes its word, and models share it.
+    """
+    on_gpu = _models_for_a_gpu(settings)
     callers = Callers(redis, settings, NAME)
-    member = cluster.member("first")  # before there is a head
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    member = cluster.start("first", "--num-cpus=1", "--num-gpus=1")  # before there is a head
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     head = cluster.head()
     (first,) = await replicas(redis, NAME, 1)
+    sharing = [await replicas(redis, name, 1) for name in on_gpu]
+    assert [status.device for (status,) in sharing] == ["cuda:3"] * 3
     assert cluster.log("first").count("waiting for Ray at 127.0.0.1:") == 1
     assert pulse.alive("node", tmp_path / "first", ready=True)
 
@@ -131,6 +155,16 @@ async def test_a_machine_that_waits_for_the_head_is_not_ready_and_ends_at_once(
     assert await asyncio.to_thread(member.wait, 5) == 0
 
 
+def test_an_address_that_is_none_ends_the_process_in_one_line() -> None:
+    environment = {**as_environment(make_settings()), "RAY_ADDRESS": "ray-head:0"}
+    command = [sys.executable, "-m", "inferstack.worker.node"]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 1
+    assert done.stderr == "RAY_ADDRESS=ray-head:0: it takes host:port of the cluster's head\n"
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -139,19 +173,15 @@ async def test_a_machine_that_waits_for_the_head_is_not_ready_and_ends_at_once(
         "ray://ray-head:port",
         ":1",
         "ray://ray-head:10001",
-        "ray-head:0",
         "ray-head:99999",
         f"{'h' * 64}:1",
     ],
 )
 def test_an_address_that_is_none_is_named(address: str) -> None:
-    environment = {**as_environment(make_settings()), "RAY_ADDRESS": address}
-    command = [sys.executable, "-m", "inferstack.worker.node"]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=30
-    )
-    assert done.returncode == 1
-    assert done.stderr == f"RAY_ADDRESS={address}: it takes host:port of the cluster's head\n"
+    settings = make_settings(ray_address=address or None)
+    with pytest.raises(ConfigurationError) as refused:
+        node.Node(settings, node._options([]))
+    assert str(refused.value) == f"RAY_ADDRESS={address}: it takes host:port of the cluster's head"
 
 
 def test_a_head_that_would_let_anybody_in_does_not_start() -> None:
@@ -194,25 +224,6 @@ async def test_replicas_are_placed_though_ray_did_not_answer_at_first(
         fleet.add([])
     await end(following)
     assert caplog.text.count("cannot place replicas") == 1
-
-
-@pytest.mark.timeout(400)
-async def test_models_share_the_only_gpu_of_a_cluster(
-    cluster: Machines, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray takes a machine's word for its GPUs."""
-    names = [f"{model}:1" for model in ("first", "second", "third")]
-    for name in names:
-        folder = settings.model_path / name.partition(":")[0] / "1"
-        folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text("engine: python\ndevice: cuda\n")
-        (folder / "model.py").write_text(MODEL)
-    cluster.head()
-    await cluster.joined("head")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    cluster.start("member", "--num-cpus=1", "--num-gpus=1")
-    found = [await replicas(redis, name, 1) for name in names]
-    assert [status.device for (status,) in found] == ["cuda:3"] * 3
 
 
 HEAD = "ray-head:10001"
