@@ -33,11 +33,11 @@ def command() -> Iterator[Command]:
         Path(folder).chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if name not in NOT_DEFAULTS}
 
-        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
                 [sys.executable, "-m", "inferstack.cli", *arguments],
                 cwd=ROOT,
-                env=kept | {"INFERSTACK_HOME": f"{folder}/home"},
+                env=kept | {"INFERSTACK_HOME": f"{folder}/home"} | env,
                 capture_output=True,
                 text=True,
                 timeout=240,
@@ -90,7 +90,9 @@ def test_the_first_request_is_answered_and_outlives_a_restart_of_everything(
     assert command("down").returncode == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/health")
-    assert command("up", "--detach", "--port", str(port)).returncode == 0
+    # What is done outlives it, whatever is served then; this model is there soonest.
+    soon = {"MODEL_LIST": "echo", "DEFAULT_MODEL": "echo"}
+    assert command("up", "--detach", "--port", str(port), **soon).returncode == 0
     kept = httpx.get(f"{url}/api/inference/{task['task_id']}")
     assert kept.json()["result"] == task["result"]
     assert task["task_id"] in command("tasks", "--json").stdout
