@@ -171,16 +171,19 @@ class Connection(HttpToolsProtocol):
 
         A request that may be on its way has a moment to arrive, and is answered.
         """
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._in_head or self.loop.time() < self._young_until:
+            self.loop.call_later(ARRIVAL, self._end)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        answers = self.cycle is not None and not self.cycle.response_complete
+        if answers or self._in_head:
             super().shutdown()
-        elif self._awaited() or not close_if_silent(self.transport):
-            self.loop.call_later(ARRIVAL, super().shutdown)
+        elif not close_if_silent(self.transport):
+            self.loop.call_later(ARRIVAL, self._end)
         if self._refused and self.cycle is not None and self.cycle.more_body:
             self.transport.close()
-
-    def _awaited(self) -> bool:
-        """Whether a request has begun, or is the first one and may come any moment."""
-        return self._in_head or self.loop.time() < self._young_until
 
     def timeout_keep_alive_handler(self) -> None:
         """Nothing came for long; `overdue` sees to what has come just now."""

@@ -160,15 +160,20 @@ class DirectProtocol(Connection):
 
     # Deadlines.
 
-    def cut_off(self, stage: str) -> None:
-        """Ends a connection for which `overdue` told a stage; says so if it can."""
+    def cut_off(self, stage: str) -> bool:
+        """Ends a connection for which `overdue` told a stage; says so if it can.
+
+        Returns:
+            Whether it does: an idle one may have a request at last.
+        """
         if stage == "body" and self._direct is not None:
             seconds = DEADLINES["body"]
             self._refuse(RequestTimeoutError(f"the body did not arrive within {seconds:g} s"))
-        elif stage == "idle":
-            close_if_silent(self.transport)
+        elif stage == "idle" and not self.transport.get_write_buffer_size():
+            return close_if_silent(self.transport)
         else:
             self.transport.abort()
+        return True
 
     def overdue(self, now: float) -> str | None:
         """What has lasted too long here: `head`, `body`, `write` or `idle`; else None.

@@ -86,7 +86,7 @@ class Server(uvicorn.Server):
         """Drains, then stops the application."""
         self._say_farewell()
         if self._farewell_until is not None:
-            await _accept_the_last(sockets or ())
+            await self._accept_the_last(sockets or ())
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._edge.stop()
@@ -110,14 +110,26 @@ class Server(uvicorn.Server):
             if isinstance(connection, Connection):
                 connection.answer_last()
 
+    async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
+        """Listens no more, once no connection waits in a queue: it would be reset."""
+        handed = [hand_over(listener) for listener in listeners]
+        await asyncio.sleep(HANDOVER if all(handed) else 0)
+        latest = time.monotonic() + LATE
+        while time.monotonic() < latest:
+            await asyncio.sleep(0)
+            if not any(map(readable, listeners)):
+                break
+        for accepting in self.servers:
+            accepting.close()
+        await asyncio.sleep(0)  # The last one accepted is among the connections a turn later.
+
     def _close_overdue(self, now: float) -> None:
         for connection in tuple(self.server_state.connections):
             if not isinstance(connection, DirectProtocol):
                 continue
             reason = connection.overdue(now)
-            if reason is not None:
+            if reason is not None and connection.cut_off(reason):
                 metrics.HTTP_CONNECTIONS_ABORTED.labels(reason).inc()
-                connection.cut_off(reason)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -131,18 +143,6 @@ class Server(uvicorn.Server):
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
-
-
-async def _accept_the_last(listeners: Sequence[socket.socket]) -> None:
-    """Returns once no connection waits in a queue, which closing its socket would reset."""
-    handed = [hand_over(listener) for listener in listeners]
-    await asyncio.sleep(HANDOVER if all(handed) else 0)
-    latest = time.monotonic() + LATE
-    while time.monotonic() < latest:
-        await asyncio.sleep(0)
-        if not any(map(readable, listeners)):
-            break
-    await asyncio.sleep(0)  # The last one accepted is among the connections a turn later.
 
 
 def configure(edge: Edge) -> uvicorn.Config:
@@ -165,7 +165,7 @@ def configure(edge: Edge) -> uvicorn.Config:
         # connections for a shorter time, and must be the one who closes them: a POST that meets a
         # connection which is closed just then is lost, and may not be sent again.
         timeout_keep_alive=int(DEADLINES["idle"]),
-        timeout_graceful_shutdown=int(DRAIN - FAREWELL),
+        timeout_graceful_shutdown=int(DRAIN - FAREWELL - HANDOVER - LATE),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -39,7 +40,7 @@ def httpx_settings(target: Target, max_connections: int) -> HttpxSettings:
         ),
         trust_env=not target.local,
         # httpx takes 40 ms to load all certificates, which plain HTTP does not need.
-        verify=target.url.startswith("https:"),
+        verify=urlsplit(target.url).scheme != "http",
         follow_redirects=False,
     )
 

@@ -342,6 +342,18 @@ async def test_a_client_that_is_too_slow_is_cut_off(
     assert await client.ended()
 
 
+async def test_an_idle_client_that_does_not_read_its_answer_is_cut_off(running: Running) -> None:
+    client, served = await connected(running)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    while not served.transport.get_write_buffer_size():
+        served.transport.write(b"x" * 65_536)
+        await asyncio.sleep(0)
+    assert served.cut_off("idle")
+    async with asyncio.timeout(10):
+        while running.server.server_state.connections:
+            await asyncio.sleep(0.01)
+
+
 async def test_an_idle_connection_stays_open_for_as_long_after_every_kind_of_answer(
     running: Running,
 ) -> None:
@@ -478,6 +490,7 @@ async def test_an_answer_that_has_not_said_so_is_not_the_last(running: Running) 
 async def test_after_sigint_nothing_more_is_taken() -> None:
     running = Running(World())
     idle = await running.connect()
+    await idle.ask(SUBMIT)
     began = time.monotonic()
     running.server.handle_exit(signal.SIGTERM, None)
     running.server.handle_exit(signal.SIGINT, None)

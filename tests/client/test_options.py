@@ -6,6 +6,7 @@ import pytest
 
 from inferstack.client.errors import Problem, UnreachableError
 from inferstack.client.options import Retries, may_repeat, target
+from inferstack.client.transport import httpx_settings
 from inferstack.client.wire import Request
 from inferstack.errors import ConfigurationError
 
@@ -23,6 +24,12 @@ def test_the_environment_gives_url_and_credentials(monkeypatch: pytest.MonkeyPat
     found = target(None, None, None)
     assert (found.url, found.headers) == ("https://gpu.example", {"x-api-key": "is_env"})
     assert not found.local
+
+
+@pytest.mark.parametrize("url", ["https://gpu.example", "HTTPS://gpu.example"])
+def test_whoever_answers_over_tls_must_prove_who_it_is(url: str) -> None:
+    assert httpx_settings(target(url, None, "is_key"), 1)["verify"]
+    assert not httpx_settings(target("http://gpu.example", None, "is_key"), 1)["verify"]
 
 
 def test_an_argument_silences_the_credentials_of_the_environment(
