@@ -31,6 +31,7 @@ class Endpoint:
         """
         self._page = page
         self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self, host: str, port: int) -> int:
         """Listens; returns the port.
@@ -56,21 +57,33 @@ class Endpoint:
         return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
-        """Answers no more."""
-        if self._server is not None:
-            self._server.close()
+        """Answers no more; no connection is left open."""
+        if self._server is None:
+            return
+        self._server.close()
+        await asyncio.sleep(0)  # Whoever has just connected is among them a turn later.
+        for writer in self._open.values():
+            writer.transport.abort()
+        if self._open:
+            await asyncio.wait(self._open, timeout=PATIENCE)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(
-            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
-        ):
-            async with asyncio.timeout(PATIENCE):
-                head = await reader.readuntil(b"\r\n\r\n")
-            answer = await self._response(head.partition(b"\r\n")[0])
-            async with asyncio.timeout(PATIENCE):
-                writer.write(answer)
-                await writer.drain()
-        writer.close()
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = writer
+        try:
+            with contextlib.suppress(
+                OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
+            ):
+                async with asyncio.timeout(PATIENCE):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(await self._response(head.partition(b"\r\n")[0]))
+                writer.close()
+                async with asyncio.timeout(PATIENCE):
+                    await writer.wait_closed()
+        finally:
+            writer.transport.abort()  # It is closed by now, or too slow.
+            del self._open[task]
 
     async def _response(self, line: bytes) -> bytes:
         method, _, rest = line.partition(b" ")

@@ -1,6 +1,7 @@
 """Where the metrics of a process are, and how Prometheus gets to know."""
 
 import asyncio
+import contextlib
 import json
 import stat
 import threading
@@ -86,6 +87,17 @@ async def test_only_the_page_is_answered(home: Path) -> None:
         assert (await get(address, "/metrics?x=1")).content == PAGE
         assert await raw(address, b"x" * (MOST_HEAD + 100)) == b""
         assert (await get(address)).content == PAGE
+
+
+async def test_who_says_nothing_does_not_outlive_the_end(home: Path) -> None:
+    async with shown("recorder", lambda: PAGE, settings(home)):
+        host, port = targets(home)["recorder"].split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(1):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
 
 
 async def test_a_page_that_cannot_be_made_is_an_error_and_no_end(
