@@ -75,7 +75,9 @@ def main(
     content |= {"targets": targets.as_json(found), "skipped": context.skipped}
     report.write(out, content)
     console.print(f"written to {out}; client: {client.name}")
-    if any(verdict.judged and not verdict.met for verdict in found):
+    for name, why in context.skipped.items():
+        console.print(f"[red]not measured: {name}: {why}[/red]")
+    if context.skipped or any(verdict.judged and not verdict.met for verdict in found):
         raise typer.Exit(1)
 
 

@@ -20,6 +20,7 @@ from benchmarks import payloads
 from benchmarks.deploy import cpu_seconds
 from benchmarks.processes import Server, free_port
 from inferstack import config
+from inferstack.local import binaries
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.task_queue import TaskQueue
@@ -140,9 +141,10 @@ async def _measure(levels: tuple[int, ...], place: Path) -> list[Level]:
 
 
 def _redis(port: int, queued: int, folder: Path, logs: Path) -> Server:
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    program = binaries.redis_server()
+    command = [str(program), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(folder)]
-    return Server(f"growth-redis-{queued}", command, {}, logs)
+    return Server(f"growth-redis-{queued}", command, binaries.redis_preload(program), logs)
 
 
 async def _answers(port: int, server: Server) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from inferstack.local import binaries
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -24,7 +26,7 @@ def describe() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "commit": output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
-        "redis": output("redis-server", "--version"),
+        "redis": output(str(binaries.redis_server()), "--version"),
         "load_average": os.getloadavg(),
     }
 

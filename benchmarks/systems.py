@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import payloads
 from benchmarks.client import Target
 from benchmarks.processes import ROOT, Server, free_port
+from inferstack.local import binaries
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,10 @@ def _environment(model: str, port: int, variant: Variant) -> dict[str, str]:
 def plain_redis(logs: Path) -> Iterator[str]:
     """A Redis that keeps nothing on disk, the fastest for Celery; yields its URL."""
     port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1"]
+    program = binaries.redis_server()
+    command = [str(program), "--port", str(port), "--bind", "127.0.0.1"]
     command += ["--save", "", "--appendonly", "no", "--dir", str(logs)]
-    with Server("celery-redis", command, {}, logs):
+    with Server("celery-redis", command, binaries.redis_preload(program), logs):
         yield f"redis://127.0.0.1:{port}/0"
 
 

@@ -231,6 +231,25 @@ def settings() -> Settings:
     return load()
 
 
+def settings_with(*names: str) -> Settings:
+    """The settings of a process that cannot do without some of them.
+
+    Args:
+        names: fields out of `TAKES`.
+
+    Raises:
+        ConfigurationError: one line for each variable that is wrong or missing.
+    """
+    try:
+        current = settings()
+    except ConfigurationError as error:
+        given = {name.lower() for name, value in os.environ.items() if value}
+        missing = [_missing(name) for name in names if name not in given]
+        raise ConfigurationError("\n".join([str(error), *missing])) from None
+    require(current, *names)
+    return current
+
+
 def require(current: Settings, *names: str) -> None:
     """Makes sure that what a process cannot do without is set.
 
@@ -243,8 +262,11 @@ def require(current: Settings, *names: str) -> None:
     """
     missing = [name for name in names if getattr(current, name) is None]
     if missing:
-        lines = [f"{name.upper()} is not set; it takes {TAKES[name]}" for name in missing]
-        raise ConfigurationError("\n".join(lines))
+        raise ConfigurationError("\n".join(map(_missing, missing)))
+
+
+def _missing(name: str) -> str:
+    return f"{name.upper()} is not set; it takes {TAKES[name]}"
 
 
 def misspelt() -> list[str]:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def main() -> int:
     """Serves until SIGTERM; 0 after a drain, 1 if it could not start."""
     try:
-        settings = config.settings()
+        settings = config.settings_with("redis_url", "database_url")
         logs.setup("api", level=settings.log_level, style=settings.log_format)
         for line in config.misspelt():
             log.warning(line)

@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 from inferstack import config, refusal
 from inferstack.background.app import QUEUE, clock, create_app
 from inferstack.background.liveness import Liveness
-from inferstack.config import Settings, require
+from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
 from inferstack.lifecycle import arrival
 from inferstack.queue.connection import connect
@@ -38,9 +38,8 @@ def main() -> int:
     parser.add_argument("--no-beat", action="store_true", help="only work; another one sends")
     chosen = parser.parse_args()
     try:
-        settings = config.settings()
+        settings = config.settings_with("redis_url", "database_url")
         logs.setup("background", level=settings.log_level, style=settings.log_format)
-        require(settings, "redis_url", "database_url")
         liveness = Liveness()
         with aside(_seen(settings, liveness)) as own:
             app = create_app(settings)

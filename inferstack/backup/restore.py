@@ -23,7 +23,7 @@ from inferstack.local import binaries, redis_server
 from inferstack.local.home import Home, free_port
 from inferstack.local.servers import server
 from inferstack.queue import transfer
-from inferstack.queue.connection import Redis, connect
+from inferstack.queue.connection import Redis, clock_ms, connect
 from inferstack.storage import dump
 from inferstack.storage.database import Database
 from inferstack.storage.migrations import knows, migrate
@@ -91,7 +91,7 @@ async def _restore_redis(settings: Settings, manifest: Manifest, source: Path) -
     database = Database.from_settings(settings)
     try:
         async with _snapshot(manifest, source) as old:
-            late_ms = max(0, await transfer.clock_ms(redis) - manifest.redis_time_ms)
+            late_ms = max(0, await clock_ms(redis) - manifest.redis_time_ms)
             await transfer.copy(old, redis, late_ms)
         return await reconcile(redis, database)
     finally:

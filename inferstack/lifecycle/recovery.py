@@ -14,7 +14,7 @@ import msgspec
 from inferstack.config import Settings
 from inferstack.errors import InferstackError
 from inferstack.queue.codec import encode
-from inferstack.queue.connection import Redis
+from inferstack.queue.connection import Redis, clock_ms
 from inferstack.queue.settle import known
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.queue.types import Enqueued, Submit
@@ -48,13 +48,17 @@ class Recovery:
             QueueUnavailableError, StorageUnavailableError: the rest waits for the next sweep.
         """
         sent, after = 0, None
-        while page := await self._unfinished.page(time.time() - AGE, after, PAGE):
+        while page := await self._unfinished.page(await self._now() - AGE, after, PAGE):
             for lost in await self._lost(page):
                 sent += await self._submit(lost)
             after = page[-1].task_id
         if sent:
             log.warning("%d tasks were lost from Redis and are queued again", sent)
         return sent
+
+    async def _now(self) -> float:
+        """By the clock that said when each task was made."""
+        return await clock_ms(self._redis) / 1000
 
     async def _lost(self, page: Sequence[UnfinishedTask]) -> list[UnfinishedTask]:
         found: list[UnfinishedTask] = []
@@ -78,7 +82,8 @@ class Recovery:
                 # PostgreSQL may soon let somebody else have the row.
                 return 0
             try:
-                (answer,) = await queue.enqueue([_submit_of(task)], version=task.version + 1)
+                submit = _submit_of(task, await self._now())
+                (answer,) = await queue.enqueue([submit], version=task.version + 1)
             except InferstackError as error:
                 log.warning("task %s stays lost for now: %s", lost.task_id, error)
                 return 0
@@ -88,10 +93,10 @@ class Recovery:
         return 1
 
 
-def _submit_of(task: Task) -> Submit:
+def _submit_of(task: Task, now: float) -> Submit:
     spec = task.spec
     left = spec.timeout
     if left is not None:
-        left = max(SHORTEST, left - (time.time() - task.created_at))
+        left = max(SHORTEST, left - (now - task.created_at))
     # Its key may have been used again since Redis forgot it.
     return Submit(msgspec.structs.replace(spec, timeout=left, idempotency_key=None), encode(spec))

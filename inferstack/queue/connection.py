@@ -106,6 +106,13 @@ async def ping(redis: "Redis", variable: str = "REDIS_URL") -> None:
         await redis.ping()
 
 
+async def clock_ms(redis: "Redis") -> int:
+    """The time by the clock of Redis."""
+    with translated():
+        seconds, micros = await redis.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
 @contextmanager
 def translated(task_id: str | None = None, *, variable: str = "REDIS_URL") -> Iterator[None]:
     """Turns driver errors into errors of inferstack.

@@ -47,13 +47,6 @@ async def empty(redis: "Redis") -> bool:
     return True
 
 
-async def clock_ms(redis: "Redis") -> int:
-    """The time by the clock of Redis."""
-    with translated():
-        seconds, micros = await redis.time()
-    return int(seconds) * 1000 + int(micros) // 1000
-
-
 async def copy(source: "Redis", target: "Redis", late_ms: int) -> None:
     """Copies every key of inferstack's, but what replicas say of themselves.
 

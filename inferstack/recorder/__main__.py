@@ -18,7 +18,7 @@ async def _run(settings: config.Settings) -> None:
 def main() -> int:
     """Runs the recorder with the settings of the environment; returns the exit code."""
     try:
-        settings = config.settings()
+        settings = config.settings_with("redis_url", "database_url")
         logs.setup("recorder", level=settings.log_level, style=settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings))

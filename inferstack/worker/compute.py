@@ -16,6 +16,7 @@ from inferstack.engines.base import Engine, device_lost, summary
 from inferstack.errors import EngineError, InferstackError, OutputMismatchError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import TaskError
+from inferstack.telemetry.logs import tell
 from inferstack.wording import encodable
 from inferstack.worker.held import Held
 
@@ -189,8 +190,8 @@ class Compute:
                 return [as_task_error(error)]
             if isinstance(error, OutputMismatchError):
                 # Every batch may do this, at the cost of many calls: somebody should know.
-                ids = [work.lease.task_id for work in items]
-                log.warning("%s: the batch is halved", error, extra={"task_ids": ids})
+                why = f"{error}: the batch is halved"
+                tell(log, logging.WARNING, why, [work.lease.task_id for work in items])
         else:
             return outputs
         half = len(items) // 2

@@ -19,6 +19,7 @@ from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
 from inferstack.engines.base import Engine, summary
 from inferstack.errors import InferstackError
+from inferstack.telemetry.logs import tell
 from inferstack.telemetry.pulse import EXIT_STUCK
 from inferstack.worker import gpu
 from inferstack.worker.compute import Compute
@@ -212,15 +213,15 @@ class Worker:
     def _check(self) -> None:
         now = self._alive_at = time.monotonic()
         if self._compute.lost is not None:
-            log.critical("device lost: %s", summary(self._compute.lost), extra=self._batch())
+            self._say(f"device lost: {summary(self._compute.lost)}")
             self._end_process(EXIT_STUCK)
         stuck = max(self._compute.called_for(now), self._feed.preparing_for(now))
         if stuck > self._timeout:
-            text = "a call of the model is stuck for more than %s seconds"
-            log.critical(text, self._timeout, extra=self._batch())
+            self._say(f"a call of the model is stuck for more than {self._timeout:g} seconds")
             self._end_process(EXIT_STUCK)
 
-    def _batch(self) -> dict[str, list[str]]:
-        """The tasks of the running batch, for the log."""
+    def _say(self, why: str) -> None:
+        """Why the process ends; and of each task in the running batch, for whoever looks for it."""
+        log.critical("%s", why)
         running = self._compute.ahead()[:1]
-        return {"task_ids": [lease.task_id for job in running for lease in job.leases]}
+        tell(log, logging.CRITICAL, why, [lease.task_id for job in running for lease in job.leases])

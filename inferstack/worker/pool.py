@@ -251,7 +251,7 @@ async def serve(settings: Settings) -> None:
 def main() -> int:
     """Runs the pool; returns the exit code."""
     try:
-        settings = config.settings()
+        settings = config.settings_with("redis_url")
         logs.setup("worker", level=settings.log_level, style=settings.log_format)
         asyncio.run(serve(settings))
     except InferstackError as error:

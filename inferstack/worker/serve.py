@@ -106,7 +106,7 @@ def _stop_on_signals(stopping: asyncio.Event) -> None:
 def main() -> int:
     """Serves the whole repository; returns the exit code."""
     try:
-        settings = config.settings()
+        settings = config.settings_with("redis_url")
         environment = config.as_environment(settings)
         wanted = ray_settings.environment(settings)
         if any(environment.get(name) != value for name, value in wanted.items()):

@@ -118,6 +118,25 @@ async def test_a_task_that_was_made_just_now_is_left_to_the_recorder(
     assert await duties.resend(settings) == 0
 
 
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_the_clock_of_this_process_decides_nothing(
+    settings: Settings,
+    history: History,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    jump: float,
+) -> None:
+    now = time.time()
+    task = queued()
+    spec = msgspec.structs.replace(task.spec, timeout=600.0)
+    await history.upsert([msgspec.structs.replace(task, spec=spec, created_at=now - 120)])
+    monkeypatch.setattr(time, "time", lambda: now + jump)
+    assert await duties.resend(settings) == 1
+    deadline = await redis.zscore(f"{prefix(NAME)}deadline", spec.task_id)
+    assert deadline is not None
+    assert deadline / 1000 == pytest.approx(now + 480, abs=30)
+
+
 async def test_a_task_that_cannot_be_read_does_not_keep_others_lost(
     settings: Settings, history: History, redis: Redis, work: Work
 ) -> None:

@@ -172,6 +172,16 @@ def test_all_that_is_missing_is_told_at_once(start: Start, process: str) -> None
     assert [line.partition(" is not set; it takes ")[0] for line in lines] == MISSING[process]
 
 
+@pytest.mark.parametrize("process", MISSING)
+def test_what_is_wrong_does_not_hide_what_is_missing(start: Start, process: str) -> None:
+    nothing = {"REDIS_URL": "", "DATABASE_URL": "", "CELERY_BROKER_URL": "", "BATCH_SIZE": "many"}
+    found = start(process, **nothing)
+    assert found.process.wait(PATIENCE) == 1
+    wrong, *lines = found.log.read_text().splitlines()
+    assert wrong.startswith("BATCH_SIZE='many': takes a whole number")
+    assert [line.partition(" is not set; it takes ")[0] for line in lines] == MISSING[process]
+
+
 @pytest.mark.parametrize("process", ["api", "background"])
 def test_what_is_no_url_is_one_line(start: Start, process: str) -> None:
     found = start(process, REDIS_URL="localhost:6379", LOG_LEVEL="ERROR")

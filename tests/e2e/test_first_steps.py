@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from inferstack.local.home import free_port
+from tests.engines.model_card import embedding
 
 ROOT = Path(__file__).parents[2]
 NOT_DEFAULTS = {
@@ -69,6 +71,9 @@ def test_the_first_request_is_answered_and_outlives_a_restart_of_everything(
     assert task["status"] == "completed"
     assert len(task["result"]["embedding"]) == 384
     assert (task["model"], task["model_version"], task["attempts"]) == ("minilm", 1, 1)
+
+    received = np.array(task["result"]["embedding"])
+    assert received @ embedding("Hello, world!") / np.linalg.norm(received) > 0.9999
 
     again = command("infer", "--model", "minilm", "Hello, world!")
     assert json.loads(again.stdout)["embedding"] == pytest.approx(

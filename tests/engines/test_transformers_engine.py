@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModel, BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 
 from inferstack.batching import CostFit
 from inferstack.config import load
 from inferstack.engines.base import Engine, Prepared, create
 from inferstack.engines.repository import find, scan
 from inferstack.errors import InvalidInputError, ModelFolderError, ModelLoadError
+from tests.engines.model_card import MODELS, embedding
 
-MODELS = Path(__file__).parents[2] / "models"
 WORDS = ["red", "green", "blue"]
 
 
@@ -32,25 +32,12 @@ def run(engine: Engine, inputs: list[Any]) -> list[Any]:
     return engine.predict([item.value for item in prepared if isinstance(item, Prepared)])
 
 
-def reference(text: str) -> np.ndarray[Any, Any]:
-    """The model card's own recipe, one text at a time: no padding, no batch."""
-    source = find(scan(MODELS, load()), "minilm", 1).source
-    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    model = AutoModel.from_pretrained(source, local_files_only=True)
-    with torch.inference_mode():
-        hidden = model(input_ids=torch.tensor([tokenizer.encode(text).ids])).last_hidden_state
-    vector = hidden[0].mean(0).numpy()
-    return np.asarray(vector / np.linalg.norm(vector))
-
-
 def test_embeddings_are_those_of_the_model_card(minilm: Engine) -> None:
     texts = ["Hello, world!", "x", "A longer sentence about nothing much. " * 12]
     outputs = run(minilm, [{"text": text} for text in texts])
     for text, output in zip(texts, outputs, strict=True):
         assert output["embedding"].shape == (384,)
-        assert float(output["embedding"] @ reference(text)) > 0.9999
+        assert float(output["embedding"] @ embedding(text)) > 0.9999
 
 
 def test_many_texts_of_one_task_come_back_in_order(minilm: Engine) -> None:

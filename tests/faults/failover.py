@@ -8,6 +8,9 @@ import redis
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer, free_port
 
+PAUSE_MS = 60_000
+"""At most, for writes, while the roles change."""
+
 
 class Pair:
     """Two servers that change roles; connections that are there stay where they are."""
@@ -45,9 +48,12 @@ class Pair:
         """Swaps the roles, losing nothing; the name still leads to what is a replica now."""
         old, new = self.primary, self.replica
         with _client(old) as was, _client(new) as becomes:
+            # What is written behind the comparison would be lost.
+            was.client_pause(PAUSE_MS, all=False)
             _until_equal(was, becomes)
             becomes.replicaof("NO", "ONE")
             was.replicaof("127.0.0.1", str(new.port))
+            was.client_unpause()
         self.primary, self.replica = new, old
 
     def promote(self) -> None:

@@ -399,7 +399,9 @@ async def test_a_replica_counts_batches_claims_failures_and_stale_results() -> N
     assert "process_resident_memory_bytes" in text
 
 
-async def test_a_stuck_batch_ends_the_process() -> None:
+async def test_a_stuck_batch_ends_the_process_and_each_task_of_it_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     ended: list[int] = []
     session = MemorySession([lease(1)])
     await work_off(
@@ -409,6 +411,10 @@ async def test_a_stuck_batch_ends_the_process() -> None:
         end_process=ended.append,
     )
     assert set(ended) == {EXIT_STUCK}
+    told = {
+        getattr(record, "task_id", "") for record in caplog.records if "stuck" in record.message
+    }
+    assert told == {"", "task-1"}
 
 
 MATCHING = """
