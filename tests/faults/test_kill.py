@@ -22,6 +22,8 @@ from tests.local.stack import RealStack
 NAME = "echo:1"
 LOAD = 300
 SLEEP_MS = 5.0
+MOMENTS = range(20, LOAD * 2 // 3)
+"""How many tasks may be accepted when somebody is killed."""
 VICTIMS = ("replica", "api", "redis", "recorder", "postgres", "worker", "background")
 
 
@@ -66,16 +68,29 @@ async def _kill(stack: RealStack, name: str) -> None:
 async def _under_load(
     stack: RealStack, ledger: Ledger, victims: Sequence[str], rng: random.Random
 ) -> None:
-    """Kills the victims at random moments while clients submit and wait."""
+    """Kills the victims at random moments while clients submit and wait.
+
+    The second one dies soon after the first, which may have stopped all progress.
+    """
     url = f"http://127.0.0.1:{stack.port}"
     load = asyncio.create_task(
         ledger.load(url, tasks=LOAD, sleep_ms=SLEEP_MS, seed=rng.randrange(1000))
     )
-    for victim in victims:
-        await asyncio.sleep(rng.uniform(0.1, 0.6))
+    moments = sorted(rng.sample(MOMENTS, len(victims)))
+    for number, (victim, moment) in enumerate(zip(victims, moments, strict=True)):
+        await _progress(ledger, moment, at_most=rng.uniform(0.1, 0.6) if number else 60.0)
         await _kill(stack, victim)
         ledger.tally.faults += 1
+        assert not load.done()
     await load
+
+
+async def _progress(ledger: Ledger, accepted: int, at_most: float) -> None:
+    """Returns once so many tasks are accepted, or after `at_most` seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(at_most):
+            while len(ledger.accepted) < accepted:
+                await asyncio.sleep(0.005)
 
 
 def _kill_and_check(stack: RealStack, victims: Sequence[str], rng: random.Random) -> None:
@@ -104,9 +119,10 @@ def test_kill_9_of_the_supervisor_under_load_loses_nothing(stack: RealStack, see
     async def run() -> None:
         url = f"http://127.0.0.1:{stack.port}"
         load = asyncio.create_task(ledger.load(url, tasks=LOAD, sleep_ms=SLEEP_MS, seed=seed))
-        await asyncio.sleep(random.Random(seed).uniform(0.1, 0.6))
+        await _progress(ledger, random.Random(seed).choice(MOMENTS), at_most=60.0)
         await asyncio.to_thread(stack.signal, signal.SIGKILL)
         ledger.tally.faults += 1
+        assert not load.done()
         await asyncio.to_thread(stack.wait_ready, stack.begin())
         await load
 

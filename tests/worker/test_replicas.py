@@ -165,7 +165,7 @@ async def test_replicas_serve_fail_crash_and_drain(
 
     (before,) = await Registry(redis).replicas("echo:1")
     innocent = await callers.submit({"sleep_ms": 300, "n": 2})
-    await asyncio.sleep(0.15)
+    await callers.seen(innocent, TaskState.RUNNING)
     os.kill(int(before.worker.split(":")[1]), signal.SIGKILL)
     task = await callers.finished(innocent)
     assert task.state is TaskState.COMPLETED
@@ -179,7 +179,7 @@ async def test_replicas_serve_fail_crash_and_drain(
     # With Ray, longer than Serve would wait by itself.
     long = 32_000 if ray.exists() else 1500
     began = await callers.submit({"sleep_ms": long, "n": 3})
-    await asyncio.sleep(0.5)
+    await callers.seen(began, TaskState.RUNNING)
     children = psutil.Process(running.process.pid).children(recursive=True)
     assert await asyncio.to_thread(running.stop) == 0
     task = await callers.finished(began)
