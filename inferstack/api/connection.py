@@ -27,7 +27,6 @@ LINGER = 2.0
 Closing at once makes the kernel reset the connection, and the client may never see the answer.
 """
 
-
 ARRIVAL = 0.5
 """Seconds, once the server ends, for the rest of a request that has begun to arrive, and from its
 start for the first one of a connection."""

@@ -136,7 +136,7 @@ def translated(task_id: str | None = None, *, variable: str = "REDIS_URL") -> It
         ) from error
     except (ConnectionError, TimeoutError, OSError) as error:
         raise QueueUnavailableError(
-            "Redis does not answer", cause=str(error), task_id=task_id, retry_after=1.0
+            "Redis does not answer", cause=str(error), task_id=task_id
         ) from error
     except RuntimeError as error:
         if CLOSED not in str(error):

@@ -30,12 +30,19 @@ Answer = Callable[[int, bytes], Awaitable[bytes | None]]
 
 
 @asynccontextmanager
-async def server(answer: Answer, port: int = 0) -> AsyncIterator[str]:
-    """Yields a URL; `answer(number, request)` gives the bytes to send back, None to hang up."""
+async def server(
+    answer: Answer, port: int = 0, sockets: list[socket.socket] | None = None
+) -> AsyncIterator[str]:
+    """Yields a URL; `answer(number, request)` gives the bytes to send back, None to hang up.
+
+    `sockets` gets the server's end of each connection.
+    """
     count = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal count
+        if sockets is not None:
+            sockets.append(writer.get_extra_info("socket"))
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -221,23 +228,14 @@ async def test_no_request_goes_over_an_idle_connection_that_the_server_has_close
 
 async def test_what_is_due_last_waits_for_a_new_connection() -> None:
     """When all were closed while the client was held up, until the end of its time."""
-    writers: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, OSError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(OK)
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
-    running = asyncio.create_task(run(Load(url=url, connections=2, rate=4, duration=2.0)))
-    await asyncio.sleep(0.6)
-    for writer in writers:
-        writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
-    time.sleep(1.6)
-    report = await running
-    listening.close()
+    sockets: list[socket.socket] = []
+    async with server(ok, sockets=sockets) as url:
+        running = asyncio.create_task(run(Load(url=url, connections=2, rate=4, duration=2.0)))
+        await asyncio.sleep(0.6)
+        for each in sockets:
+            each.shutdown(socket.SHUT_WR)
+        time.sleep(1.6)
+        report = await running
     assert (report.statuses, report.errors) == ({200: 8}, {})
 
 
