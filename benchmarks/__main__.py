@@ -69,7 +69,7 @@ def main(
         console.print("[yellow]this machine is busy already: expect disturbed numbers[/yellow]")
     # Servers are ended by `finally`, which the default SIGTERM would skip.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    found = run(context, parts or list(Part), content)
+    found = run(context, parts or list(Part), content, out)
     report.rates(console, [s for name in ("noop", "minilm") for s in content.get(name, [])])
     report.verdicts(console, found)
     content |= {"targets": targets.as_json(found), "skipped": context.skipped}
@@ -85,13 +85,17 @@ def _fields(profile: Any) -> dict[str, Any]:
     return {name: getattr(profile, name) for name in profile.__struct_fields__}
 
 
-def run(context: Context, parts: list[Part], content: dict[str, Any]) -> list[Verdict]:
-    """Measures the parts in order; their raw numbers go into `content`."""
+def run(context: Context, parts: list[Part], content: dict[str, Any], out: Path) -> list[Verdict]:
+    """Measures the parts in order; their raw numbers go into `content`.
+
+    After each part they are written to `out`: one that fails takes none of the others with it.
+    """
     found: list[Verdict] = []
     started = time.monotonic()
     for part in dict.fromkeys(parts):
         context.say(f"[bold]{part}[/bold] after {time.monotonic() - started:,.0f} s")
         found += MEASURES[part](context, content)
+        report.write(out, content)
     content["seconds"] = round(time.monotonic() - started)
     return found
 
