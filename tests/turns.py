@@ -22,6 +22,7 @@ from xdist.scheduler import LoadFileScheduling
 LONGEST = (
     "faults/test_kill",
     "faults/test_services",
+    "worker/test_replicas",
     "local/test_up",
     "faults/test_rolling",
     "faults/test_failpoints",
@@ -34,7 +35,6 @@ LONGEST = (
     "integration/test_script",
     "integration/test_k6",
     "integration/test_scenarios",
-    "worker/test_replicas",
     "e2e/test_first_steps",
     "deployment/test_start",
     "faults/test_planted",

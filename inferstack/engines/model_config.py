@@ -49,6 +49,8 @@ class ReplicaRange(_Section):
 
     min: Annotated[int, Field(ge=1, le=1024)] = 1
     max: Annotated[int, Field(ge=1, le=1024)]
+    downscale_delay: Annotated[float, Field(ge=0, le=86400)] = 60.0
+    """Seconds for which fewer replicas must have been enough before one ends."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "ReplicaRange":

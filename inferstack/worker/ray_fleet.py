@@ -171,6 +171,7 @@ class Fleet:
     def _target(self, entry: ModelEntry, placement: Placement) -> Any:
         from ray import serve
 
+        assert entry.config is not None, "entries without one are left out"
         made: Any = serve.deployment(
             Replica,
             name="replica",
@@ -180,7 +181,7 @@ class Fleet:
             graceful_shutdown_timeout_s=drain.of_replicas([entry]),
             graceful_shutdown_wait_loop_s=0.1,
             max_constructor_retry_count=MOST_EARLY_DEATHS,
-            **scaling.options(placement),
+            **scaling.options(placement, entry.config.replicas),
         )
         # Else Serve makes one up each time, and restarts all replicas when only their number has
         # changed. There is no public way to say it (2.60, `api.py`).

@@ -3,14 +3,15 @@
 import math
 from typing import Any, Protocol
 
+from inferstack.engines.model_config import ReplicaRange, Replicas
 from inferstack.worker.placement import Placement
 
 WINDOWS = "windows"
 """Name of the metric: claims' worth of tasks that wait in the queue."""
 BUSY = "busy"
 """Name of the metric: share of the time in which the replica computed, 0 to 1."""
-LOOK_BACK = 10.0
-"""Seconds over which Serve averages what replicas report."""
+LOOK_BACK = 12.0
+"""Seconds over which Serve averages what replicas report; it wants more than 10."""
 TARGET_BUSY = 0.8
 """Share of the time that replicas should compute."""
 
@@ -60,9 +61,9 @@ class QueuePolicy:
         return wanted(running, target, max(windows.values()), share), {}
 
 
-def options(placement: Placement) -> dict[str, Any]:
-    """The arguments of `serve.deployment` for a number or a range of replicas."""
-    if placement.minimum == placement.maximum:
+def options(placement: Placement, wish: Replicas) -> dict[str, Any]:
+    """The arguments of `serve.deployment` for the replicas that a model's config wishes for."""
+    if placement.minimum == placement.maximum or not isinstance(wish, ReplicaRange):
         return {"num_replicas": placement.minimum}
     policy = {"policy_function": f"{__name__}:{QueuePolicy.__name__}"}
     return {
@@ -70,7 +71,7 @@ def options(placement: Placement) -> dict[str, Any]:
             "min_replicas": placement.minimum,
             "max_replicas": placement.maximum,
             "upscale_delay_s": 3.0,
-            "downscale_delay_s": 60.0,
+            "downscale_delay_s": wish.downscale_delay,
             "look_back_period_s": LOOK_BACK,
             "policy": policy,
         }

@@ -3,11 +3,8 @@
 import json
 import re
 import shlex
-import shutil
-import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +14,7 @@ from inferstack.cli import app
 from inferstack.task import TaskState
 from tests.docs.pages import MARKS, NAMES, ROOT, Block, blocks, commands, prose
 from tests.docs.stack import DocumentedStack
+from tests.local.stack import readable_folder
 
 ELSEWHERE = {
     "docs/backup.md": "tests/backup/test_round_trip.py",
@@ -39,20 +37,17 @@ DIFFERS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d{2}-\d{2}T.*")
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[DocumentedStack]:
-    # PostgreSQL's user must be able to reach it when root runs the tests; tmp_path it cannot.
-    folder = Path(tempfile.mkdtemp(prefix="inferstack-docs-"))
-    folder.chmod(0o755)
-    stack = DocumentedStack(folder)
-    try:
-        stack.up()
-        with stack.client() as client:
-            failed = client.submit({"fail": "on purpose"}, model="echo").task_id
-            assert client.wait(failed).status is TaskState.FAILED
-        yield stack
-        stack.print_logs()
-    finally:
-        stack.close()
-        shutil.rmtree(folder)
+    with readable_folder() as folder:
+        stack = DocumentedStack(folder)
+        try:
+            stack.up()
+            with stack.client() as client:
+                failed = client.submit({"fail": "on purpose"}, model="echo").task_id
+                assert client.wait(failed).status is TaskState.FAILED
+            yield stack
+            stack.print_logs()
+        finally:
+            stack.close()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,12 +1,9 @@
 """One embedded stack for all of these tests, and a second API beside it that takes credentials."""
 
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import msgspec
@@ -14,7 +11,7 @@ import pytest
 
 from inferstack import config
 from inferstack.local.control import known_settings
-from tests.local.stack import ROOT, RealStack
+from tests.local.stack import ROOT, RealStack, readable_folder
 from tests.services import free_port
 
 PATIENCE = 60.0
@@ -31,16 +28,14 @@ class Guarded(msgspec.Struct, frozen=True):
 @pytest.fixture(scope="package")
 def stack() -> Iterator[RealStack]:
     """`inferstack up` as it is on a developer's machine: callers need no credentials."""
-    folder = Path(tempfile.mkdtemp(prefix="inferstack-integration-"))
-    folder.chmod(0o755)
-    found = RealStack(folder / "home")
-    try:
-        found.up()
-        yield found
-        found.print_logs()
-    finally:
-        found.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with readable_folder() as folder:
+        found = RealStack(folder / "home")
+        try:
+            found.up()
+            yield found
+            found.print_logs()
+        finally:
+            found.close()
 
 
 @pytest.fixture(scope="package")

@@ -1,10 +1,14 @@
 """A whole stack in a process of its own, as a user starts it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from inferstack.client import Client
@@ -15,6 +19,17 @@ from inferstack.local.state import ChildState, Phase, StackState
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0
+
+
+@contextmanager
+def readable_folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's user can reach when root runs the tests; tmp_path is not."""
+    path = Path(tempfile.mkdtemp(prefix="inferstack-test-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class RealStack:

@@ -20,7 +20,7 @@ from inferstack.local.home import port_free
 from inferstack.local.state import ChildPhase, Phase
 from inferstack.task import TaskState
 from inferstack.telemetry import peers
-from tests.local.stack import ROOT, RealStack
+from tests.local.stack import ROOT, RealStack, readable_folder
 from tests.patience import until
 
 INPUT = {"text": "Hello, world!"}
@@ -28,9 +28,26 @@ INPUT = {"text": "Hello, world!"}
 
 @pytest.fixture
 def stack(folder: Path) -> Iterator[RealStack]:
+    """In a fresh home; nothing runs."""
     found = RealStack(folder / "home")
     yield found
     found.close()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RealStack]:
+    with readable_folder() as folder:
+        found = RealStack(folder / "home")
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def started(shared: RealStack) -> RealStack:
+    """In a home that tests share, and up; whoever ends it leaves that to the next one."""
+    if running(shared.home) is None:
+        shared.up()
+    return shared
 
 
 def begun(stack: RealStack, sleep_ms: int) -> str:
@@ -41,8 +58,9 @@ def begun(stack: RealStack, sleep_ms: int) -> str:
     return task_id
 
 
-def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> None:
-    first = stack.up()
+def test_up_serves_and_refuses_a_second_one(started: RealStack) -> None:
+    stack, first = started, started.current()
+    until(lambda: "inferstack is up" in stack.output())
     assert {child.name for child in first.children} == {
         "redis",
         "postgres",
@@ -68,33 +86,28 @@ def test_up_serves_refuses_a_second_one_and_ends_with_down(stack: RealStack) -> 
     assert report["healthy"]
     assert [item["state"] for item in report["deployments"]] == ["ready"]
 
-    down = stack.command("down")
-    assert down.returncode == 0
-    assert "Stopped." in down.stdout
-    assert "inferstack is up" in stack.output()
-    assert stack.process is not None
-    assert stack.process.wait() == 0
-    assert stack.left() == []
-    assert stack.command("status").returncode == 1
-    nothing = stack.command("down")
-    assert nothing.stdout == f"Nothing runs in {stack.home.root}. Start it with `inferstack up`.\n"
-    assert not _sockets(stack).exists()
 
-
-def test_from_a_folder_without_a_stack_the_folder_is_named(stack: RealStack) -> None:
-    for command in ("status", "down"):
-        answer = stack.command(command).stdout
-        assert answer.startswith(f"No stack has run in {stack.home.root}: change to the folder")
-    refused = stack.command("keys", "list")
-    assert refused.returncode == 1
-    assert f"DATABASE_URL is not set. No stack has run in {stack.home.root}" in refused.stderr
-    assert not stack.home.root.exists()
+def test_every_child_that_is_killed_comes_back_and_the_others_live_on(started: RealStack) -> None:
+    stack = started
+    for name in ("redis", "postgres", "recorder", "worker", "api", "background"):
+        others = {n: stack.child(n).process for n in ("redis", "postgres", "api") if n != name}
+        before = stack.child(name).process
+        assert before is not None
+        os.kill(before.pid, signal.SIGKILL)
+        after = stack.restarted(name, before)
+        assert after.restarts == 1
+        assert after.phase is ChildPhase.RUNNING
+        assert _served(stack) == INPUT, name
+        assert {n: stack.child(n).process for n in others} == others
+        assert f"{name} (process {before.pid}) was killed by SIGKILL" in stack.output()
+        assert after.process is not None
+        assert f"{name} runs again as process {after.process.pid}" in stack.output()
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_the_next_up_which_keeps_all_data_or_by_down(
-    stack: RealStack,
+    started: RealStack,
 ) -> None:
-    stack.up()
+    stack = started
     with stack.client() as client:
         task_id = client.infer(INPUT).task_id
     old = {child.name: child.process for child in map(stack.child, ("redis", "postgres", "api"))}
@@ -129,23 +142,14 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next_up_which_keeps_all_d
     assert not _sockets(stack).exists()
 
 
-def test_every_child_that_is_killed_comes_back_and_the_others_live_on(stack: RealStack) -> None:
-    stack.up()
-    for name in ("redis", "postgres", "recorder", "worker", "api", "background"):
-        others = {n: stack.child(n).process for n in ("redis", "postgres", "api") if n != name}
-        before = stack.child(name).process
-        assert before is not None
-        os.kill(before.pid, signal.SIGKILL)
-        after = stack.restarted(name, before)
-        assert after.restarts == 1
-        assert after.phase is ChildPhase.RUNNING
-        assert _served(stack) == INPUT, name
-        assert {n: stack.child(n).process for n in others} == others
-        assert f"{name} (process {before.pid}) was killed by SIGKILL" in stack.output()
-        assert after.process is not None
-        assert f"{name} runs again as process {after.process.pid}" in stack.output()
-    assert stack.signal(signal.SIGTERM) == 0
-    assert stack.left() == []
+def test_from_a_folder_without_a_stack_the_folder_is_named(stack: RealStack) -> None:
+    for command in ("status", "down"):
+        answer = stack.command(command).stdout
+        assert answer.startswith(f"No stack has run in {stack.home.root}: change to the folder")
+    refused = stack.command("keys", "list")
+    assert refused.returncode == 1
+    assert f"DATABASE_URL is not set. No stack has run in {stack.home.root}" in refused.stderr
+    assert not stack.home.root.exists()
 
 
 @pytest.mark.parametrize("step", ["redis", "migrate", "api"])
@@ -158,22 +162,10 @@ def test_ctrl_c_during_the_start_leaves_nothing_running(stack: RealStack, step: 
     assert stack.left() == []
 
 
-def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_what_runs(stack: RealStack) -> None:
-    stack.up()
-    assert stack.process is not None
-    begun(stack, 40_000)
-    os.kill(stack.process.pid, signal.SIGINT)
-    until(lambda: "Ctrl-C again ends them now" in stack.output(), 2.0)
-    began = time.monotonic()
-    assert stack.signal(signal.SIGINT) == 0
-    assert time.monotonic() - began < 15.0
-    assert stack.left() == []
-
-
 def test_a_second_down_waits_for_the_drain_of_the_first_and_ctrl_c_ends_that(
-    stack: RealStack,
+    started: RealStack,
 ) -> None:
-    stack.up()
+    stack = started
     task_id = begun(stack, 8_000)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(stack.command, "down")
@@ -184,6 +176,10 @@ def test_a_second_down_waits_for_the_drain_of_the_first_and_ctrl_c_ends_that(
     assert stack.process is not None
     assert stack.process.wait(10) == 0
     assert stack.left() == []
+    assert stack.command("status").returncode == 1
+    nothing = stack.command("down")
+    assert nothing.stdout == f"Nothing runs in {stack.home.root}. Start it with `inferstack up`.\n"
+    assert not _sockets(stack).exists()
     stack.up()
     with stack.client() as client:
         task = client.wait(task_id)
@@ -200,6 +196,20 @@ def test_a_second_down_waits_for_the_drain_of_the_first_and_ctrl_c_ends_that(
     assert (down.returncode, answer) == (0, "Stopped.\n")
     assert "stop api: done" in told
     assert "redis: port" not in told
+    assert stack.process is not None
+    assert stack.process.wait(10) == 0
+    assert stack.left() == []
+
+
+def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_what_runs(started: RealStack) -> None:
+    stack = started
+    assert stack.process is not None
+    begun(stack, 40_000)
+    os.kill(stack.process.pid, signal.SIGINT)
+    until(lambda: "Ctrl-C again ends them now" in stack.output(), 2.0)
+    began = time.monotonic()
+    assert stack.signal(signal.SIGINT) == 0
+    assert time.monotonic() - began < 15.0
     assert stack.left() == []
 
 

@@ -4,9 +4,7 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +20,7 @@ from inferstack.telemetry import discovery
 from inferstack.worker import gpu, measures
 from monitoring.dashboards import DASHBOARDS
 from monitoring.dashboards.promql import WINDOW
-from tests.local.stack import RealStack
+from tests.local.stack import RealStack, readable_folder
 from tests.monitoring.prometheus import Prometheus, collector, exporter
 
 T = TypeVar("T")
@@ -61,17 +59,13 @@ def spans() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def stack(spans: list[dict[str, Any]]) -> Iterator[WatchedStack]:
-    # PostgreSQL's user must be able to reach it when root runs the tests.
-    folder = Path(tempfile.mkdtemp(prefix="inferstack-test-"))
-    folder.chmod(0o755)
-    with collector(spans) as address:
+    with readable_folder() as folder, collector(spans) as address:
         found = WatchedStack(folder / "home", address)
         try:
             found.up()
             yield found
         finally:
             found.close()
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,34 @@ from inferstack.worker import ray_settings
 
 from .callers import Callers
 from .fakes import settings as make_settings
+from .machines import replicas
 
 MODELS = Path(__file__).parents[2] / "models"
 BROKEN = "class Model:\n    def load(self, path, device):\n        raise ValueError('no weights')\n"
 BROKEN += "    def predict(self, inputs):\n        return inputs\n"
+ELASTIC = "engine: python\nbatch: {max_size: 1}\n"
+ELASTIC += "replicas: {min: 1, max: 2, downscale_delay: 2}\n"
+SLOW = """
+import asyncio, sys, threading, time
+
+def stop_the_loop():
+    (worker,) = [thread for thread in threading.enumerate() if thread.name == "worker"]
+    frame = sys._current_frames()[worker.ident]
+    while not isinstance(frame.f_locals.get("self"), asyncio.Runner):
+        frame = frame.f_back
+    frame.f_locals["self"].get_loop().call_soon_threadsafe(time.sleep, 60)
+
+class Model:
+    def load(self, path, device):
+        self.stuck = path / "stuck"
+    def predict(self, inputs):
+        if "stick" in inputs[0] and not self.stuck.exists():
+            self.stuck.touch()
+            stop_the_loop()
+        time.sleep(inputs[0].get("sleep", 0))
+        return inputs
+"""
+"""A model that can stop the event loop of its worker, once."""
 NOISE = (
     "\x1b",
     "_ray_timestamp_ns",
@@ -40,6 +64,7 @@ NOISE = (
     "is starting ",
     "Connecting to existing Serve",
     "graceful_shutdown failed",
+    "Warning",
 )
 """What makes the worker's log hard to read."""
 DIES = "import os, sys\nprint('no such device', file=sys.stderr)\nos._exit(9)\n"
@@ -53,6 +78,7 @@ def models(tmp_path: Path) -> Path:
     patient = root / "echo" / "1" / "config.yaml"
     patient.write_text(patient.read_text().replace("timeout: 30", "timeout: 40"))
     for name, config, code in (
+        ("elastic", ELASTIC, SLOW),
         ("wrong", "engine: magic\n", ""),
         ("raises", "engine: python\nreplicas: 1\n", BROKEN),
         ("dies", "engine: python\nreplicas: 1\n", DIES),
@@ -97,6 +123,7 @@ class Running:
         self, module: tuple[str, ...], settings: Settings, log: Path, folder: Path | None = None
     ) -> None:
         self.log = log
+        self.with_ray = module == ("inferstack.worker.serve",)
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", *module],
@@ -173,11 +200,16 @@ async def test_replicas_serve_fail_crash_and_drain(
     assert task.execution.worker != before.worker
     await _told_once(running.log)
 
+    if running.with_ray:
+        await _grows_and_shrinks(Callers(redis, settings, "elastic:1"), redis)
+        await _replaced_when_stuck(Callers(redis, settings, "elastic:1"), redis)
+
     _only_on_loopback(running.process.pid)
-    if (ray := ray_settings.folder(settings)).exists():
-        assert stat.S_IMODE(ray.parent.stat().st_mode) == 0o700
+    if running.with_ray:
+        parent = ray_settings.folder(settings).parent
+        assert stat.S_IMODE(parent.stat().st_mode) == 0o700
     # With Ray, longer than Serve would wait by itself.
-    long = 32_000 if ray.exists() else 1500
+    long = 32_000 if running.with_ray else 1500
     began = await callers.submit({"sleep_ms": long, "n": 3})
     await callers.seen(began, TaskState.RUNNING)
     children = psutil.Process(running.process.pid).children(recursive=True)
@@ -192,6 +224,26 @@ async def test_replicas_serve_fail_crash_and_drain(
     text = running.log.read_text()
     for noise in NOISE:
         assert noise not in text
+
+
+async def _grows_and_shrinks(callers: Callers, redis: Redis) -> None:
+    """The number of replicas follows the queue, and nothing that was accepted notices."""
+    (only,) = await replicas(redis, "elastic:1", 1)
+    tasks = [await callers.submit({"sleep": 0.5, "n": number}) for number in range(40)]
+    assert only.worker in {each.worker for each in await replicas(redis, "elastic:1", 2)}
+    found = [await callers.finished(task_id) for task_id in tasks]
+    assert {(task.state, task.attempts) for task in found} == {(TaskState.COMPLETED, 1)}
+    assert len({task.execution.worker for task in found if task.execution is not None}) == 2
+    await replicas(redis, "elastic:1", 1)
+
+
+async def _replaced_when_stuck(callers: Callers, redis: Redis) -> None:
+    """A replica whose event loop no longer turns is unhealthy: its task is done by another."""
+    (before,) = await replicas(redis, "elastic:1", 1)
+    task = await callers.finished(await callers.submit({"stick": True}))
+    assert (task.state, task.attempts) == (TaskState.COMPLETED, 2)
+    assert task.execution is not None
+    assert task.execution.worker != before.worker
 
 
 @pytest.mark.parametrize("idle", [0.0, 0.4, 1.1])

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from inferstack.worker.scaling import BUSY, WINDOWS, QueuePolicy, wanted
+from inferstack.engines.model_config import ModelConfig
+from inferstack.worker.placement import Placement
+from inferstack.worker.scaling import BUSY, WINDOWS, QueuePolicy, options, wanted
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,15 @@ def test_the_policy_reads_what_replicas_report() -> None:
 @pytest.mark.parametrize("metrics", [None, {}, {WINDOWS: {}}])
 def test_without_reports_nothing_changes(metrics: Any) -> None:
     assert QueuePolicy()(context(0, 3, metrics)) == (3, {})
+
+
+@pytest.mark.parametrize("written", [{}, {"downscale_delay": 5}])
+def test_serve_is_told_the_range_of_a_model(written: dict[str, float]) -> None:
+    config = ModelConfig.model_validate(
+        {"engine": "python", "replicas": {"min": 1, "max": 3, **written}}
+    )
+    told = options(Placement(1, 3, 0.0, "cpu"), config.replicas)["autoscaling_config"]
+    assert (told["min_replicas"], told["max_replicas"]) == (1, 3)
+    assert told["downscale_delay_s"] == written.get("downscale_delay", 60)
+    # There is room for one of them only.
+    assert options(Placement(1, 1, 1.0, "cuda:0"), config.replicas) == {"num_replicas": 1}
