@@ -68,6 +68,8 @@ class _Server:
         """Makes the data folder; nothing runs before `start`."""
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix=f"inferstack-test-{self.name}-"))
+        self.env: dict[str, str] = {}
+        """On top of that of the tests."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -101,6 +103,7 @@ class _Server:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self.directory,
+                env=os.environ | self.env,
                 **run_as(self._owner()),
                 preexec_fn=end_with_parent(signal.SIGKILL),
             )

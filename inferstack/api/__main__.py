@@ -1,7 +1,6 @@
 """One API process: `python -m inferstack.api`."""
 
 import gc
-import logging
 import sys
 
 from inferstack import config, refusal
@@ -11,16 +10,12 @@ from inferstack.api.server import serve
 from inferstack.errors import ConfigurationError
 from inferstack.telemetry import logs
 
-log = logging.getLogger(__name__)
-
 
 def main() -> int:
     """Serves until SIGTERM; 0 after a drain, 1 if it could not start."""
     try:
         settings = config.settings_with("redis_url", "database_url")
         logs.setup("api", level=settings.log_level, style=settings.log_format)
-        for line in config.misspelt():
-            log.warning(line)
         raise_file_limit()
         listener = bind(settings)
         edge = create_app(settings)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from inferstack.api.problems import details
 from inferstack.api.views import Timings, task_view
 from inferstack.lifecycle.dead_letters import Inspected, Purged, Redriven
 from inferstack.lifecycle.types import Caller, Receipt
@@ -139,7 +140,7 @@ def redriven_view(answers: Sequence[Redriven], instance: str) -> list[Any]:
     return [
         redrive_view(answer)
         if isinstance(answer, Receipt)
-        else answer.problem(instance) | {"task_id": task_id}
+        else details(answer, instance) | {"task_id": task_id}
         for task_id, answer in answers
     ]
 

@@ -143,7 +143,7 @@ def _response(status: str) -> dict[str, Any]:
     held = content("ProblemView", "application/problem+json", example=example)
     answer: dict[str, Any] = {"description": description, "content": held}
     if status in RETRY_STATUSES:
-        text = "Seconds after which to come back, from the measured completion rate."
+        text = "After how many seconds to come back; it differs from caller to caller."
         answer["headers"] = {"Retry-After": _header("integer", text)}
     return answer
 

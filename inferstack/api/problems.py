@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 import re
 from http import HTTPStatus
 from typing import Any
@@ -50,11 +51,36 @@ def problem(error: Exception, instance: str) -> tuple[int, Headers, dict[str, An
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b'Bearer realm="inferstack"'))
     if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+        # Of a few whole seconds a quarter is none at all.
+        seconds = _scattered(max(1, math.ceil(error.retry_after)), least=1.0)
+        headers.append((b"retry-after", b"%d" % round(seconds)))
     # Only what is one: a caller can ask for any, also for one with a line break in it.
     if error.task_id is not None and task_id_hint(error.task_id) is not None:
         headers.append((b"x-task-id", error.task_id.encode()))
-    return error.status, headers, error.problem(instance)
+    return error.status, headers, details(error, instance)
+
+
+def details(error: InferstackError, instance: str) -> dict[str, Any]:
+    """The problem details to answer: what the error says, but no two callers come back together.
+
+    Args:
+        error: what was refused.
+        instance: the path of the request.
+    """
+    body = error.problem(instance)
+    if error.retry_after is not None:
+        body["retry_after"] = _scattered(error.retry_after)
+    return body
+
+
+def _scattered(seconds: float, least: float = 0.0) -> float:
+    """Up to a quarter longer: those who were refused together must not come back together.
+
+    Args:
+        seconds: after which to come back.
+        least: seconds that it may be longer in any case.
+    """
+    return seconds + random.uniform(0.0, max(least, seconds / 4))
 
 
 def problem_response(error: Exception, instance: str) -> Response:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from inferstack.api.problems import details
 from inferstack.errors import InferstackError
 from inferstack.lifecycle.types import Caller, Position, Receipt
 from inferstack.storage.history import HistoryPage
@@ -147,7 +148,7 @@ def page_view(page: HistoryPage, caller: Caller) -> PageView:
 def batch_view(answers: list[Receipt | InferstackError], instance: str) -> list[Any]:
     """The answers to a batch: receipts, and problem details in the place of what was refused."""
     return [
-        receipt_view(answer) if isinstance(answer, Receipt) else answer.problem(instance)
+        receipt_view(answer) if isinstance(answer, Receipt) else details(answer, instance)
         for answer in answers
     ]
 

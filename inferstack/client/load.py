@@ -21,9 +21,10 @@ from inferstack.client.errors import Problem
 from inferstack.client.http1 import Frame
 from inferstack.client.load_connection import Connection, UnreachableError
 from inferstack.client.load_plan import Load, Step, due_times, requests
-from inferstack.client.load_report import LoadReport, Tally, good
+from inferstack.client.load_report import Answer, LoadReport, Tally, good
 
 __all__ = [
+    "Answer",
     "Load",
     "LoadReport",
     "Step",
@@ -49,8 +50,9 @@ RECONNECT = 0.5
 class _Run:
     """The state of one run."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, kept: list[Answer] | None = None) -> None:
         self.load = load
+        self.kept = kept
         self.loop = asyncio.get_running_loop()
         self.wire = requests(load)
         self.expected = load.expected
@@ -271,15 +273,19 @@ class _Run:
         ]
 
 
-async def run(load: Load) -> LoadReport:
+async def run(load: Load, kept: list[Answer] | None = None) -> LoadReport:
     """Sends the load and waits for the answers.
+
+    Args:
+        load: what to send.
+        kept: where the good answers go, if they are wanted.
 
     Raises:
         ConfigurationError: the URL is not one that may be loaded.
         Problem: the first refusal, if that ends the run.
         UnreachableError: a connection cannot be made at the start.
     """
-    return (await _Run(load).go())[0]
+    return (await _Run(load, kept).go())[0]
 
 
 async def run_steps(load: Load) -> list[LoadReport]:
@@ -291,9 +297,9 @@ async def run_steps(load: Load) -> list[LoadReport]:
     return await _Run(load).go()
 
 
-def run_blocking(load: Load) -> LoadReport:
+def run_blocking(load: Load, kept: list[Answer] | None = None) -> LoadReport:
     """`run` on an event loop of its own, uvloop's where it is installed."""
-    return _blocking(lambda: run(load))
+    return _blocking(lambda: run(load, kept))
 
 
 def run_steps_blocking(load: Load) -> list[LoadReport]:

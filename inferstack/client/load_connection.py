@@ -4,6 +4,7 @@ import asyncio
 from typing import Protocol, cast
 
 from inferstack.client.http1 import Frame, ProtocolError, frame
+from inferstack.client.load_report import Answer, good
 from inferstack.concurrency import unread
 from inferstack.errors import InferstackError
 
@@ -19,6 +20,10 @@ class Owner(Protocol):
 
     expected: bytes
     """What an answer of status 200 must hold."""
+    sent: int
+    """Requests that were sent."""
+    kept: list[Answer] | None
+    """Where good answers go; None if nobody wants them."""
 
     def next_request(self, due: float) -> bytes:
         """The next request as it goes over the wire."""
@@ -48,13 +53,14 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """Has at most one request under way."""
 
-    __slots__ = ("buffer", "due", "owner", "transport")
+    __slots__ = ("buffer", "due", "number", "owner", "transport")
 
     def __init__(self, owner: Owner) -> None:
         """Belongs to a run; `asyncio` connects it."""
         self.owner = owner
         self.buffer = b""
         self.due: float | None = None
+        self.number = 0
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -64,7 +70,7 @@ class Connection(asyncio.Protocol):
     def send(self, due: float) -> None:
         """Sends the next request, which was due at `due` (seconds of `perf_counter`)."""
         assert self.transport is not None
-        self.due = due
+        self.due, self.number = due, self.owner.sent
         self.transport.write(self.owner.next_request(due))
 
     def ended(self) -> bool:
@@ -88,8 +94,9 @@ class Connection(asyncio.Protocol):
         if answer is None:
             return
         if 400 <= answer.status < 500:
-            body = self.buffer[: answer.end].partition(b"\r\n\r\n")[2]
-            self.owner.refused(answer.status, body)
+            self.owner.refused(answer.status, self._body(answer))
+        if self.owner.kept is not None and good(answer.status):
+            self.owner.kept.append(Answer(self.number, answer.status, self._body(answer)))
         expected = self.owner.expected
         complete = answer.status != 200 or self.buffer.find(expected, 0, answer.end) >= 0
         self.buffer = self.buffer[answer.end :]
@@ -99,6 +106,9 @@ class Connection(asyncio.Protocol):
             self.drop()
         else:
             self.owner.answered(due, answer, complete, self)
+
+    def _body(self, answer: Frame) -> bytes:
+        return self.buffer[: answer.end].partition(b"\r\n\r\n")[2]
 
     def _fail(self, reason: str) -> None:
         assert self.due is not None

@@ -3,6 +3,7 @@
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,6 +40,16 @@ class LoadReport(msgspec.Struct, frozen=True):
         """Requests without an answer that counts or with a status other than 2xx."""
         bad = sum(count for status, count in self.statuses.items() if not good(status))
         return bad + sum(self.errors.values()) + self.unsent
+
+
+class Answer(NamedTuple):
+    """A good answer, for whoever wants more than its status."""
+
+    number: int
+    """Of its request, from 0."""
+    status: int
+    body: bytes
+    """As it came."""
 
 
 def good(status: int) -> bool:

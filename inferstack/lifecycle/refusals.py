@@ -1,7 +1,5 @@
 """When a submission is refused, and with which error."""
 
-import random
-
 from inferstack.errors import (
     CircuitOpenError,
     DeadlineUnreachableError,
@@ -19,11 +17,6 @@ from inferstack.task import Priority
 USED_KEY = {"field": "Idempotency-Key", "message": "was used before with another body"}
 LANES = tuple(Priority)
 """In the order in which they are served."""
-
-
-def jittered(seconds: float) -> float:
-    """Up to a quarter longer: callers who were refused together must not come back together."""
-    return seconds * random.uniform(1.0, 1.25)
 
 
 def refuse_large_metadata(submission: Submission) -> None:
@@ -69,14 +62,14 @@ def raise_refusal(target: Target, answer: Accepted) -> None:
         case Enqueued.MISMATCH:
             raise IdempotencyMismatchError(task_id=answer.task_id, errors=[USED_KEY])
         case Enqueued.TENANT_FULL:
-            raise TenantQueueFullError(retry_after=jittered(target.retry_after()))
+            raise TenantQueueFullError(retry_after=target.retry_after())
         case Enqueued.FULL:
-            raise QueueFullError(retry_after=jittered(target.retry_after()))
+            raise QueueFullError(retry_after=target.retry_after())
         case Enqueued.OUTBOX_FULL:
             raise QueueFullError("history is too far behind to take new work", retry_after=5.0)
         case Enqueued.OPEN:
             name, seconds = target.deployment.name, max(1.0, answer.ahead / 1000)
             raise CircuitOpenError(
                 f"{name} keeps failing; it is tried again in about {seconds:.0f} s",
-                retry_after=jittered(seconds),
+                retry_after=seconds,
             )

@@ -13,7 +13,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from inferstack import config
 from inferstack.wording import encodable
+
+log = logging.getLogger(__name__)
 
 STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message",
@@ -77,6 +80,9 @@ class TextFormatter(logging.Formatter):
 def setup(service: str, *, level: str = "INFO", style: Literal["json", "text"] = "json") -> None:
     """Sends every logger of this process to stderr, in one format; call it once, first.
 
+    Warns of variables that are nearly settings: every program comes by here. One that another
+    started is silent, since its environment holds every setting.
+
     Args:
         service: which program writes, such as `api` or `recorder`.
         level: the lowest level that is written.
@@ -90,6 +96,8 @@ def setup(service: str, *, level: str = "INFO", style: Literal["json", "text"] =
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    for line in config.misspelt():
+        log.warning(line)
 
 
 def tell(

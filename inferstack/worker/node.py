@@ -25,7 +25,7 @@ from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
 from inferstack.telemetry import logs, pulse
 from inferstack.telemetry.exposure import shown
-from inferstack.worker import drain, gpu, measures, ray_settings
+from inferstack.worker import drain, gpu, measures, ray_settings, ray_token
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,13 @@ class Node:
             await self._spawn("serve", [sys.executable, "-P", "-m", "inferstack.worker.serve"], {})
 
     async def _start_member(self) -> None:
+        """Starts Ray once the head answers.
+
+        Raises:
+            ConfigurationError: the head refuses RAY_AUTH_TOKEN.
+        """
         await self._reachable()
+        await asyncio.to_thread(ray_token.check, self._settings)
         own = {DRAIN_VARIABLE: f"{self._drain:.0f}"}
         options: list[str] = []
         if self._gpu_locks is None:

@@ -7,7 +7,7 @@ from typing import Any
 from inferstack.config import Settings
 from inferstack.engines.base import summary
 from inferstack.errors import ConfigurationError
-from inferstack.worker import ray_settings
+from inferstack.worker import ray_settings, ray_token
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +20,11 @@ def start(settings: Settings) -> None:
     """Joins or starts a Ray cluster.
 
     Raises:
-        ConfigurationError: RAY_ADDRESS is none, or nobody answers there.
+        ConfigurationError: RAY_ADDRESS is none, nobody answers there, or our token is refused.
     """
+    ray_token.check(settings)
     import ray
-    from ray import serve
+    from ray.exceptions import AuthenticationError
 
     local = settings.ray_address is None
     try:
@@ -35,11 +36,16 @@ def start(settings: Settings) -> None:
             logging_level=logging.WARNING,
             **ray_settings.options(settings) if local else {},
         )
-    except (ValueError, ConnectionError) as error:
+    except (ValueError, ConnectionError, AuthenticationError) as error:
         if local:
             raise
+        # Also a token that Ray has found elsewhere, in a file of its own.
+        if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error.__cause__):
+            raise ray_token.refused(settings) from error
         problem = f"RAY_ADDRESS={settings.ray_address}: {summary(error)}"
         raise ConfigurationError(problem) from error
+    from ray import serve
+
     # At any other level, Serve tells each failure in a hundred lines; its replicas tell it in one.
     level = "DEBUG" if settings.log_level == "DEBUG" else "CRITICAL"
     # What Serve says in this process, in a format of its own, is that it was called.

@@ -107,13 +107,13 @@ def main() -> int:
     """Serves the whole repository; returns the exit code."""
     try:
         settings = config.settings_with("redis_url")
+        ray_settings.set_up_logs("worker", settings)
         environment = config.as_environment(settings)
         wanted = ray_settings.environment(settings)
         if any(environment.get(name) != value for name, value in wanted.items()):
             # Not by changing the environment of this process: only config.py touches that.
             command = [sys.executable, "-P", "-m", "inferstack.worker.serve"]
             os.execve(sys.executable, command, {**environment, **wanted})
-        ray_settings.set_up_logs("worker", settings)
         entries = scan(settings.model_path.absolute(), settings)
         if settings.ray_address is None:
             settings = ray_settings.leave_working_directory(settings)

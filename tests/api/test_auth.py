@@ -286,7 +286,7 @@ async def test_a_flood_of_made_up_keys_takes_few_connections(
     async with flood(client, world, monkeypatch) as asked:
         refused = await submit(client, {"x-api-key": "is_late"})
         assert refused.status_code == 503
-        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["retry-after"] in {"1", "2"}
         assert len(asked) == STRANGERS
         assert (await submit(client, {"x-api-key": "is_job"})).status_code == 202
 

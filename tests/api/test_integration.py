@@ -1,18 +1,26 @@
 """The API over a real Redis and a real PostgreSQL; only the model is pretended."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import redis
 
+from inferstack.api import overview
 from inferstack.config import Settings
+from inferstack.queue.codec import encode
+from inferstack.queue.connection import connect
+from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Failure, Retry
 from inferstack.storage.accounts import Accounts
 from inferstack.storage.database import Database
 from inferstack.storage.objects import ObjectStore
+from inferstack.task import Execution, TaskError
 from tests.api.real import replica, serving
 from tests.services import RedisServer
 
@@ -126,6 +134,63 @@ async def test_health_models_and_metrics_tell_of_the_real_services(
     ready = r'inferstack_deployment_ready\{process="api-\d+",model="echo",version="1"\} 1\.0'
     assert re.search(ready, text)
     assert (await client.get(URL)).json() == {"tasks": [], "next_cursor": None}
+
+
+async def circuit(client: httpx.AsyncClient) -> dict[str, Any]:
+    """What each place that shows a circuit says of it now."""
+    detailed = (await client.get("/health/detailed")).json()
+    models = (await client.get("/api/models")).json()
+    stream = (await client.get("/api/overview/stream")).text
+    sample = json.loads(stream.split("event: sample\ndata: ")[1].split("\n")[0])
+    metrics = (await client.get("/metrics")).text
+    name = r'\{process="api-\d+",model="echo",version="1"\} (\S+)'
+    return {
+        "health": [each["circuit"] for each in detailed["deployments"]],
+        "models": [each["circuit"] for each in models["models"]],
+        "overview": [each["circuit"] for each in sample["deployments"]],
+        "gauge": re.findall(f"^inferstack_circuit_open{name}", metrics, re.MULTILINE),
+        "opened": re.findall(f"^inferstack_circuit_opened_total{name}", metrics, re.MULTILINE),
+    }
+
+
+async def shown(client: httpx.AsyncClient, word: str, gauge: str, opened: str) -> None:
+    """Returns once every place shows this; they share what the process looks up each second."""
+    wanted = {place: [word] for place in ("health", "models", "overview")}
+    async with asyncio.timeout(10):
+        while (found := await circuit(client)) != wanted | {"gauge": [gauge], "opened": [opened]}:
+            print(found)
+            await asyncio.sleep(0.05)
+
+
+async def test_a_circuit_is_shown_open_half_open_and_closed_wherever_one_looks(
+    client: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "LIFETIME", 0.001)  # one sample and the stream ends
+    await shown(client, "closed", "0.0", "0.0")
+    redis = connect(str(settings.redis_url))
+    queue = TaskQueue(redis, "echo:1", settings)
+    await client.post(f"{URL}/batch", json=[{"data": {}}] * settings.breaker_volume)
+    error, run = encode(TaskError("engine-error", "boom", retryable=True)), encode(Execution("w"))
+    await queue.fail(
+        [
+            Failure(claim.task_id, claim.attempt, Retry.FINAL, 0.0, error, run)
+            for claim in await queue.claim("w", settings.breaker_volume)
+        ]
+    )
+    await shown(client, "open", "1.0", "1.0")
+    refused = await client.post(URL, json={"data": {}})
+    assert refused.status_code == 503
+    assert refused.json()["type"].endswith("/circuit-open")
+    assert int(refused.headers["retry-after"]) >= 1
+
+    # The test moves the moment, not the clock.
+    await redis.hset("is:{echo:1}:breaker", "until", 1)
+    await redis.aclose()
+    await shown(client, "half-open", "0.5", "1.0")
+    async with replica(settings):
+        probe = await client.post(URL, json={"data": {}}, headers={"prefer": "wait=10"})
+        assert probe.json()["status"] == "completed"
+        await shown(client, "closed", "0.0", "1.0")
 
 
 async def test_a_task_tells_its_place_and_what_was_asked_for(

@@ -97,9 +97,10 @@ def test_processes_that_share_a_port_show_metrics_of_all(environment: Environmen
 
 
 def test_sigterm_ends_a_process_that_waits_for_redis(environment: Environment) -> None:
-    environment["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}"
+    environment |= {"REDIS_URL": f"redis://127.0.0.1:{free_port()}", "BATCHSIZE": "8"}
     api = Api(environment)
     assert api.process.stderr is not None
+    assert b"BATCHSIZE is no setting" in api.process.stderr.readline()
     while b"completions do not arrive" not in api.process.stderr.readline():
         assert api.process.poll() is None
     begun = time.monotonic()

@@ -270,8 +270,8 @@ async def test_a_full_queue_says_when_to_come_back(
     world.tasks.error = error(retry_after=2.4)
     answer = await client.post(URL, json=GOOD)
     assert answer.status_code == status
-    assert answer.headers["retry-after"] == "3"
-    assert _problem(answer)["retry_after"] == 2.4
+    assert answer.headers["retry-after"] in {"3", "4"}
+    assert 2.4 <= _problem(answer)["retry_after"] <= 3.0
 
 
 async def test_a_submit_without_a_certain_end_tells_its_task_in_the_head_too(
@@ -290,8 +290,9 @@ async def test_what_is_away_says_when_to_come_back(
 ) -> None:
     world.tasks.error = error
     answer = await client.post(URL, json=GOOD)
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    assert answer.json()["retry_after"] == 5.0
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] in {"5", "6"}
+    assert 5.0 <= answer.json()["retry_after"] <= 6.25
 
 
 async def test_an_unexpected_error_is_500_without_its_text(

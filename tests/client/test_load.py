@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from inferstack.client import load_report
 from inferstack.client.errors import Problem
 from inferstack.client.load import (
     CONNECT_TOGETHER,
@@ -247,6 +248,22 @@ async def test_bad_statuses_are_counted() -> None:
         report = await run(Load(url=url, connections=1, max_requests=4, duration=10))
     assert report.statuses == {200: 2, 503: 2}
     assert report.failed == 2
+
+
+async def test_good_answers_are_kept_with_the_numbers_of_their_requests() -> None:
+    async def answer(number: int, request: bytes) -> bytes:
+        body = request[-1:]
+        if body == b"c":
+            return b"HTTP/1.1 429 Busy\r\nContent-Length: 0\r\n\r\n"
+        # The first one is the last to be answered.
+        await asyncio.sleep(0.05 if body == b"a" else 0)
+        return b"HTTP/1.1 202 Accepted\r\nContent-Length: 1\r\n\r\n" + body
+
+    kept: list[load_report.Answer] = []
+    async with server(answer) as url:
+        load = Load(url=url, bodies=[b"a", b"b", b"c"], connections=3, max_requests=6)
+        await run(load, kept)
+    assert sorted(kept) == [(0, 202, b"a"), (1, 202, b"b"), (3, 202, b"a"), (4, 202, b"b")]
 
 
 async def test_the_first_refusal_ends_the_run_when_asked_to() -> None:

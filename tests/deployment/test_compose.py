@@ -1,12 +1,17 @@
 """Docker Compose, without Docker: the files fit each other and the code."""
 
+import os
 import re
 import shlex
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from check_jsonschema.builtin_schemas import get_builtin_schema
+from jsonschema.validators import validator_for
 
 from inferstack import config
 from inferstack.api import server
@@ -33,6 +38,31 @@ def _variables(text: str) -> set[str]:
 def _seconds(duration: str) -> float:
     assert duration.endswith("s"), duration
     return float(duration[:-1])
+
+
+def _unlike_compose(file: dict[str, Any]) -> list[str]:
+    """What the specification of Compose does not allow in a file."""
+    schema = get_builtin_schema("vendor.compose-spec")
+    errors = validator_for(schema)(schema).iter_errors(file)
+    return [f"{'.'.join(map(str, error.path))}: {error.message}" for error in errors]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_as_the_specification_of_compose_has_it(name: str) -> None:
+    file = compose(name)
+    for service, fields in file["services"].items():
+        # What `!reset` takes away is no field.
+        file["services"][service] = {k: v for k, v in fields.items() if v is not None}
+    assert _unlike_compose(file) == []
+
+
+@pytest.mark.parametrize("field", [{"heathcheck": {}}, {"ports": "80:80"}])
+def test_a_field_that_compose_does_not_take_shows(field: dict[str, Any]) -> None:
+    file = compose()
+    file["services"]["redis"] |= field
+    found = _unlike_compose(file)
+    assert found
+    assert all(line.startswith("services.redis") for line in found)
 
 
 def test_the_example_names_every_setting_and_nothing_else() -> None:
@@ -85,6 +115,26 @@ def test_every_secret_of_the_example_says_that_it_is_one() -> None:
     secrets = {name: value for name, value in example().items() if value and secret.search(name)}
     assert secrets
     assert [name for name, value in secrets.items() if config.EXAMPLE_MARK not in value] == []
+
+
+@pytest.mark.parametrize("mine", [False, True])
+def test_grafana_does_not_start_in_production_with_an_example_secret(mine: bool) -> None:
+    """By a line of shell, since Grafana itself takes any password."""
+    shell, option, script = compose("docker-compose.prod.yml")["services"]["grafana"]["entrypoint"]
+    # Compose makes one dollar of two.
+    script = script.replace("$$", "$").replace("exec /run.sh", "echo started")
+    examples = {example()["GRAFANA_PASSWORD"], *config.EXAMPLE_SECRETS}
+    for password in {"8f3a1c0e4b"} if mine else examples:
+        done = subprocess.run(
+            [shell, option, script],
+            env={"PATH": os.environ["PATH"], "GF_SECURITY_ADMIN_PASSWORD": password},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        refusal = "GRAFANA_PASSWORD holds an example secret: production needs one of your own\n"
+        expected = (0, "started\n", "") if mine else (1, "", refusal)
+        assert (done.returncode, done.stdout, done.stderr) == expected, password
 
 
 def test_every_port_is_where_it_is_looked_for() -> None:

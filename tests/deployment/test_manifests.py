@@ -1,11 +1,13 @@
 """Kubernetes manifests, without a cluster: valid, and as the code and Compose need them."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -387,6 +389,95 @@ def test_both_kinds_of_autoscaler_have_the_same_thresholds() -> None:
     assert metric["external"]["target"]["averageValue"] == "100"
     assert trigger["metadata"]["threshold"] == "100"
     assert "queue_depth" in trigger["metadata"]["query"]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])
+def test_the_commands_that_scale_fit_the_autoscalers(page: str) -> None:
+    section = pages.text(page).partition("\n## Scaling\n")[2].partition("\n## ")[0]
+    scalers = of(rendered("onprem"), "HorizontalPodAutoscaler")
+    patches = re.findall(r"kubectl patch hpa (\S+) -n ai-inference -p '(.*)'", section)
+    assert {name for name, _ in patches} == scalers.keys()
+    for name, patch in patches:
+        spec, change = scalers[name]["spec"], json.loads(patch)["spec"]
+        assert spec["minReplicas"] < change["minReplicas"] <= spec["maxReplicas"]
+        assert list(manifests.problems(scalers[name] | {"spec": spec | change})) == []
+    assert set(re.findall(r"--scale (\S+)=\d+", section)) == scalers.keys() <= services().keys()
+
+
+@needs_kubectl
+def test_the_numbers_of_scaling_are_those_of_the_autoscalers() -> None:
+    scalers = of(rendered("onprem"), "HorizontalPodAutoscaler")
+    api, worker = (scalers[name]["spec"] for name in ("api-server", "gpu-worker"))
+    cpu, memory = (m["resource"]["target"]["averageUtilization"] for m in api["metrics"])
+    (depth,) = (metric["external"]["target"]["averageValue"] for metric in worker["metrics"])
+    text = " ".join(pages.text("README.md").split())
+    assert f"from {api['minReplicas']} replicas at {cpu} % CPU or {memory} % memory" in text
+    assert f"by `queue_depth`, one per {depth} waiting tasks" in text
+    # What docs/deployment.md says of the others.
+    for name, scaled in of(rendered("eks"), "ScaledObject").items():
+        assert scaled["spec"]["minReplicaCount"] == scalers[name]["spec"]["minReplicas"]
+    (group,) = of(rendered("kuberay"), "RayCluster")["inferstack"]["spec"]["workerGroupSpecs"]
+    assert (group["groupName"], group["minReplicas"]) == ("gpu-worker", worker["minReplicas"])
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_budgets_of_disruption_are_for_pods_that_kubernetes_can_count(overlay: str) -> None:
+    """How many pods a RayCluster should have it cannot: it would never let one go."""
+    found = rendered(overlay)
+    budgets = of(found, "PodDisruptionBudget")
+    stores = of(found, "StatefulSet").keys()
+    several = {"api-server", "frontend", "gpu-worker"} & of(found, "Deployment").keys()
+    assert budgets.keys() == stores | several
+    assert ("gpu-worker" in several) == (overlay != "kuberay")
+    labels = {name: pod["metadata"]["labels"] for name, pod in pods(found).items()}
+    for name, budget in budgets.items():
+        wanted = budget["spec"]["selector"]["matchLabels"].items()
+        assert [pod for pod, has in labels.items() if wanted <= has.items()] == [name]
+        # What is there once ends only when its operator says so.
+        assert budget["spec"]["maxUnavailable"] == (0 if name in stores else 1)
+
+
+@needs_kubectl
+def test_the_component_tls_gives_the_gateway_a_certificate_and_a_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = rendered("onprem")
+    copied = tmp_path / "kubernetes"
+    shutil.copytree(manifests.FOLDER, copied)
+    overlay = copied / "overlays" / "onprem" / "kustomization.yaml"
+    text = overlay.read_text()
+    overlay.write_text(text.replace("components:\n", "components:\n  - ../../components/tls\n"))
+    monkeypatch.setattr(manifests, "FOLDER", copied)
+    found = manifests.parse(manifests.render("onprem"))
+    changed = [item for item in found if item not in plain]
+    assert [line for item in changed for line in manifests.problems(item)] == []
+    assert {item["metadata"]["name"] for item in changed} == {"frontend"}
+
+    spec = pods(changed)["frontend"]["spec"]
+    (gateway,) = spec["containers"]
+    (volume,) = [each for each in spec["volumes"] if "secret" in each]
+    (mount,) = [each for each in gateway["volumeMounts"] if each["name"] == volume["name"]]
+    # As the command in the component makes it, whose keys have these names.
+    secret = f"kubectl create secret tls {volume['secret']['secretName']} --cert"
+    assert secret in (copied / "components" / "tls" / "kustomization.yaml").read_text()
+    assert volume["secret"]["defaultMode"] == 0o440  # its group is the `fsGroup`
+    environment = {each["name"]: each.get("value") for each in gateway["env"]}
+    assert environment["GATEWAY_CERTIFICATE"] == f"{mount['mountPath']}/tls.crt"
+    assert environment["GATEWAY_KEY"] == f"{mount['mountPath']}/tls.key"
+
+    ports = {port["name"]: port["containerPort"] for port in gateway["ports"]}
+    image = (ROOT / "docker" / "frontend.Dockerfile").read_text()
+    assert f"GATEWAY_HTTP={ports['http']}" in image
+    assert f"GATEWAY_HTTPS={ports['https']}" in image
+    service = of(changed, "Service")["frontend"]["spec"]["ports"]
+    assert {(port["port"], port["targetPort"]) for port in service} == {
+        (80, "http"),
+        (443, "https"),
+    }
+    (rule,) = of(changed, "NetworkPolicy")["frontend"]["spec"]["ingress"]
+    assert {port["port"] for port in rule["ports"]} == {"http", "https"}
 
 
 @needs_kubectl

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from inferstack.local.home import free_port
 from tests.engines.model_card import embedding
@@ -50,6 +52,22 @@ def command() -> Iterator[Command]:
         run("down")
 
 
+def counted(url: str) -> list[float]:
+    """Requests, tasks answered and tasks finished that are like the first one, by the metrics."""
+    page = httpx.get(f"{url}/metrics").text
+    samples = [s for family in text_string_to_metric_families(page) for s in family.samples]
+    completed = {"model": "minilm", "version": "1", "state": "completed"}
+    wanted = {
+        "http_requests_total": {"route": "/api/inference", "method": "POST", "status": "200"},
+        "inferstack_tasks_answered_total": completed,
+        "inferstack_tasks_finished_total": completed | {"priority": "normal"},
+    }
+    return [
+        sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+        for name, labels in wanted.items()
+    ]
+
+
 @pytest.mark.timeout(600)
 def test_the_first_request_is_answered_and_outlives_a_restart_of_everything(
     command: Command,
@@ -59,6 +77,7 @@ def test_the_first_request_is_answered_and_outlives_a_restart_of_everything(
     up = command("up", "--detach", "--port", str(port))
     assert up.returncode == 0, up.stderr
     assert f"curl -s {url}/api/inference" in up.stdout
+    before = counted(url)
 
     answer = httpx.post(
         f"{url}/api/inference",
@@ -71,6 +90,11 @@ def test_the_first_request_is_answered_and_outlives_a_restart_of_everything(
     assert task["status"] == "completed"
     assert len(task["result"]["embedding"]) == 384
     assert (task["model"], task["model_version"], task["attempts"]) == ("minilm", 1, 1)
+
+    until = time.monotonic() + 20
+    while (after := counted(url)) != [count + 1 for count in before]:
+        assert time.monotonic() < until, (before, after)
+        time.sleep(0.1)
 
     received = np.array(task["result"]["embedding"])
     assert received @ embedding("Hello, world!") / np.linalg.norm(received) > 0.9999

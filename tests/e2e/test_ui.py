@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from inferstack.client import Client
-from tests.e2e.browser import DESKTOP, PHONE, STRANGER, Visitor, launched, missing
+from inferstack.client import Client, Receipt, Submission
+from tests.e2e.browser import BUILT, DESKTOP, PHONE, STRANGER, Visitor, launched, missing
+from tests.gateway.gateway import Gateway
 from tests.local.stack import RealStack
 
 pytestmark = pytest.mark.timeout(240)
@@ -69,8 +70,8 @@ def visit(browser: Browser, stack: RealStack) -> Iterator[Visit]:
     """Opens pages; in the end none may have failed unseen."""
     visitors: list[Visitor] = []
 
-    def new(host: str = "127.0.0.1", **context: Any) -> Visitor:
-        visitors.append(Visitor(browser, f"http://{host}:{stack.port}", **context))
+    def new(url: str = f"http://127.0.0.1:{stack.port}", **context: Any) -> Visitor:
+        visitors.append(Visitor(browser, url, **context))
         return visitors[-1]
 
     yield new
@@ -84,8 +85,27 @@ def send(page: Page, text: str) -> None:
     page.get_by_role("button", name="Send", exact=True).click()
 
 
+def sign_in(page: Page, password: str) -> None:
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to inferstack")
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def titles(links: Locator) -> list[str]:
+    """In full, where the text is cut."""
+    found: list[str] = links.evaluate_all("found => found.map((each) => each.title)")
+    return found
+
+
 def panel(page: Page, title: str) -> Any:
     return page.get_by_role("region", name=title, exact=True)
+
+
+def picture(page: Page, name: str) -> None:
+    """For somebody to look at, if anybody wants to."""
+    if SCREENSHOTS:
+        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=True)
 
 
 def test_a_request_is_sent_and_found_again_everywhere(client: Client, visit: Visit) -> None:
@@ -199,6 +219,120 @@ def test_what_failed_is_a_dead_letter_and_is_redriven(client: Client, visit: Vis
     expect(page.get_by_text("No dead letters", exact=True)).to_be_visible()
 
 
+def test_the_history_is_paged_and_filtered(client: Client, visit: Visit) -> None:
+    load = [Submission({"text": "one of many"}, priority="low") for _ in range(60)]
+    mine = {receipt.task_id for receipt in client.batch(load) if isinstance(receipt, Receipt)}
+    until = time.monotonic() + 20
+    while mine - {task.task_id for task in client.list(status="completed", limit=100).tasks}:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+    page = visit().open("/tasks")
+    chosen = {"State": "completed", "Model": "echo", "Priority": "low", "Created": "15m"}
+    for label, option in chosen.items():
+        page.get_by_label(label, exact=True).select_option(option)
+    links = page.get_by_role("region", name="Tasks", exact=True).get_by_role("link")
+    expect(links).to_have_count(50)
+    newest = titles(links)
+    page.get_by_role("button", name="Older").click()
+    expect(page.get_by_role("heading", name="Older tasks")).to_be_visible()
+    expect(page.get_by_title(newest[0])).to_have_count(0)
+    older = titles(links)
+    assert mine <= {*newest, *older}
+    assert not {*newest} & {*older}
+    rows = page.get_by_role("region", name="Tasks", exact=True).get_by_role("row")
+    texts = [row.split("\t") for row in rows.all_inner_texts()[1:]]
+    assert {(text[0].strip(), text[3].strip()) for text in texts} == {("completed", "low")}
+    picture(page, "tasks-older")
+
+    page.get_by_role("button", name="Newest").click()
+    expect(page.get_by_title(newest[0])).to_be_visible()
+    page.go_back()
+    expect(page.get_by_title(older[0])).to_be_visible()
+    page.get_by_label("State", exact=True).select_option("expired")
+    expect(page.get_by_text("None matches these filters.")).to_be_visible()
+    page.reload()
+    for label, option in (chosen | {"State": "expired"}).items():
+        expect(page.get_by_label(label, exact=True)).to_have_value(option)
+    page.get_by_label("Created", exact=True).select_option("Any time")
+    expect(page).to_have_url(re.compile(r"/tasks\?status=expired&model=echo&priority=low$"))
+
+
+def test_the_models_page_tells_of_a_deployment_and_leads_to_its_tasks(
+    client: Client, visit: Visit
+) -> None:
+    page = visit().open("/models")
+    (model,) = page.request.get("/api/models").json()["models"]
+    (replica,) = model["replicas"]
+    deployment = page.get_by_role("region", name=re.compile(r"^echo:1\s*ready\s*default$"))
+    expect(deployment).to_contain_text("Batch size, at most64")
+    expect(deployment).to_contain_text("Enginepython")
+    row = panel(page, "Replicas of echo:1").get_by_role("row", name=replica["worker"])
+    expect(row).to_contain_text(re.compile("ready.*cpu"))
+    completed = row.get_by_role("cell").last
+    before = completed.inner_text()
+    client.infer({"text": "one more"})
+    expect(completed).not_to_have_text(before)
+    deployment.get_by_text("Input schema").click()
+    expect(deployment).to_contain_text('"sleep_ms"')
+    picture(page, "models-schema")
+
+    deployment.get_by_role("link", name="Try it: echo:1").click()
+    expect(page.get_by_label("Model", exact=True)).to_have_value("echo:1")
+    page.go_back()
+    deployment.get_by_role("link", name="Tasks of echo").click()
+    expect(page.get_by_label("Model", exact=True)).to_have_value("echo")
+    expect(panel(page, "Newest tasks").get_by_role("row").nth(1)).to_contain_text("echo:1")
+
+
+def test_an_input_comes_out_of_a_file(client: Client, visit: Visit, tmp_path: Path) -> None:
+    page = visit().open("/playground")
+    field = page.get_by_label("Input (the request's data, as JSON)")
+
+    def upload(name: str, content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        with page.expect_file_chooser() as chosen:
+            page.get_by_role("button", name="Upload a file…").click()
+        chosen.value.set_files(tmp_path / name)
+
+    upload("note.txt", "Grüße\n".encode())
+    expect(field).to_have_value('{\n  "text": "Grüße\\n"\n}')
+    upload("picture.png", b"\x89PNG\x00")
+    expect(page.get_by_text("picture.png is neither JSON nor text")).to_be_visible()
+    expect(field).to_have_value(re.compile("Grüße"))
+    picture(page, "playground-refused")
+    upload("input.json", b'{"text": "out of a file"}')
+    expect(page.get_by_text("picture.png")).to_have_count(0)
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(panel(page, "Result")).to_contain_text('"text": "out of a file"')
+
+
+def test_through_the_gateway_all_is_as_without_it(
+    client: Client, stack: RealStack, visit: Visit
+) -> None:
+    identity = stack.home.identity()
+    assert identity is not None
+    with Gateway(f"127.0.0.1:{stack.port}") as gateway:
+        shutil.copytree(BUILT.parent, gateway.ui)
+        page = visit(gateway.url).open("/overview")
+        # Nobody is a local caller here.
+        sign_in(page, identity.admin_password)
+        expect(page.get_by_text(re.compile("^live"))).to_be_visible()
+        page.get_by_role("link", name="Playground").click()
+        send(page, '{"text": "through the gateway"}')
+        expect(panel(page, "Result")).to_contain_text('"text": "through the gateway"')
+        page.get_by_role("link", name="Overview").click()
+        client.batch(Submission({"sleep_ms": 400}) for _ in range(300))
+        moved = page.get_by_role("img", name=re.compile("^Tasks per second: completed [1-9]"))
+        expect(moved).to_be_visible()
+        picture(page, "overview-gateway")
+        log = gateway.log()
+    by_api = {line["path"].split("/")[1] for line in log if line["upstream"]}
+    by_itself = {line["path"].split("/")[1] for line in log if not line["upstream"]}
+    assert by_api == {"api"}
+    assert {"overview", "assets"} <= by_itself
+
+
 def test_a_problem_says_what_to_do(client: Client, visit: Visit) -> None:
     visitor = visit()
     page = visitor.open("/tasks/01975a3c-7f2e-7c41-9d0b-3f6e5a1b2c3d")
@@ -234,11 +368,8 @@ def test_what_has_the_focus_is_not_hidden(client: Client, visit: Visit) -> None:
 def test_strangers_sign_in(client: Client, stack: RealStack, visit: Visit) -> None:
     identity = stack.home.identity()
     assert identity is not None
-    page = visit(host=STRANGER).open("/tasks")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to inferstack")
-    page.get_by_label("Username").fill("admin")
-    page.get_by_label("Password").fill("wrong")
-    page.get_by_role("button", name="Sign in").click()
+    page = visit(f"http://{STRANGER}:{stack.port}").open("/tasks")
+    sign_in(page, "wrong")
     expect(page.get_by_role("alert")).to_contain_text("the username or the password is wrong")
     page.get_by_label("Password").fill(identity.admin_password)
     page.keyboard.press("Enter")
@@ -298,5 +429,5 @@ def test_every_page_can_be_read_by_everybody(
         if SCREENSHOTS:
             name = f"{path.split('/')[0]}{'-detail' if '/' in path else ''}"
             name = {LOST[0]: "problem", LOST[1]: "none"}.get(path, name)
-            page.screenshot(path=f"{SCREENSHOTS}/{name}-{theme}-{width}.png", full_page=True)
+            picture(page, f"{name}-{theme}-{width}")
     assert wrong == []

@@ -8,7 +8,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -32,6 +32,13 @@ MODEL = "hazard"
 NAME = f"{MODEL}:1"
 PATIENCE = 60.0
 ADMIN_PASSWORD = "a password of the administrator"
+SWEEPING = """
+import sys
+from inferstack.background import app, __main__
+app.DUTIES = {"resend": (app.DUTIES["resend"][0], 0.5)}
+sys.exit(__main__.main())
+"""
+"""Celery, which looks for lost tasks twice a second."""
 
 
 class Cluster:
@@ -42,8 +49,8 @@ class Cluster:
         *,
         apis: int = 1,
         replicas: int = 2,
+        background: bool = False,
         model_config: str = hazard.CONFIG,
-        shifts: Mapping[str, float] | None = None,
         **settings: object,
     ) -> None:
         """Starts nothing; it is a context manager.
@@ -51,33 +58,34 @@ class Cluster:
         Args:
             apis: API processes, on one port.
             replicas: of the model.
+            background: whether Celery looks for lost tasks all the time.
             model_config: the model's `config.yaml`.
-            shifts: by how many seconds the clocks of processes jump at SIGUSR1, by name.
             settings: that differ from what is usual here.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="inferstack-faults-"))
         self.redis, self.postgres = RedisServer(), PostgresServer()
         self.port = free_port()
         self.failpoint = self.folder / "failpoint"
-        wrong = shifts or {}
         model = ("--model", MODEL, "--version", "1")
         self.apis = [
-            Process(name, "inferstack.api", shift=wrong.get(name, 0))
+            Process(name, "inferstack.api")
             for name in ["api", *(f"api-{number}" for number in range(2, apis + 1))]
         ]
         self.api = self.apis[0]
-        self.recorder = Process("recorder", "inferstack.recorder", shift=wrong.get("recorder", 0))
+        self.recorder = Process("recorder", "inferstack.recorder")
         self.replicas = [
-            Process(name, "inferstack.worker.process", *model, shift=wrong.get(name, 0))
+            Process(name, "inferstack.worker.process", *model)
             for name in (f"replica-{number}" for number in range(1, replicas + 1))
         ]
+        celery = Process("background", "inferstack.background", code=SWEEPING)
+        self.background = [celery] if background else []
         self._model_config = model_config
         self._wanted = {"api_processes": apis} | settings
 
     @property
     def processes(self) -> list[Process]:
         """All of inferstack's."""
-        return [*self.apis, self.recorder, *self.replicas]
+        return [*self.apis, self.recorder, *self.replicas, *self.background]
 
     @property
     def url(self) -> str:
@@ -147,8 +155,20 @@ class Cluster:
         return self.failpoint.with_name("failpoint.taken")
 
     async def fired(self) -> None:
-        """Returns once a process has died at the failpoint."""
+        """Returns once a process has died at the failpoint, or was stopped there."""
         await until(self._fired)
+
+    async def stopped(self) -> Process:
+        """The process that the failpoint has stopped."""
+        await self.fired()
+        found: list[Process] = []
+
+        async def look() -> bool:
+            found[:] = [process for process in self.processes if process.stopped]
+            return bool(found)
+
+        await until(look)
+        return found[0]
 
     async def _fired(self) -> bool:
         return self.taken.exists()

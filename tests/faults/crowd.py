@@ -4,56 +4,106 @@ import asyncio
 import resource
 import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import psutil
 import pytest
 
-from inferstack.client.load import Load, LoadReport, run
+from inferstack.client.load import Answer, Load, LoadReport, run, run_blocking
 from tests.faults.cluster import MODEL, Cluster, until
+from tests.faults.ledger import Ledger
 
 WAIT = "wait=55"
 """Less than MAX_WAIT: longer waits are shortened by the API."""
 
 
-def submissions(*, priority: str = "normal", **data: Any) -> list[bytes]:
-    """The body of a request, for the load generator."""
-    body = {"data": data, "model": MODEL, "priority": priority, "timeout": 600}
-    return [msgspec.json.encode(body)]
+class Submits(NamedTuple):
+    """A load whose every submit is in a ledger."""
+
+    load: Load
+    ledger: Ledger
+    payloads: list[str]
+    """Of the submits, in their order."""
+
+    async def run(self) -> LoadReport:
+        """Sends it, and notes what was answered."""
+        kept: list[Answer] = []
+        return self.note(await run(self.load, kept), kept)
+
+    async def run_elsewhere(self, elsewhere: Executor) -> LoadReport:
+        """Sends it from another process."""
+        running = asyncio.get_running_loop().run_in_executor(elsewhere, _run, self.load)
+        return self.note(*await running)
+
+    def note(self, report: LoadReport, kept: Sequence[Answer]) -> LoadReport:
+        """Who got a good answer was promised a task; who was refused must have none."""
+        assert not report.errors, report
+        for number, status, body in kept:
+            self.ledger.hear(self.payloads[number], status, body)
+        good = {number for number, _, _ in kept}
+        self.ledger.denied.update(
+            payload
+            for number, payload in enumerate(self.payloads[: report.sent])
+            if number not in good
+        )
+        return report
+
+
+def _run(load: Load) -> tuple[LoadReport, list[Answer]]:
+    kept: list[Answer] = []
+    return run_blocking(load, kept), kept
+
+
+def submits(
+    cluster: Cluster,
+    ledger: Ledger,
+    count: int,
+    *,
+    priority: str = "normal",
+    sleeps: Sequence[int] = (0,),
+    **more: Any,
+) -> Submits:
+    """So many submits to the cluster, none like the other.
+
+    Args:
+        cluster: takes them.
+        ledger: gets them.
+        count: at most; fewer are sent if the load ends before.
+        priority: of the tasks.
+        sleeps: milliseconds that batches take, in turn.
+        more: of the load.
+    """
+    inputs = [ledger.intend(sleep_ms=sleeps[number % len(sleeps)]) for number in range(count)]
+    rest = {"model": MODEL, "priority": priority, "timeout": 600}
+    bodies = [msgspec.json.encode({"data": data, **rest}) for data in inputs]
+    wanted = load(cluster, bodies=bodies, max_requests=count, **more)
+    return Submits(wanted, ledger, [data["payload"] for data in inputs])
 
 
 def load(cluster: Cluster, **more: Any) -> Load:
-    """Submits to the cluster."""
+    """Requests to the cluster."""
     given: dict[str, Any] = {"url": f"{cluster.url}/api/inference", "timeout": 60.0}
     return Load(**given | more)
 
 
 async def probe(
     cluster: Cluster,
+    ledger: Ledger,
     *,
     rate: float,
     seconds: float,
-    bodies: Sequence[bytes],
     headers: dict[str, str] | None = None,
+    **more: Any,
 ) -> LoadReport:
     """Waits for results at a fixed rate; every answer must be one."""
     wanted = {"prefer": WAIT} | (headers or {})
     count = max(1, round(rate * seconds))
-    report = await run(
-        load(
-            cluster,
-            bodies=bodies,
-            headers=wanted,
-            rate=rate,
-            duration=seconds + 1.0,
-            max_requests=count,
-            connections=16,
-        )
-    )
+    timing: dict[str, Any] = {"rate": rate, "duration": seconds + 1.0, "connections": 16}
+    report = await submits(cluster, ledger, count, headers=wanted, **timing, **more).run()
     assert report.statuses == {200: count}, report
-    assert not report.errors, report
     return report
 
 

@@ -1,9 +1,11 @@
 """A model whose inputs say how it goes wrong; `Cluster` copies this file into its repository."""
 
 import ctypes
+import json
 import os
 import re
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,32 @@ timeout: 3
 """
 
 
+def answer(data: dict[str, Any]) -> dict[str, Any]:
+    """What comes of an input that does not go wrong: the same, as large as it asks for."""
+    return data | {"more": "x" * data.get("more", 0)}
+
+
 class Model:
-    """Returns its input, with a result as large as asked for."""
+    """Answers its inputs unless one goes wrong."""
 
     def predict(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """`do` says what goes wrong, `once` names a file without which nothing does."""
-        time.sleep(max(data.get("sleep_ms", 0) for data in inputs) / 1000)
+        """Answers them.
+
+        `do` says what goes wrong, `once` names a file without which nothing does, `witness` one
+        that tells who was there: for each call a line with the payloads of its inputs, `noted_in`
+        one that gets a line for each time that an input ran.
+        """
+        for data in inputs:
+            if "noted_in" in data:
+                with Path(data["noted_in"]).open("a") as file:
+                    file.write(f"{data['payload']}\n")
+        # Not time.sleep: under libfaketime its call of the kernel fails.
+        threading.Event().wait(max(data.get("sleep_ms", 0) for data in inputs) / 1000)
         for data in inputs:
             if "do" in data and _armed(data):
+                _bear_witness(data, inputs)
                 _go_wrong(data["do"])
-        return [data | {"more": "x" * data.get("more", 0)} for data in inputs]
+        return [answer(data) for data in inputs]
 
 
 class AcceleratorError(RuntimeError):
@@ -41,6 +59,12 @@ def _armed(data: dict[str, Any]) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _bear_witness(data: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
+    if "witness" in data:
+        with Path(data["witness"]).open("a") as file:
+            file.write(json.dumps([each["payload"] for each in inputs]) + "\n")
 
 
 def _go_wrong(how: str) -> None:

@@ -12,6 +12,8 @@ SEEDS = 4
 """Seeds of the simulator in the short profile."""
 PAIRS, MORE_PAIRS = 3, 15
 """Random pairs of processes that are killed, in the short and in the long profile."""
+MEETINGS, MORE_MEETINGS = 2, 20
+"""Random victims that are killed while another process is at a failpoint, likewise."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,13 +45,13 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`each_seed` runs a test once for each seed, `pair` for each pair of victims, `direction` for
-    each way in which clocks jump."""
+    """`each_seed` runs a test once for each seed, `pair` for each pair of victims, `meeting` for
+    each victim that dies while another process is at a failpoint."""
+    long = metafunc.config.option.long
     if "pair" in metafunc.fixturenames:
-        metafunc.parametrize("pair", range(MORE_PAIRS if metafunc.config.option.long else PAIRS))
-    if "direction" in metafunc.fixturenames:
-        directions = (1, -1) if metafunc.config.option.long else (1,)
-        metafunc.parametrize("direction", directions, scope="module")
+        metafunc.parametrize("pair", range(MORE_PAIRS if long else PAIRS))
+    if "meeting" in metafunc.fixturenames:
+        metafunc.parametrize("meeting", range(MORE_MEETINGS if long else MEETINGS))
     first, count = metafunc.config.option.seed, metafunc.config.option.seeds
     if "each_seed" in metafunc.fixturenames:
         metafunc.parametrize("each_seed", range(first, first + count), ids=lambda s: f"seed-{s}")

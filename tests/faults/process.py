@@ -8,25 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SHIFTED = """
-import runpy, signal, sys, time
-offset, real, real_ns = 0.0, time.time, time.time_ns
-def jump(*_):
-    global offset
-    offset = {seconds}
-signal.signal(signal.SIGUSR1, jump)
-time.time = lambda: real() + offset
-time.time_ns = lambda: real_ns() + int(offset * 1e9)
-sys.argv = {argv!r}
-runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
-"""
 
 
 class Process:
     """One of inferstack's processes."""
 
-    def __init__(self, name: str, module: str, *arguments: str, shift: float = 0.0) -> None:
-        """Args: shift: seconds by which its clock jumps at SIGUSR1."""
+    def __init__(self, name: str, module: str, *arguments: str, code: str | None = None) -> None:
+        """Args: code: to run in place of the module."""
         self.name = name
         self.env: dict[str, str] = {}
         self.starts = 0
@@ -35,11 +23,8 @@ class Process:
         self.wanted = True
         self.root = ROOT
         """Where its code is: the next start may be that of another version."""
-        self._command = [sys.executable, "-m", module, *arguments]
-        if shift:
-            argv = [module, *arguments]
-            code = SHIFTED.format(seconds=shift, argv=argv, module=module)
-            self._command = [sys.executable, "-c", code]
+        what = ["-m", module] if code is None else ["-c", code]
+        self._command = [sys.executable, *what, *arguments]
         self._running: subprocess.Popen[bytes] | None = None
 
     @property
@@ -52,6 +37,12 @@ class Process:
     def dead(self) -> bool:
         """Whether it has to be started (again)."""
         return self._running is None or self._running.poll() is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is frozen, as by SIGSTOP."""
+        state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T"
 
     def start(self, environment: Mapping[str, str], log: Path) -> None:
         """Starts it without waiting for anything."""

@@ -3,12 +3,16 @@
 import asyncio
 import signal
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 
-from inferstack.client.load import LoadReport, run
+from inferstack.client import AsyncClient, Task
+from inferstack.client.load import Answer, LoadReport, run
 from tests.faults import crowd
-from tests.faults.cluster import Cluster, until
+from tests.faults.cluster import MODEL, Cluster, until
+from tests.faults.ledger import Ledger
 from tests.faults.process import Process
 from tests.faults.tally import NOTES
 
@@ -17,7 +21,6 @@ ROUNDS = 5
 CROWD, LARGE_CROWD = 1000, 5000
 PROBE = 50.0
 """Requests a second."""
-BODIES = crowd.submissions()
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +39,19 @@ async def test_healthy_clients_do_not_notice_five_hundred_slow_ones(cluster: Clu
     """Whatever else the machine does makes a round worse, never better: the best ones count."""
     crowd.need_files(2 * SLOW)
     without, beside = list[LoadReport](), list[LoadReport]()
+    ledger = Ledger(MODEL, cluster.objects)
     async with cluster.kept():
-        await crowd.probe(cluster, rate=PROBE, seconds=1, bodies=BODIES)
+        await crowd.probe(cluster, ledger, rate=PROBE, seconds=1)
         for done in range(ROUNDS):
-            without.append(await crowd.probe(cluster, rate=PROBE, seconds=2, bodies=BODIES))
+            without.append(await crowd.probe(cluster, ledger, rate=PROBE, seconds=2))
             async with crowd.slow_clients(cluster, SLOW):
+                ledger.tally.faults += 1
                 await crowd.at_least(cluster, "inferstack_http_connections{", SLOW)
-                beside.append(await crowd.probe(cluster, rate=PROBE, seconds=2, bodies=BODIES))
+                beside.append(await crowd.probe(cluster, ledger, rate=PROBE, seconds=2))
             alone, among = crowd.best(without, "p99"), crowd.best(beside, "p99")
             if done and among <= 2 * alone:
                 break
+        await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url)
     NOTES.append(f"{SLOW} slow clients: p99 {alone:.0f} ms without, {among:.0f} ms beside them")
     assert among <= 2 * alone, (without, beside)
 
@@ -56,40 +62,36 @@ async def test_thousands_wait_and_nobody_is_held_up(cluster: Cluster, long: bool
     """As many wait for tasks of their own as watch one; then a replica comes, and all are told."""
     size = LARGE_CROWD if long else CROWD
     crowd.need_files(3 * size)
+    ledger = Ledger(MODEL, cluster.objects)
     async with cluster.kept():
         for replica in cluster.replicas:
             replica.wanted = False
             replica.signal(signal.SIGTERM)
         await until(lambda: _gone(cluster.replicas))
-        async with cluster.http() as http:
-            first = await http.post("/api/inference", content=BODIES[0], headers=JSON)
-        waiting = crowd.load(
-            cluster, bodies=BODIES, headers={"prefer": crowd.WAIT}, **_each_once(size)
-        )
-        url = f"{cluster.url}{first.headers['location']}?wait=55"
-        watching = crowd.load(cluster, url=url, **_each_once(size))
-        everybody = asyncio.gather(run(waiting), run(watching))
+        ledger.tally.faults += 1
+        async with AsyncClient(cluster.url) as client:
+            first = await ledger.submit(client)
+        each: dict[str, Any] = {"connections": size, "duration": 60.0}
+        waiting = crowd.submits(cluster, ledger, size, headers={"prefer": crowd.WAIT}, **each)
+        url = f"{cluster.url}/api/inference/{first}?wait=55"
+        watching, told = crowd.load(cluster, url=url, max_requests=size, **each), list[Answer]()
+        everybody = asyncio.gather(waiting.run(), run(watching, told))
         await crowd.at_least(cluster, "inferstack_http_requests_in_flight{", 2 * size)
-        measured = await run(
-            crowd.load(cluster, bodies=BODIES, rate=PROBE, duration=4.0, connections=16)
-        )
+        measured = await crowd.submits(
+            cluster, ledger, round(4 * PROBE), rate=PROBE, duration=4.0, connections=16
+        ).run()
         for replica in cluster.replicas:
             replica.wanted = True
         reports = await everybody
+        for answer in told:
+            ledger.see(msgspec.json.decode(answer.body, type=Task))
+        await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url)
     NOTES.append(
         f"{size} waiting and {size} watching: p99 of a submit beside them "
         f"{measured.latency_ms['p99']:.0f} ms"
     )
     assert set(measured.statuses) == {202}, measured
-    assert not measured.errors, measured
     assert [(report.statuses, report.errors) for report in reports] == [({200: size}, {})] * 2
-
-
-JSON = {"content-type": "application/json"}
-
-
-def _each_once(count: int) -> dict[str, float]:
-    return {"connections": count, "max_requests": count, "duration": 60.0}
 
 
 async def _gone(processes: list[Process]) -> bool:

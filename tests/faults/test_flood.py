@@ -9,10 +9,11 @@ from typing import NamedTuple
 import pytest
 
 from inferstack.api.tokens import Tokens
-from inferstack.client.load import Load, LoadReport, run_blocking
+from inferstack.client.load import LoadReport
 from inferstack.lifecycle.types import Caller
 from tests.faults import crowd
-from tests.faults.cluster import Cluster, until
+from tests.faults.cluster import MODEL, Cluster, until
+from tests.faults.ledger import Ledger
 from tests.faults.tally import NOTES
 
 CONFIG = """
@@ -29,6 +30,9 @@ CAPACITY = REPLICAS * 2 / 0.1
 FLOOD = 10 * CAPACITY
 ROOM = 300
 """Unfinished tasks that one tenant may have; the rest of the flood is refused."""
+KEPT = 30.0
+"""Seconds for which Redis keeps what is archived: a short flood, to be checked, and not a long one,
+or memory would not stay bounded."""
 WINDOWS = 3
 QUIET = 10.0
 """Requests a second of a quiet tenant."""
@@ -53,7 +57,7 @@ def cluster() -> Iterator[Cluster]:
         model_config=CONFIG,
         max_batch_wait_ms=0,
         max_tenant_queue=ROOM,
-        archived_ttl=10,
+        archived_ttl=KEPT,
     ) as running:
         yield running
         print(*(f"--- {p.name}\n{running.log(p.name)[-3000:]}" for p in running.processes))
@@ -66,26 +70,37 @@ def bearer(cluster: Cluster, tenant: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-def flood(cluster: Cluster, seconds: float, priority: str) -> Load:
-    bodies = [crowd.submissions(priority=priority, sleep_ms=ms)[0] for ms in SLEEPS]
-    headers = bearer(cluster, "flooding")
-    return crowd.load(cluster, bodies=bodies, headers=headers, rate=FLOOD, duration=seconds)
+def flood(cluster: Cluster, ledger: Ledger, seconds: float, priority: str) -> crowd.Submits:
+    ledger.tally.faults += 1
+    return crowd.submits(
+        cluster,
+        ledger,
+        round(FLOOD * seconds),
+        priority=priority,
+        sleeps=SLEEPS,
+        headers=bearer(cluster, "flooding"),
+        rate=FLOOD,
+        duration=seconds,
+    )
 
 
-async def quiet(cluster: Cluster, seconds: float) -> LoadReport:
-    bodies, headers = crowd.submissions(sleep_ms=120), bearer(cluster, "quiet")
-    return await crowd.probe(cluster, rate=QUIET, seconds=seconds, bodies=bodies, headers=headers)
+async def quiet(cluster: Cluster, ledger: Ledger, seconds: float) -> LoadReport:
+    headers = bearer(cluster, "quiet")
+    return await crowd.probe(
+        cluster, ledger, rate=QUIET, seconds=seconds, sleeps=[120], headers=headers
+    )
 
 
-async def through(cluster: Cluster, elsewhere: Executor, seconds: float) -> Crowd:
+async def through(cluster: Cluster, ledger: Ledger, elsewhere: Executor, seconds: float) -> Crowd:
     """Measures a quiet tenant in windows while another one floods."""
-    loop = asyncio.get_running_loop()
     pids = {"API": cluster.api.pid, "Redis": cluster.redis.pid}
-    flooding = loop.run_in_executor(elsewhere, run_blocking, flood(cluster, seconds, "normal"))
+    flooding = asyncio.create_task(
+        flood(cluster, ledger, seconds, "normal").run_elsewhere(elsewhere)
+    )
     await until(lambda: _full(cluster))
     windows, before = list[LoadReport](), dict[str, float]()
     for _ in range(WINDOWS):
-        windows.append(await quiet(cluster, seconds / WINDOWS - 1))
+        windows.append(await quiet(cluster, ledger, seconds / WINDOWS - 1))
         before = before or {name: crowd.memory(pid) for name, pid in pids.items()}
     assert not flooding.done(), "the flood ended before the measurement did"
     report = await flooding
@@ -102,19 +117,26 @@ async def _empty(cluster: Cluster) -> bool:
     return waiting + await crowd.gauge(cluster, "inferstack_queue_running{") == 0
 
 
+async def checked(cluster: Cluster, ledger: Ledger) -> None:
+    """Not through the API, whose anonymous callers see nothing of these tenants."""
+    await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url, asked=0)
+
+
 @pytest.mark.alone
 @pytest.mark.timeout(240)
 async def test_a_flood_of_one_tenant_leaves_the_others_alone(
     cluster: Cluster, elsewhere: Executor, long: bool
 ) -> None:
     """The middle window counts: one in which the machine did something else does not."""
+    ledger = Ledger(MODEL, cluster.objects, kept=cluster.settings.archived_ttl)
     async with cluster.kept():
-        idle = [await quiet(cluster, 2) for _ in range(WINDOWS)]
-        found = await through(cluster, elsewhere, 60 if long else 9)
+        idle = [await quiet(cluster, ledger, 2) for _ in range(WINDOWS)]
+        found = await through(cluster, ledger, elsewhere, 60 if long else 9)
         ended = time.monotonic()
-        after = await quiet(cluster, 2)
+        after = await quiet(cluster, ledger, 2)
         await until(lambda: _empty(cluster), 15)
         recovered = time.monotonic() - ended
+        await checked(cluster, ledger)
     alone, beside = crowd.median(idle, "p95"), crowd.median(found.windows, "p95")
     refused = found.flood.statuses.get(429, 0)
     NOTES.append(
@@ -136,21 +158,23 @@ async def test_a_flood_of_one_tenant_leaves_the_others_alone(
 async def test_low_priority_moves_while_high_priority_floods(
     cluster: Cluster, elsewhere: Executor
 ) -> None:
-    loop = asyncio.get_running_loop()
+    ledger = Ledger(MODEL, cluster.objects, kept=cluster.settings.archived_ttl)
     async with cluster.kept():
-        load = flood(cluster, 8, "high")
-        flooding = loop.run_in_executor(elsewhere, run_blocking, load)
+        flooding = asyncio.create_task(flood(cluster, ledger, 8, "high").run_elsewhere(elsewhere))
         await until(lambda: _full(cluster))
         low = await crowd.probe(
             cluster,
+            ledger,
             rate=4,
             seconds=4,
-            bodies=crowd.submissions(priority="low", sleep_ms=120),
+            priority="low",
+            sleeps=[120],
             headers=bearer(cluster, "patient"),
         )
         assert not flooding.done(), "they were done while the flood went on"
         await flooding
         await until(lambda: _empty(cluster), 15)
+        await checked(cluster, ledger)
     NOTES.append(
         f"low priority in a flood of high: p50 {low.latency_ms['p50']:.0f} ms, "
         f"max {low.latency_ms['max']:.0f} ms"

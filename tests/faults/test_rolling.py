@@ -11,14 +11,13 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pytest
 
 from inferstack.api.server import FAREWELL, LAST_WAIT
+from inferstack.client import AsyncClient
 from inferstack.client.load import Load, run_blocking
-from inferstack.task import TaskState
 from tests.faults.cluster import MODEL, Cluster, until
 from tests.faults.crowd import at_least
 from tests.faults.ledger import Ledger
@@ -78,9 +77,8 @@ async def load(cluster: Cluster, ledger: Ledger, failures: list[str]) -> AsyncIt
 
 
 async def submit(http: httpx.AsyncClient, ledger: Ledger, failures: list[str], waits: bool) -> None:
-    payload = uuid4().hex
-    ledger.submitted[payload] = TaskState.COMPLETED
-    body = {"data": {"payload": payload, "sleep_ms": 5}, "model": MODEL, "timeout": 600}
+    data = ledger.intend(sleep_ms=5)
+    body = {"data": data, "model": MODEL, "timeout": 600}
     headers = {"Prefer": "wait=10"} if waits else {}
     try:
         answer = await http.post("/api/inference", json=body, headers=headers)
@@ -88,19 +86,19 @@ async def submit(http: httpx.AsyncClient, ledger: Ledger, failures: list[str], w
         failures.append(repr(error))
         return
     if answer.status_code in (200, 202):
-        ledger.accepted[answer.json()["task_id"]] = payload
+        ledger.hear(data["payload"], answer.status_code, answer.content)
     else:
         failures.append(f"{answer.status_code} {answer.text}")
 
 
 @asynccontextmanager
 async def crowded(
-    cluster: Cluster, elsewhere: Executor, failures: list[str]
+    cluster: Cluster, ledger: Ledger, elsewhere: Executor, failures: list[str]
 ) -> AsyncIterator[None]:
     """Many who read a task, so that some request or connection is on its way at any moment."""
-    async with cluster.http() as http:
-        task = await http.post("/api/inference", json={"data": {}, "model": MODEL})
-    url = f"{cluster.url}{task.headers['location']}"
+    async with AsyncClient(cluster.url) as client:
+        task_id = await ledger.submit(client)
+    url = f"{cluster.url}/api/inference/{task_id}"
     crowd = Load(url=url, connections=CROWD, rate=RATE, duration=FAREWELL + 4.0)
     sending = asyncio.get_running_loop().run_in_executor(elsewhere, run_blocking, crowd)
     try:
@@ -120,13 +118,15 @@ def says_farewell(old: Path) -> bool:
     return False
 
 
-async def upgrade(cluster: Cluster, old: Path, elsewhere: Executor, failures: list[str]) -> int:
+async def upgrade(
+    cluster: Cluster, old: Path, ledger: Ledger, elsewhere: Executor, failures: list[str]
+) -> int:
     """Replaces every process that runs the old code; returns how many."""
     outdated = [process for process in cluster.processes if process.root == old]
     for process in outdated:
         async with AsyncExitStack() as stack:
             if process in cluster.apis:
-                await stack.enter_async_context(crowded(cluster, elsewhere, failures))
+                await stack.enter_async_context(crowded(cluster, ledger, elsewhere, failures))
             await replace(cluster, process, ROOT)
     return len(outdated)
 
@@ -172,19 +172,19 @@ async def test_a_rolling_restart_with_two_versions_fails_no_request(
     async with cluster.kept():
         async with load(cluster, ledger, failures):
             for process, root in zip(cluster.apis, (old, ROOT), strict=True):
-                async with crowded(cluster, elsewhere, failures):
+                async with crowded(cluster, ledger, elsewhere, failures):
                     took[process.name] = await replace(cluster, process, root)
             for process, root in zip(cluster.replicas, (old, ROOT), strict=True):
                 took[process.name] = await replace(cluster, process, root)
             took["recorder"] = await replace(cluster, cluster.recorder, old)
             ledger.tally.faults += len(took)
             if says_farewell(old):
-                ledger.tally.faults += await upgrade(cluster, old, elsewhere, failures)
+                ledger.tally.faults += await upgrade(cluster, old, ledger, elsewhere, failures)
         await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url)
     NOTES.append("told to end: " + ", ".join(f"{name} {took[name]:.1f} s" for name in sorted(took)))
     assert not failures, failures[:5]
     assert len(ledger.accepted) == len(ledger.submitted)
-    assert {ledger.seen[task_id].attempts for task_id in ledger.accepted} == {1}
+    assert {row.attempts for row in ledger.rows.values()} == {1}
     replaced = [process for process in cluster.processes if process.ends]
     assert len(replaced) == len(cluster.processes)
     assert {end for process in replaced for end in process.ends} == {0}

@@ -113,7 +113,7 @@ def test_an_api_that_is_not_there_is_502_and_says_when_to_come_back() -> None:
         answer = client.get("/api/models")
         assert answer.status_code == 502
         assert problem(answer)["type"].endswith("/bad-gateway")
-        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["retry-after"] in {"1", "2"}
         # The gateway itself lives: nobody should restart it.
         assert client.get("/gateway/live").json() == {"status": "healthy"}
 

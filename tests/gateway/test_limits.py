@@ -26,16 +26,18 @@ def test_an_address_that_sends_too_fast_gets_429(stack: Replicated) -> None:
         Gateway(*stack.addresses, GATEWAY_RATE=1, GATEWAY_BURST=3) as gateway,
         gateway.http() as client,
     ):
-        answers = [client.get("/health/live") for _ in range(20)]
+        answers = [client.get("/health/live") for _ in range(40)]
         assert [answer.status_code for answer in answers[:4]] == [200] * 4
         refused = [answer for answer in answers if answer.status_code != 200]
         assert refused
         for answer in refused:
             assert answer.status_code == 429
             assert problem(answer)["type"].endswith("/too-many-requests")
-            assert answer.headers["retry-after"] == "1"
+        # Those who are refused together do not all come back together.
+        told = [int(answer.headers["retry-after"]) for answer in refused]
+        assert set(told) == {1, 2}
         # It is told the truth; the clock of NGINX goes by milliseconds.
-        time.sleep(int(refused[-1].headers["retry-after"]) + 0.01)
+        time.sleep(min(told) + 0.01)
         assert client.get("/health/live").status_code == 200
 
 

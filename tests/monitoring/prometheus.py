@@ -40,6 +40,14 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def relabelled(name: str) -> list[dict[str, Any]]:
+    """What a configuration does to the labels of the DCGM exporter."""
+    config = yaml.safe_load((CONFIG / name).read_text())
+    (dcgm,) = [job for job in config["scrape_configs"] if job["job_name"] == "dcgm"]
+    found: list[dict[str, Any]] = dcgm["metric_relabel_configs"]
+    return found
+
+
 class Prometheus(_Server):
     """Prometheus with the rules and the discovery of monitoring/prometheus, in a hurry."""
 
@@ -62,7 +70,11 @@ class Prometheus(_Server):
         # As in the file, but for the home: the folder and the pattern are what is tested.
         discovery["files"] = [str(home / Path(path).relative_to("../../.inferstack"))]
         discovery["refresh_interval"] = "1s"
-        gpus = {"job_name": "gpus", "static_configs": [{"targets": [exporter]}]}
+        gpus = {
+            "job_name": "gpus",
+            "static_configs": [{"targets": [exporter]}],
+            "metric_relabel_configs": relabelled("prometheus.compose.yml"),
+        }
         config["scrape_configs"] = [found, gpus]
         (self.directory / "prometheus.yml").write_text(yaml.safe_dump(config))
 

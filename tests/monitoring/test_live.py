@@ -21,13 +21,14 @@ from inferstack.worker import gpu, measures
 from monitoring.dashboards import DASHBOARDS
 from monitoring.dashboards.promql import WINDOW
 from tests.local.stack import RealStack, readable_folder
-from tests.monitoring.prometheus import Prometheus, collector, exporter
+from tests.monitoring.prometheus import Prometheus, collector, exporter, relabelled
 
 T = TypeVar("T")
 PATIENCE = 45.0
 SERVICES = ("api", "recorder", "worker", "replica", "background")
 DCGM = Path(__file__).parent / "exported" / "dcgm.prom"
-"""In the format of NVIDIA's exporter; written by hand, since tests have no GPU."""
+"""Series of NVIDIA's exporter 4.5.3-4.8.2, by its default counters and its format of a line;
+written by hand, since tests have no GPU."""
 RARE = {"Alerts", "Connections cut off", "Credentials verified", "History not written"}
 """Panels of what this load does not bring about: they show a zero."""
 
@@ -68,13 +69,23 @@ def stack(spans: list[dict[str, Any]]) -> Iterator[WatchedStack]:
             found.close()
 
 
+def dcgm() -> bytes:
+    """Of two machines, the other one with a newer exporter, which changed the name of a label."""
+    samples = []
+    for line in DCGM.read_text().splitlines():
+        samples.append(line)
+        if not line.startswith("#"):
+            samples.append(line.replace('Hostname="gpu-1"', 'hostname="gpu-2"'))
+    return "".join(f"{line}\n" for line in samples).encode()
+
+
 @pytest.fixture(scope="module")
 def prometheus(stack: WatchedStack) -> Iterator[Prometheus]:
     gib = 1024**3
     usage = gpu.GpuUsage(0, "NVIDIA L4", 0.87, 9 * gib, 23 * gib, 61, 68.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu, "gpus", lambda: [usage])
-        page = measures.of_devices() + DCGM.read_bytes()
+        page = measures.of_devices() + dcgm()
     with exporter(page) as address, Prometheus(stack.home.root, address) as found:
         yield found
 
@@ -138,6 +149,18 @@ def test_every_process_is_scraped(prometheus: Prometheus) -> None:
     once = dict.fromkeys(SERVICES, "1")
     assert seen(counts, once) == once
     assert seen(lambda: {rule["health"] for rule in prometheus.rules()}, {"ok"}) == {"ok"}
+
+
+def test_a_gpu_is_known_by_its_machine_whatever_its_exporter_calls_that(
+    prometheus: Prometheus,
+) -> None:
+    def machines() -> set[str]:
+        found = prometheus.query("inferstack:gpu_xid:count")
+        return {sample["metric"].get("Hostname", "") for sample in found}
+
+    assert seen(machines, {"gpu-1", "gpu-2"}) == {"gpu-1", "gpu-2"}
+    compose, kubernetes = map(relabelled, ("prometheus.compose.yml", "prometheus.kubernetes.yml"))
+    assert compose == kubernetes
 
 
 def test_one_scrape_of_the_api_shows_every_process(stack: WatchedStack) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 LANES = ("high", "normal", "low")
 SHARES = {"high": 1.0, "normal": 0.95, "low": 0.8}
 TERMINAL = {"completed", "failed", "cancelled", "expired"}
+MOVED = ("moved", "")
+"""In place of the holder of an idempotency key: another deployment takes its tasks."""
 
 
 @dataclass
@@ -38,6 +40,9 @@ class ModelQueue:
     max_tenant: int
     tasks: dict[str, ModelTask] = field(default_factory=dict)
     keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """Tenant and key -> the task that holds it and the fingerprint of its body, or MOVED."""
+    routes: set[tuple[str, str]] = field(default_factory=set)
+    """Keys that a task was accepted for: from then on they lead here."""
     virtual: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LANES, 0.0))
     tags: dict[tuple[str, str], float] = field(default_factory=dict)
     claims: int = 0
@@ -67,8 +72,7 @@ class ModelQueue:
         if task_id in self.tasks:
             return "dup", task_id, 0
         if key and (tenant, key) in self.keys:
-            holder, known = self.keys[tenant, key]
-            return ("dup" if known == body else "mismatch"), holder, 0
+            return *self._met(task_id, self.keys[tenant, key], body), 0
         if sum(len(self.waiting(each)) for each in LANES) >= math.ceil(
             self.max_queue * SHARES[lane]
         ):
@@ -77,12 +81,43 @@ class ModelQueue:
             return "tenant-full", task_id, 0
         if key:
             self.keys[tenant, key] = task_id, body
+            self.routes.add((tenant, key))
         tag = max(self.virtual[lane], self.tags.get((lane, tenant), 0.0)) + 1000 * cost
         self.tags[lane, tenant] = tag
         higher = LANES[: LANES.index(lane) + 1]
         ahead = sum(len(self.waiting(each)) for each in higher)
         self.tasks[task_id] = ModelTask(task_id, lane, tenant, tag, where=lane, expires=expires)
         return "ok", task_id, ahead
+
+    def turn_away(
+        self, task_id: str, tenant: str, key: str, body: str, *, gives_up: bool
+    ) -> tuple[str, str]:
+        """Status and id of a new task that is not taken, unless its key leads to another one."""
+        if gives_up:
+            self.keys.setdefault((tenant, key), MOVED)
+        return self._met(task_id, self.keys.get((tenant, key), MOVED), body)
+
+    def _met(self, task_id: str, held: tuple[str, str], body: str) -> tuple[str, str]:
+        """Status and id of a submit that meets a key that is held."""
+        if held == MOVED:
+            return "open", task_id
+        holder, known = held
+        return ("dup" if known == body else "mismatch"), holder
+
+    def holder(self, tenant: str, key: str, *, give_up: bool) -> str | None:
+        """The task that holds a key; another deployment may take one that is given up."""
+        held = self.keys.get((tenant, key))
+        if held is not None and held != MOVED:
+            return held[0]
+        if give_up:
+            self.keys[tenant, key] = MOVED
+        return None
+
+    def free(self, tenant: str, key: str, task_id: str) -> None:
+        """Frees a key if this task holds it, or, without one, if it was given up."""
+        held = self.keys.get((tenant, key))
+        if held is not None and (held[0] == task_id if task_id else held == MOVED):
+            del self.keys[tenant, key]
 
     def claim(self, worker: str, limit: int) -> list[ModelTask]:
         """The tasks that a replica gets."""

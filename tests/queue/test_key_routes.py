@@ -3,22 +3,23 @@
 import asyncio
 from typing import ClassVar
 
-from hypothesis import HealthCheck, settings
+import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule
 
 from inferstack.queue.connection import connect
 from inferstack.queue.key_routes import KeyRoutes
+from tests.queue import machine
 
 # Tenants and keys whose plain concatenations are the same.
 NAMES = st.sampled_from(["a", "a:b", "b", "b:c", "c", "1:a", "", "\N{SNOWMAN}\0"])
 DEPLOYMENTS = st.sampled_from(["echo:1", "echo:2", "echo:3"])
 
 
-class Routes(RuleBasedStateMachine):
+class Routes(machine.Machine):
     """The script and a dictionary side by side."""
 
-    url: ClassVar[str]
+    SCRIPTS: ClassVar = frozenset({"route"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,17 +54,10 @@ class Routes(RuleBasedStateMachine):
         self.known[tenant, key] = deployment
 
 
-def test_a_key_stays_where_it_went_until_it_is_moved(clean_redis_url: str) -> None:
-    Routes.url = clean_redis_url
-    run_state_machine_as_test(
-        Routes,
-        settings=settings(
-            max_examples=30,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+def test_a_key_stays_where_it_went_until_it_is_moved(
+    clean_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.run(Routes, clean_redis_url, monkeypatch, examples=30, steps=30)
 
 
 async def test_a_key_is_remembered_no_shorter_by_a_move_to_where_it_is(

@@ -6,17 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 import uvloop
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, initialize, invariant, multiple, rule
 
 from inferstack.config import load
 from inferstack.deployment import ReplicaStatus
@@ -30,18 +21,48 @@ from inferstack.queue.statistics import sample
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.queue.types import Completion, Failure, Retry, Submit
 from inferstack.task import Execution, Priority, Task, TaskError, TaskSpec, new_task_id
-from tests.queue.model import LANES, TERMINAL, ModelQueue
+from tests.queue import machine
+from tests.queue.model import LANES, MOVED, TERMINAL, ModelQueue
 
 NAME = "echo:1"
 ERROR = encode(TaskError("engine-error", "boom", retryable=True))
 RUN = encode(Execution("w"))
 WORKERS = ("w1", "w2", "w3")
+TENANTS = ("a", "b")
+KEYS = ("k1", "k2")
+BODIES = ("x", "y")
+NAMES = [(tenant, key) for tenant in TENANTS for key in KEYS]
+HOLDERS = [f"is:{{{NAME}}}:idem:{len(tenant)}:{tenant}:{key}" for tenant, key in NAMES]
+ROUTES = [f"is:{{keys}}:{len(tenant)}:{tenant}:{key}" for tenant, key in NAMES]
+MOVED_MS = 120_000
+"""For how long a key that was given up is refused: longer than any request is on its way."""
+FAR = 2**52
+"""A moment that does not come."""
 
 
-class Protocol(RuleBasedStateMachine):
+class Protocol(machine.Machine):
     """The real queue and the model side by side."""
 
-    url: ClassVar[str]
+    SCRIPTS: ClassVar = frozenset(
+        {
+            "archive",
+            "cancel",
+            "claim",
+            "complete",
+            "enqueue",
+            "extend",
+            "fail",
+            "free",
+            "heartbeat",
+            "holder",
+            "load",
+            "purge",
+            "release",
+            "settle",
+            "tick",
+            "watch",
+        }
+    )
     tasks: Bundle[str] = Bundle("tasks")
     held: Bundle[tuple[str, int]] = Bundle("held")
 
@@ -80,10 +101,10 @@ class Protocol(RuleBasedStateMachine):
     @rule(
         target=tasks,
         lane=st.sampled_from(LANES),
-        tenant=st.sampled_from(["a", "b"]),
+        tenant=st.sampled_from(TENANTS),
         cost=st.sampled_from([1.0, 2.5, 100.0]),
-        key=st.sampled_from(["", "", "k1", "k2"]),
-        body=st.sampled_from(["x", "y"]),
+        key=st.sampled_from(["", "", *KEYS]),
+        body=st.sampled_from(BODIES),
         expires=st.booleans(),
         count=st.integers(1, 3),
     )
@@ -121,6 +142,50 @@ class Protocol(RuleBasedStateMachine):
         (answer,) = self.do(self.queue.enqueue([submit], "api"))
         expected = self.model.enqueue(task_id, "high", "a", 1.0, "", "x", True)
         assert (answer.status, answer.task_id, answer.ahead) == expected
+
+    @rule(
+        tenant=st.sampled_from(TENANTS),
+        key=st.sampled_from(KEYS),
+        body=st.sampled_from(BODIES),
+        moves=st.booleans(),
+        repeats=st.booleans(),
+    )
+    def turned_away(self, tenant: str, key: str, body: str, moves: bool, repeats: bool) -> None:
+        """A submit with a key finds the circuit open, or is one that is taken as a repeat only.
+
+        Another deployment may take its key then, so this one must never take it again.
+        """
+        task_id = new_task_id(NAME)
+        breaker = f"is:{{{NAME}}}:breaker"
+        if not repeats:
+            self.do(self.redis.hset(breaker, "until", FAR))
+        submit = self._submit(task_id, "high", tenant, 1.0, key, body, True)
+        (answer,) = self.do(
+            self.queue.enqueue([submit._replace(moves=moves, repeats=repeats)], "api")
+        )
+        self.do(self.redis.delete(breaker))
+        expected = self.model.turn_away(task_id, tenant, key, body, gives_up=moves and not repeats)
+        assert (answer.status, answer.task_id) == expected
+        assert (answer.ahead > 0) == (answer.status == "open" and not repeats)
+
+    @rule(tenant=st.sampled_from(TENANTS), key=st.sampled_from(KEYS), give_up=st.booleans())
+    def holder(self, tenant: str, key: str, give_up: bool) -> None:
+        """Another deployment asks who has a key, and may want to take it."""
+        found = self.do(self.queue.holder(tenant, key, give_up=give_up))
+        assert found == self.model.holder(tenant, key, give_up=give_up)
+
+    @rule(
+        tenant=st.sampled_from(TENANTS),
+        key=st.sampled_from(KEYS),
+        whose=st.sampled_from(["its own", "given up", "another's"]),
+        other=tasks,
+    )
+    def free(self, tenant: str, key: str, whose: str, other: str) -> None:
+        """A key whose task is gone, or that comes back; others must not lose theirs by it."""
+        own = self.model.holder(tenant, key, give_up=False) or ""
+        task_id = {"its own": own, "given up": "", "another's": other}[whose]
+        self.do(self.queue.free(tenant, key, task_id))
+        self.model.free(tenant, key, task_id)
 
     @rule(target=held, worker=st.sampled_from(WORKERS), limit=st.integers(1, 6))
     def claim(self, worker: str, limit: int) -> Any:
@@ -263,7 +328,14 @@ class Protocol(RuleBasedStateMachine):
         for index in (*indexes, "deadline"):
             key = f"is:{{{NAME}}}:" + (f"w:{index}" if index in LANES else index)
             pipe.zrange(key, 0, -1, withscores=True)
-        *found, expiring = ({m.decode(): s for m, s in rows} for rows in self.do(pipe.execute()))
+        pipe.hgetall(f"is:{{{NAME}}}:tenants")
+        pipe.mget(HOLDERS + ROUTES)
+        for holder in HOLDERS:
+            pipe.pttl(holder)
+        rows = self.do(pipe.execute())
+        *sets, counts, held = rows[: -len(HOLDERS)]
+        self._check_keys(held, rows[-len(HOLDERS) :])
+        *found, expiring = ({m.decode(): s for m, s in rows} for rows in sets)
         for index, rows in zip(indexes, found, strict=True):
             there = {t.task_id: t for t in self.model.tasks.values() if t.where == index}
             assert rows.keys() == there.keys()
@@ -272,14 +344,25 @@ class Protocol(RuleBasedStateMachine):
         assert expiring.keys() == {
             t.task_id for t in self.model.tasks.values() if t.expires and t.state not in TERMINAL
         }
-
-    @invariant()
-    def counters_count(self) -> None:
-        counts = self.do(self.redis.hgetall(f"is:{{{NAME}}}:tenants"))
-        expected = {tenant: self.model.unfinished(tenant) for tenant in ("a", "b")}
+        expected = {tenant: self.model.unfinished(tenant) for tenant in TENANTS}
         assert {k.decode(): int(v) for k, v in counts.items()} == {
             tenant: count for tenant, count in expected.items() if count
         }
+
+    def _check_keys(self, held: list[bytes | None], left: list[int]) -> None:
+        """Every key leads to its task, whose deployment is remembered.
+
+        Args:
+            held: what each of `HOLDERS` holds, then what each of `ROUTES` does.
+            left: milliseconds that each of `HOLDERS` has left.
+        """
+        wanted = [self.model.keys.get(name) for name in NAMES]
+        holders = [" ".join(each).strip().encode() if each else None for each in wanted]
+        routes = [NAME.encode() if name in self.model.routes else None for name in NAMES]
+        assert held == holders + routes
+        # Whoever takes a key that was given up has it for the whole time.
+        for each, ms in zip(wanted, left, strict=True):
+            assert each is None or (0 < ms <= MOVED_MS) == (each == MOVED)
 
     @invariant()
     def nothing_unarchived_is_forgotten(self) -> None:
@@ -294,14 +377,7 @@ class Protocol(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(300)
-def test_the_scripts_do_what_the_model_says(clean_redis_url: str) -> None:
-    Protocol.url = clean_redis_url
-    run_state_machine_as_test(
-        Protocol,
-        settings=settings(
-            max_examples=100,
-            stateful_step_count=50,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+def test_the_scripts_do_what_the_model_says(
+    clean_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.run(Protocol, clean_redis_url, monkeypatch, examples=100, steps=50)

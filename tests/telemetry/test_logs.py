@@ -2,10 +2,29 @@
 
 import json
 import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import inferstack
+from inferstack import config
 from inferstack.telemetry.logs import JsonFormatter, TextFormatter, setup, tell
+
+NO_PROGRAMS = {"api/document.py", "telemetry/pulse.py"}
+"""Modules that print an answer and end: they have nothing to log."""
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The root of all loggers, as it was afterwards."""
+    found = logging.getLogger()
+    before, level = found.handlers[:], found.level
+    yield found
+    found.handlers[:] = before
+    found.setLevel(level)
+    logging.captureWarnings(False)
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -47,22 +66,41 @@ def test_a_text_line_is_readable() -> None:
     assert "WARNING api inferstack.x: hello" in TextFormatter("api").format(record("hello"))
 
 
-def test_setup_leaves_one_handler(capsys: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
-        setup("api")
-        setup("api", level="WARNING")
-        assert len(root.handlers) == 1
-        logging.getLogger("inferstack.y").info("unseen")
-        logging.getLogger("inferstack.y").error("seen")
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
-        logging.captureWarnings(False)
-    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == [
-        "seen"
-    ]
+def messages(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+
+
+def test_setup_leaves_one_handler(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    setup("api")
+    setup("api", level="WARNING")
+    assert len(root.handlers) == 1
+    logging.getLogger("inferstack.y").info("unseen")
+    logging.getLogger("inferstack.y").error("seen")
+    assert messages(capsys) == ["seen"]
+
+
+@pytest.mark.usefixtures("root")
+def test_a_program_tells_of_a_name_that_is_nearly_a_setting_and_those_it_starts_do_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BATCHSIZE", "8")
+    setup("recorder")
+    assert messages(capsys) == ["BATCHSIZE is no setting and changes nothing: BATCH_SIZE is one"]
+    for name, value in config.as_environment(config.load()).items():
+        monkeypatch.setenv(name, value)
+    setup("replica")
+    assert messages(capsys) == []
+
+
+def test_every_program_sets_up_its_logs() -> None:
+    package = Path(inferstack.__file__).parent
+    sources = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
+    programs = {name for name, text in sources.items() if '__name__ == "__main__"' in text}
+    assert programs > NO_PROGRAMS
+    setting_up = {
+        name for name in programs if re.search(r"\b(set_up_logs|logs\.setup)\(", sources[name])
+    }
+    assert programs - setting_up == NO_PROGRAMS
 
 
 def test_a_text_line_names_the_task_too() -> None:

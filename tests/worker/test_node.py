@@ -18,6 +18,7 @@ from unittest.mock import AsyncMock
 import httpx
 import psutil
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from inferstack.concurrency import end
@@ -29,7 +30,7 @@ from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.task import TaskState
 from inferstack.telemetry import pulse
-from inferstack.worker import gpu, node, ray_fleet
+from inferstack.worker import gpu, node, ray_cluster, ray_fleet, ray_token
 from inferstack.worker.placement import Placement
 from tests.services import free_port
 
@@ -117,6 +118,8 @@ async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
     assert cluster.log("first").count("waiting for Ray at 127.0.0.1:") == 1
     assert pulse.alive("node", tmp_path / "first", ready=True)
 
+    await strangers_are_told(settings, tmp_path)
+
     second = cluster.member("second")
     both = await replicas(redis, NAME, 2)
     assert first.worker in {replica.worker for replica in both}  # it was not started anew
@@ -140,6 +143,29 @@ async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
     assert await asyncio.to_thread(member.wait, 30) == 0
     _, alive = psutil.wait_procs(programs, timeout=10)
     assert alive == []
+
+
+async def strangers_are_told(settings: Settings, home: Path) -> None:
+    """What a machine or `serve` with a wrong token says, at once and in one line."""
+    ray_token.check(settings)
+    wrong = settings.model_copy(
+        update={"ray_auth_token": SecretStr("of-another-cluster"), "inferstack_home": home / "own"}
+    )
+    refusal = f"RAY_AUTH_TOKEN: Ray at {settings.ray_address} refuses this token: "
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "inferstack.worker.node"],
+        env=as_environment(wrong),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{refusal}it takes that of the cluster's head\n"
+    with pytest.raises(ConfigurationError, match=re.escape(refusal)):
+        ray_cluster.start(wrong)
+    with pytest.raises(ConfigurationError, match="RAY_AUTH_TOKEN is not set, and Ray at"):
+        ray_cluster.start(settings.model_copy(update={"ray_auth_token": None}))
 
 
 async def test_a_machine_that_waits_for_the_head_is_not_ready_and_ends_at_once(
@@ -349,6 +375,7 @@ async def test_ray_gets_the_gpus_that_a_machine_lends_and_no_others(
         node._options(["--gpu-locks", str(tmp_path)] if locks else []),
     )
     monkeypatch.setattr(member, "_answers", AsyncMock(return_value=True))
+    monkeypatch.setattr(ray_token, "check", print)
     monkeypatch.setattr(member, "_spawn", spawn)
     await member._start_member()
     ((command, own),) = spawned
@@ -363,6 +390,7 @@ async def test_a_container_shows_the_gpu_that_it_lends_and_itself_before_it_lend
     usages = [gpu.GpuUsage(number, "GPU", 0.5) for number in range(2)]
     monkeypatch.setattr(gpu, "gpus", lambda: usages)
     monkeypatch.setattr(node, "RETRY", 0.05)
+    monkeypatch.setattr(ray_token, "check", print)
     options = node._options(["--gpu-locks", str(tmp_path), "--ray", "sleep 100"])
     with (
         (tmp_path / "gpu-0").open("w") as first,

@@ -120,7 +120,12 @@ class Running:
     """A worker program under test."""
 
     def __init__(
-        self, module: tuple[str, ...], settings: Settings, log: Path, folder: Path | None = None
+        self,
+        module: tuple[str, ...],
+        settings: Settings,
+        log: Path,
+        folder: Path | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.log = log
         self.with_ray = module == ("inferstack.worker.serve",)
@@ -128,7 +133,7 @@ class Running:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", *module],
                 cwd=folder,
-                env=as_environment(settings),
+                env=environment or as_environment(settings),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -298,9 +303,14 @@ async def test_an_address_of_ray_that_is_none_is_told_in_one_line(
     settings: Settings, tmp_path: Path, address: str
 ) -> None:
     wrong = settings.model_copy(update={"ray_address": address})
-    program = Running(("inferstack.worker.serve",), wrong, tmp_path / "log")
+    environment = as_environment(wrong) | {"BATCHSIZE": "8"}
+    del environment["BATCH_SIZE"]
+    module = ("inferstack.worker.serve",)
+    program = Running(module, wrong, tmp_path / "log", environment=environment)
     assert await asyncio.to_thread(program.process.wait, 60) == 1
     log = program.log.read_text()
+    # Once, though it starts itself anew with what Ray needs in its environment.
+    assert log.count("BATCHSIZE is no setting") == 1
     assert log.splitlines()[-1].startswith(f"RAY_ADDRESS={address}: ValueError: Invalid")
     assert "Traceback" not in log
 
