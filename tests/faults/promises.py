@@ -39,6 +39,8 @@ class Promises:
     """Seconds for which Redis keeps what is archived."""
     began: float = field(default_factory=time.time)
     """Whatever is made after this is of this test."""
+    steady: bool = True
+    """Whether the clocks of Redis and PostgreSQL run on: only then are their times compared."""
     submitted: dict[str, Wanted] = field(default_factory=dict)
     """By payload."""
     accepted: dict[str, str] = field(default_factory=dict)

@@ -79,7 +79,7 @@ async def test_clocks_that_jump_expire_nothing_and_run_nothing_twice(
     cluster: tuple[Cluster, Clocks], seed: int
 ) -> None:
     running, clocks = cluster
-    ledger = Ledger(MODEL, running.objects)
+    ledger = Ledger(MODEL, running.objects, began=0.0, steady=False)
     ran, rng = running.folder / "ran", random.Random(seed)
     async with running.kept(), AsyncClient(running.url, retries=PATIENT) as client:
         for _ in range(2):
