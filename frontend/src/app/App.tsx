@@ -24,7 +24,8 @@ export function App() {
   return (
     <ErrorBoundary>
       <QueryClientProvider client={client}>
-        <BrowserRouter>
+        {/* As a transition, a change of the address could miss one that is not shown yet. */}
+        <BrowserRouter useTransitions={false}>
           <Gate>
             <Pages />
           </Gate>

@@ -1,5 +1,4 @@
 import { useState } from 'react';
-import { useSearchParams } from 'react-router';
 import {
   type DeadLetter,
   type LetterFilter,
@@ -13,13 +12,14 @@ import { Confirm } from '@/components/Confirm';
 import { count, counted } from '@/components/format';
 import { Empty, Missing, Outdated, ProblemNotice } from '@/components/Notice';
 import { PageTitle, Panel } from '@/components/Panel';
+import { useQueryParams } from '@/components/useQueryParams';
 import { Answers } from './Answers';
 import { LetterFilters } from './LetterFilters';
 import { LetterTable } from './LetterTable';
 
 /** Failed tasks: look into them, submit them again, or remove them. */
 export function DeadLetters() {
-  const [params, setParams] = useSearchParams();
+  const [params, change] = useQueryParams();
   const filter = {
     model: params.get('model') || undefined,
     error: params.get('error') || undefined,
@@ -27,15 +27,6 @@ export function DeadLetters() {
   const cursor = params.get('cursor') || undefined;
   const letters = useDeadLetters(filter, cursor);
   const page = letters.data;
-  const set = (values: Record<string, string>) =>
-    setParams((now) => {
-      const next = new URLSearchParams(now);
-      for (const [name, value] of Object.entries(values)) {
-        if (value) next.set(name, value);
-        else next.delete(name);
-      }
-      return next;
-    });
   return (
     <div className="space-y-3">
       <PageTitle title="Dead letters" />
@@ -45,7 +36,7 @@ export function DeadLetters() {
       </p>
       <LetterFilters
         filter={filter}
-        onChange={(name, value) => set({ [name]: value, cursor: '' })}
+        onChange={(name, value) => change({ [name]: value, cursor: '' })}
       />
       {page && <Outdated error={letters.error} />}
       {page ? (
@@ -55,13 +46,14 @@ export function DeadLetters() {
           stale={letters.isPlaceholderData}
           pager={
             <>
-              <Button small disabled={!cursor} onClick={() => set({ cursor: '' })}>
+              <Button small disabled={!cursor} onClick={() => change({ cursor: '' })}>
                 Latest
               </Button>
               <Button
                 small
-                disabled={!page.next_cursor}
-                onClick={() => set({ cursor: page.next_cursor ?? '' })}
+                // The page before, shown meanwhile, has another filter's cursor.
+                disabled={letters.isPlaceholderData || !page.next_cursor}
+                onClick={() => change({ cursor: page.next_cursor ?? '' })}
               >
                 Older
               </Button>

@@ -1,16 +1,17 @@
 import { useState } from 'react';
-import { useNavigate, useSearchParams } from 'react-router';
+import { useNavigate } from 'react-router';
 import { PAGE_SIZE, useTasks } from '@/api/tasks';
 import { Button } from '@/components/Button';
 import { Empty, Missing, Outdated } from '@/components/Notice';
 import { PageTitle, Panel } from '@/components/Panel';
+import { useQueryParams } from '@/components/useQueryParams';
 import { filterOf, hasFilter } from './filter';
 import { TaskFilters } from './TaskFilters';
 import { TaskTable } from './TaskTable';
 
 /** The history of tasks, newest first. Filters and page are in the address. */
 export function Tasks() {
-  const [params, setParams] = useSearchParams();
+  const [params, change] = useQueryParams();
   const filter = filterOf(params);
   const tasks = useTasks(filter);
   const page = tasks.data;
@@ -20,7 +21,7 @@ export function Tasks() {
       <TaskFilters
         params={params}
         // Another filter begins at its first page.
-        onChange={(name, value) => setParams((now) => changed(now, { [name]: value, cursor: '' }))}
+        onChange={(name, value) => change({ [name]: value, cursor: '' })}
       />
       {page && <Outdated error={tasks.error} />}
       {page ? (
@@ -29,8 +30,9 @@ export function Tasks() {
           aside={
             <Pager
               first={!filter.cursor}
-              next={page.next_cursor ?? null}
-              onGo={(cursor) => setParams((now) => changed(now, { cursor }))}
+              // The page before, shown meanwhile, has another filter's cursor.
+              next={(!tasks.isPlaceholderData && page.next_cursor) || null}
+              onGo={(cursor) => change({ cursor })}
             />
           }
           flush
@@ -50,15 +52,6 @@ export function Tasks() {
       )}
     </div>
   );
-}
-
-function changed(params: URLSearchParams, values: Record<string, string>): URLSearchParams {
-  const next = new URLSearchParams(params);
-  for (const [name, value] of Object.entries(values)) {
-    if (value === '') next.delete(name);
-    else next.set(name, value);
-  }
-  return next;
 }
 
 interface PagerProps {
