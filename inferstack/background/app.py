@@ -28,6 +28,8 @@ DUTIES: dict[str, tuple[Duty, float]] = {
     "orphans": (duties.remove_orphans, 86400.0),
 }
 """Name, duty, and the seconds between two turns."""
+CLOCKS = 3600.0
+"""Seconds that the clock of a worker may be ahead of that which sends."""
 
 
 def create_app(settings: Settings) -> Celery:
@@ -74,9 +76,13 @@ def create_app(settings: Settings) -> Celery:
 
 
 def clock(app: Celery) -> Clock:
-    """Sends each duty when it is due; one that comes too late for its turn is dropped."""
+    """Sends each duty when it is due; one that nobody took for long after its turn is dropped.
+
+    Celery compares the sender's clock with the worker's: with no room for a difference, a worker
+    whose clock is a minute ahead would drop every duty of that period.
+    """
     periods = {name: every for name, (_, every) in DUTIES.items()}
-    return Clock(lambda name: app.send_task(name, expires=periods[name]), periods)
+    return Clock(lambda name: app.send_task(name, expires=periods[name] + CLOCKS), periods)
 
 
 def broker_url(settings: Settings) -> str:

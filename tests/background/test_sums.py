@@ -117,6 +117,20 @@ async def test_a_task_that_is_archived_days_late_is_in_the_sums_of_its_hour(
     assert [(line.start.day, line.completed) for line in lines] == [(1, 1), (2, 1), (3, 1)]
 
 
+async def test_a_clock_of_postgresql_that_was_days_ahead_hides_nothing_later(
+    settings: Settings, history: History, database: Database
+) -> None:
+    await history.upsert([done(HOUR)])
+    await duties.roll_up(settings)
+    async with database.transaction() as connection:
+        await connection.execute(text("UPDATE tasks SET recorded_at = recorded_at + interval '3d'"))
+        await connection.execute(text("UPDATE usage SET summed_at = summed_at + interval '3d'"))
+    await history.upsert([done(HOUR + timedelta(hours=3))])
+    await duties.roll_up(settings)
+    counts = [line.completed for line in await Usage(database).read(None, *DAYS, "hour")]
+    assert counts == [1, 1]
+
+
 async def test_sums_are_not_made_again_of_hours_of_which_nothing_was_archived_since(
     settings: Settings, history: History, database: Database
 ) -> None:

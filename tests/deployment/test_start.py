@@ -164,16 +164,7 @@ def test_a_wrong_credential_ends_a_process_with_one_line_that_names_it(
 
 
 @pytest.mark.parametrize("process", MISSING)
-def test_all_that_is_missing_is_told_at_once(start: Start, process: str) -> None:
-    nothing = {"REDIS_URL": "", "DATABASE_URL": "", "CELERY_BROKER_URL": "", "LOG_LEVEL": "ERROR"}
-    found = start(process, **nothing)
-    assert found.process.wait(PATIENCE) == 1
-    lines = found.log.read_text().splitlines()
-    assert [line.partition(" is not set; it takes ")[0] for line in lines] == MISSING[process]
-
-
-@pytest.mark.parametrize("process", MISSING)
-def test_what_is_wrong_does_not_hide_what_is_missing(start: Start, process: str) -> None:
+def test_all_that_is_wrong_or_missing_is_told_at_once(start: Start, process: str) -> None:
     nothing = {"REDIS_URL": "", "DATABASE_URL": "", "CELERY_BROKER_URL": "", "BATCH_SIZE": "many"}
     found = start(process, **nothing)
     assert found.process.wait(PATIENCE) == 1

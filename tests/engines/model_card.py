@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModel
 
 from inferstack.config import load
 from inferstack.engines.repository import find, scan
@@ -16,6 +15,8 @@ MODELS = Path(__file__).parents[2] / "models"
 
 def embedding(text: str) -> np.ndarray[Any, Any]:
     """Of one text, without padding and without a batch; of length 1."""
+    from transformers import AutoModel  # takes seconds, in every process that collects tests
+
     source = find(scan(MODELS, load()), "minilm", 1).source
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     tokenizer.no_padding()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification
 
 from inferstack.batching import CostFit
 from inferstack.config import load
@@ -90,6 +89,8 @@ def test_the_warm_up_measures_batches(minilm: Engine) -> None:
 
 def classifier(root: Path, **options: Any) -> Path:
     """A tiny sequence classification model with random weights."""
+    from transformers import BertConfig, BertForSequenceClassification
+
     folder = root / "colours" / "1"
     config = BertConfig(
         vocab_size=8,
@@ -118,6 +119,8 @@ def colours(root: Path) -> Engine:
 
 
 def test_classification_gives_labels_and_probabilities(tmp_path: Path) -> None:
+    from transformers import BertForSequenceClassification
+
     folder = classifier(tmp_path)
     engine = colours(tmp_path)
     one, many = run(engine, [{"text": "red red"}, {"texts": ["blue", "green red blue"]}])
