@@ -18,6 +18,8 @@ MOST_HEAD = 8192
 """Bytes of a request's head."""
 PATIENCE = 5.0
 """Seconds that a client may take for its request, and for reading the answer."""
+AGAIN = 1.0
+"""Seconds until the next try where a connection cannot be taken, as without a file to spare."""
 
 
 class Endpoint:
@@ -30,8 +32,8 @@ class Endpoint:
             page: makes the answer.
         """
         self._page = page
-        self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._listener: socket.socket | None = None
+        self._open: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> int:
         """Listens; returns the port.
@@ -50,27 +52,51 @@ class Endpoint:
             if port:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind((host, port))
-            self._server = await asyncio.start_server(self._answer, sock=listener, limit=MOST_HEAD)
+            listener.listen()
         except BaseException:
             listener.close()
             raise
+        listener.setblocking(False)
+        self._listener = listener
+        self._listen()
         return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
         """Answers no more; no connection is left open."""
-        if self._server is None:
+        if self._listener is None:
             return
-        self._server.close()
-        await asyncio.sleep(0)  # Whoever has just connected is among them a turn later.
-        for writer in self._open.values():
-            writer.transport.abort()
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+        self._listener = None
+        await asyncio.sleep(0)  # One that has not begun cannot close what it was given.
+        for task in self._open:
+            task.cancel()
         if self._open:
             await asyncio.wait(self._open, timeout=PATIENCE)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open[task] = writer
+    # Not by asyncio's own server: one that is closed while it accepts leaves that connection open.
+    def _listen(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            client, _ = listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # Another process has it, or nobody.
+        except OSError as error:
+            log.warning("cannot take a connection for the metrics: %s", error)
+            loop.remove_reader(listener)
+            loop.call_later(AGAIN, self._listen)
+            return
+        client.setblocking(False)
+        task = loop.create_task(self._answer(client))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _answer(self, client: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=client, limit=MOST_HEAD)
         try:
             with contextlib.suppress(
                 OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
@@ -83,7 +109,6 @@ class Endpoint:
                     await writer.wait_closed()
         finally:
             writer.transport.abort()  # It is closed by now, or too slow.
-            del self._open[task]
 
     async def _response(self, line: bytes) -> bytes:
         method, _, rest = line.partition(b" ")

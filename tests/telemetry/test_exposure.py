@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import resource
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ import httpx
 import pytest
 
 from inferstack.config import Settings, load
-from inferstack.telemetry import discovery, peers
+from inferstack.telemetry import discovery, endpoint, peers
 from inferstack.telemetry.aside import aside
 from inferstack.telemetry.endpoint import MOST_HEAD
 from inferstack.telemetry.exposure import Exposure, shown
@@ -98,6 +100,41 @@ async def test_who_says_nothing_does_not_outlive_the_end(home: Path) -> None:
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
     writer.close()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_has_just_connected_does_not_outlive_the_end(home: Path, turns: int) -> None:
+    with socket.socket() as client:
+        async with shown("recorder", lambda: PAGE, settings(home)):
+            host, port = targets(home)["recorder"].split(":")
+            client.connect((host, int(port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        client.settimeout(1.0)
+        with contextlib.suppress(ConnectionError):
+            assert client.recv(1) == b""
+
+
+async def test_a_process_without_a_file_to_spare_answers_once_it_has_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(endpoint, "AGAIN", 0.02)
+    loop = asyncio.get_running_loop()
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        client.setblocking(False)
+        async with shown("recorder", lambda: PAGE, settings(home)):
+            host, port = targets(home)["recorder"].split(":")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, files[1]))
+            try:
+                await loop.sock_connect(client, (host, int(port)))
+                async with asyncio.timeout(10):
+                    while caplog.text.count("Too many open files") < 2:
+                        await asyncio.sleep(0.01)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, files)
+            await loop.sock_sendall(client, b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_a_page_that_cannot_be_made_is_an_error_and_no_end(
