@@ -27,7 +27,7 @@ REFUSALS = {
     "worker.pool": ("REDIS_URL", "S3_SECRET_KEY"),
     "worker.serve": ("REDIS_URL", "S3_SECRET_KEY"),
 }
-"""What each process asks at its start. Ray is asked by `worker.node`: tests/worker/test_node.py."""
+"""What each process asks at its start. `worker.node` asks Ray: tests/faults/test_machines.py."""
 CASES = [(process, name) for process, names in REFUSALS.items() for name in names]
 MISSING = {
     "api": ["REDIS_URL", "DATABASE_URL"],

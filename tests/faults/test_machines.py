@@ -1,8 +1,11 @@
-"""Machines of a Ray cluster die under load; whoever runs them starts them again."""
+"""Machines join a Ray cluster, die under load and are started again, and leave it."""
 
 import asyncio
 import random
+import re
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -10,9 +13,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from inferstack.config import Settings, as_environment
+from inferstack.errors import ConfigurationError
 from inferstack.queue.connection import connect
+from inferstack.queue.registry import Registry
+from inferstack.telemetry import pulse
+from inferstack.worker import ray_cluster, ray_token
+from tests.faults import hazard
 from tests.faults.cluster import MODEL, NAME, Cluster
 from tests.faults.ledger import Ledger
 from tests.faults.tally import Tally
@@ -43,6 +53,17 @@ def cluster() -> Iterator[Cluster]:
     ) as running:
         yield running
         print(*(f"--- {p.name}\n{running.log(p.name)[-3000:]}" for p in running.processes))
+
+
+def models_for_a_gpu(repository: Path) -> list[str]:
+    """Adds models that run on a GPU only; returns their names."""
+    names = ["one", "two", "three"]
+    for name in names:
+        folder = repository / name / "1"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("engine: python\ndevice: cuda\ntimeout: 3\n")
+        shutil.copy(str(hazard.__file__), folder / "model.py")
+    return [f"{name}:1" for name in names]
 
 
 def kill_ray(machine: "subprocess.Popen[bytes]") -> None:
@@ -96,21 +117,92 @@ def on_machine(workers: set[str], machine: "subprocess.Popen[bytes]") -> set[str
     return {worker for worker in workers if worker.split(":")[1] in processes}
 
 
-@pytest.mark.alone  # two machines of Ray are as much as a small machine starts in time
-@pytest.mark.timeout(300)
-async def test_kill_9_of_a_machine_of_ray_loses_nothing(
-    cluster: Cluster, tmp_path: Path, seed: int
+@pytest.mark.timeout(400)
+async def test_machines_that_join_die_and_leave_lose_nothing(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """One story, because Ray takes seconds to start."""
     with (
         tempfile.TemporaryDirectory(prefix="is-", ignore_cleanup_errors=True) as folder,
         machines(cluster.settings, Path(folder), tmp_path) as here,
     ):
-        here.head()
-        for name in MEMBERS:
-            here.member(name)
-            await here.joined(name)
+        async with connect(cluster.redis.url) as redis:
+            await join(cluster, here, redis, monkeypatch)
+        assert pulse.alive("node", tmp_path / "first", ready=True)
+        await strangers_are_told(cluster.settings, tmp_path)
         async with cluster.kept():
             for number, how in enumerate((kill_ray, kill)):
                 tally = await lose(cluster, here, how, seed + number)
                 assert (tally.accepted, tally.lost, tally.doubled) == (TASKS, 0, 0)
+            await leave(cluster, here, seed)
+
+
+async def join(
+    cluster: Cluster, here: Machines, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one comes before there is a head, and has a GPU, for which Ray takes its word."""
+    sharing = models_for_a_gpu(cluster.settings.model_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    here.start("first", "--num-cpus=1", "--num-gpus=1")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    here.head()
+    (first,) = await replicas(redis, NAME, 1)
+    devices = [status.device for name in sharing for status in await replicas(redis, name, 1)]
+    assert devices == ["cuda:3"] * 3
+    assert here.log("first").count("waiting for Ray at 127.0.0.1:") == 1
+
+    here.member("second")
+    assert first.worker in await workers(redis), "it was started anew"
+
+
+async def leave(cluster: Cluster, here: Machines, seed: int) -> None:
+    """One machine leaves under load, then the head, then the machine that is left."""
+    async with connect(cluster.redis.url) as redis:
+        serving = await workers(redis)
+        leaving = next(name for name in MEMBERS if on_machine(serving, here.running[name]))
+        (left,) = set(MEMBERS) - {leaving}
+        ledger, drain = Ledger(MODEL), asyncio.create_task(end(here.running[leaving]))
+        while not drain.done():
+            await ledger.load(cluster.url, tasks=TASKS // 10, sleep_ms=SLEEP_MS, seed=seed)
+        await drain
+        await ledger.check(cluster.url, cluster.redis.url, cluster.postgres.url)
+        assert not ledger.refused
+        assert {row.attempts for row in ledger.rows.values()} == {1}
+        await replicas(redis, NAME, 1)
+
+        programs = psutil.Process(here.running["head"].pid).children(recursive=True)
+        await end(here.running["head"])
+        assert await Registry(redis).replicas(NAME) == []
+    programs += psutil.Process(here.running[left].pid).children(recursive=True)
+    await end(here.running[left])  # there is nobody left to give its replicas to
+    _, alive = psutil.wait_procs(programs, timeout=10)
+    assert alive == []
+
+
+async def end(machine: "subprocess.Popen[bytes]") -> None:
+    """Tells a machine to leave, which it does in order."""
+    machine.terminate()
+    assert await asyncio.to_thread(machine.wait, 60) == 0
+
+
+async def strangers_are_told(settings: Settings, home: Path) -> None:
+    """What a machine or `serve` with a wrong token says, at once and in one line."""
+    ray_token.check(settings)
+    wrong = settings.model_copy(
+        update={"ray_auth_token": SecretStr("of-another-cluster"), "inferstack_home": home / "own"}
+    )
+    refusal = f"RAY_AUTH_TOKEN: Ray at {settings.ray_address} refuses this token: "
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "inferstack.worker.node"],
+        env=as_environment(wrong),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{refusal}it takes that of the cluster's head\n"
+    with pytest.raises(ConfigurationError, match=re.escape(refusal)):
+        ray_cluster.start(wrong)
+    with pytest.raises(ConfigurationError, match="RAY_AUTH_TOKEN is not set, and Ray at"):
+        ray_cluster.start(settings.model_copy(update={"ray_auth_token": None}))

@@ -57,13 +57,6 @@ class Machines:
     def member(self, name: str) -> subprocess.Popen[bytes]:
         return self.start(name, "--num-cpus=1")
 
-    async def joined(self, name: str) -> None:
-        """Waits for a member's first start: two that start at once take the same sockets."""
-        async with asyncio.timeout(PATIENCE):
-            while "Ray runtime started" not in self.log(name):
-                assert self.running[name].poll() is None, self.log(name)
-                await asyncio.sleep(0.1)
-
     def log(self, name: str) -> str:
         return (self._logs / f"{name}.log").read_text()
 

@@ -1,4 +1,4 @@
-"""Machines that join a Ray cluster and leave it."""
+"""Programs of machines, one by one; tests/faults/test_machines.py has several of them work."""
 
 import asyncio
 import contextlib
@@ -10,43 +10,26 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
 
 import httpx
-import psutil
 import pytest
-from pydantic import SecretStr
-from redis.asyncio import Redis
 
 from inferstack.concurrency import end
 from inferstack.config import Settings, as_environment
 from inferstack.engines.model_config import ModelConfig
 from inferstack.engines.repository import ModelEntry
 from inferstack.errors import ConfigurationError
-from inferstack.queue.connection import connect
-from inferstack.queue.registry import Registry
-from inferstack.task import TaskState
 from inferstack.telemetry import pulse
-from inferstack.worker import gpu, node, ray_cluster, ray_fleet, ray_token
+from inferstack.worker import gpu, node, ray_fleet, ray_token
 from inferstack.worker.placement import Placement
 from tests.services import free_port
 
-from .callers import Callers
 from .fakes import settings as make_settings
-from .machines import Machines, machines, replicas
-
-NAME = "slow:1"
-CONFIG = "engine: python\nreplicas: auto\nthreads: 1\ntimeout: 5\nbatch: {max_size: 1}\n"
-MODEL = """
-import time
-class Model:
-    def predict(self, inputs):
-        time.sleep(max(item.get("sleep", 0) for item in inputs))
-        return inputs
-"""
+from .machines import Machines, machines
 
 
 @pytest.fixture
@@ -57,115 +40,12 @@ def temporary() -> Iterator[Path]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, clean_redis_url: str) -> Settings:
-    folder = tmp_path / "models" / "slow" / "1"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(CONFIG)
-    (folder / "model.py").write_text(MODEL)
-    base = make_settings(
-        model_path=tmp_path / "models",
-        ray_address=f"127.0.0.1:{free_port()}",
-        ray_auth_token="a-token-of-the-tests-own",
+def cluster(temporary: Path, tmp_path: Path) -> Iterator[Machines]:
+    settings = make_settings(
+        ray_address=f"127.0.0.1:{free_port()}", ray_auth_token="a-token-of-the-tests-own"
     )
-    return base.model_copy(update={"redis_url": clean_redis_url})
-
-
-@pytest.fixture
-async def redis(settings: Settings) -> AsyncIterator[Redis]:
-    client = connect(str(settings.redis_url))
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-def cluster(settings: Settings, temporary: Path, tmp_path: Path) -> Iterator[Machines]:
     with machines(settings, temporary, tmp_path) as found:
         yield found
-
-
-def _models_for_a_gpu(settings: Settings) -> list[str]:
-    """Adds models that run on a GPU only; returns their names."""
-    names = ["one", "two", "three"]
-    for name in names:
-        folder = settings.model_path / name / "1"
-        folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text("engine: python\ndevice: cuda\n")
-        (folder / "model.py").write_text(MODEL)
-    return [f"{name}:1" for name in names]
-
-
-@pytest.mark.timeout(400)
-async def test_a_machine_takes_replicas_when_it_joins_and_drains_when_it_leaves(
-    cluster: Machines,
-    redis: Redis,
-    settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One story, because Ray takes seconds to start.
-
-    The first machine has the only GPU, for which Ray takes its word, and models share it.
-    """
-    on_gpu = _models_for_a_gpu(settings)
-    callers = Callers(redis, settings, NAME)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    member = cluster.start("first", "--num-cpus=1", "--num-gpus=1")  # before there is a head
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    head = cluster.head()
-    (first,) = await replicas(redis, NAME, 1)
-    sharing = [await replicas(redis, name, 1) for name in on_gpu]
-    assert [status.device for (status,) in sharing] == ["cuda:3"] * 3
-    assert cluster.log("first").count("waiting for Ray at 127.0.0.1:") == 1
-    assert pulse.alive("node", tmp_path / "first", ready=True)
-
-    await strangers_are_told(settings, tmp_path)
-
-    second = cluster.member("second")
-    both = await replicas(redis, NAME, 2)
-    assert first.worker in {replica.worker for replica in both}  # it was not started anew
-
-    tasks = [await callers.submit({"sleep": 2}) for _ in both]
-    for task_id in tasks:
-        await callers.seen(task_id, TaskState.RUNNING)
-    second.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(second.wait, 60) == 0
-    for task_id in tasks:
-        found = await callers.finished(task_id)
-        assert (found.state, found.attempts) == (TaskState.COMPLETED, 1)
-    await replicas(redis, NAME, 1)
-
-    programs = psutil.Process(head.pid).children(recursive=True)
-    head.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(head.wait, 60) == 0
-    assert await Registry(redis).replicas(NAME) == []
-    programs += psutil.Process(member.pid).children(recursive=True)
-    member.send_signal(signal.SIGTERM)  # there is nobody left to give its replicas to
-    assert await asyncio.to_thread(member.wait, 30) == 0
-    _, alive = psutil.wait_procs(programs, timeout=10)
-    assert alive == []
-
-
-async def strangers_are_told(settings: Settings, home: Path) -> None:
-    """What a machine or `serve` with a wrong token says, at once and in one line."""
-    ray_token.check(settings)
-    wrong = settings.model_copy(
-        update={"ray_auth_token": SecretStr("of-another-cluster"), "inferstack_home": home / "own"}
-    )
-    refusal = f"RAY_AUTH_TOKEN: Ray at {settings.ray_address} refuses this token: "
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "inferstack.worker.node"],
-        env=as_environment(wrong),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"{refusal}it takes that of the cluster's head\n"
-    with pytest.raises(ConfigurationError, match=re.escape(refusal)):
-        ray_cluster.start(wrong)
-    with pytest.raises(ConfigurationError, match="RAY_AUTH_TOKEN is not set, and Ray at"):
-        ray_cluster.start(settings.model_copy(update={"ray_auth_token": None}))
 
 
 async def test_a_machine_that_waits_for_the_head_is_not_ready_and_ends_at_once(

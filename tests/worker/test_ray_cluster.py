@@ -1,4 +1,4 @@
-"""What is said of a cluster that cannot be joined; `test_node.py` joins a real one."""
+"""What is said of a cluster that cannot be joined; tests/faults/test_machines.py joins one."""
 
 from typing import Any
 
