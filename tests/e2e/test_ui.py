@@ -232,6 +232,16 @@ def test_the_history_is_paged_and_filtered(client: Client, visit: Visit) -> None
         page.get_by_label(label, exact=True).select_option(option)
     links = page.get_by_role("region", name="Tasks", exact=True).get_by_role("link")
     expect(links).to_have_text([task_id[-12:] for task_id in newest])
+
+    page.route(re.compile("/api/inference.*priority=normal"), lambda _: None)  # no answer comes
+    page.get_by_label("Priority", exact=True).select_option("normal")
+    # What is older than these is not what is older with the new filter.
+    expect(page.get_by_role("button", name="Older")).to_be_disabled()
+    expect(links).to_have_text([task_id[-12:] for task_id in newest])
+    page.get_by_label("Priority", exact=True).select_option("low")
+    expect(page.get_by_role("button", name="Older")).to_be_enabled()
+    page.unroute_all()
+
     page.get_by_role("button", name="Older").click()
     expect(page.get_by_role("heading", name="Older tasks")).to_be_visible()
     expect(links).to_have_text([task_id[-12:] for task_id in older])
