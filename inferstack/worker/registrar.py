@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ import msgspec
 
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, DeploymentState
+from inferstack.engines.model_config import ReplicaRange
 from inferstack.engines.repository import ModelEntry
 from inferstack.errors import InferstackError
 from inferstack.queue.connection import Redis
@@ -57,6 +59,12 @@ class Registrar:
         self._redis = redis
         self._registry = Registry(redis)
         self._deployments = [entry.deployment(settings) for entry in entries]
+        self._fewest = {
+            deployment.name: entry.config.replicas.min
+            for entry, deployment in zip(entries, self._deployments, strict=True)
+            if entry.config is not None and isinstance(entry.config.replicas, ReplicaRange)
+        }
+        """Replicas that are left of a deployment whose number follows its queue, at least."""
         self._reasons: dict[str, str] = {}
         """Why a deployment has failed that could not say so itself."""
         self._default = settings.default_model
@@ -138,8 +146,11 @@ class Registrar:
         replicas = await self._registry.replicas(name)
         if self._workers is not None:
             workers = {replica.worker for replica in replicas}
+            # Those that the queue needs no more leave as well.
+            usual = len(workers) >= self._fewest.get(name, math.inf)
+            level = logging.INFO if usual else logging.WARNING
             for worker in self._workers.get(name, set()) - workers:
-                log.warning("replica %s of %s is gone, %d left", worker, name, len(workers))
+                log.log(level, "replica %s of %s is gone, %d left", worker, name, len(workers))
             self._workers[name] = workers
         return any(replica.state == "ready" for replica in replicas)
 
