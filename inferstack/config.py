@@ -122,8 +122,9 @@ class Settings(BaseSettings):
     """Seconds until probes may pass; doubled each time that they fail, up to 32 times as long."""
 
     # History.
-    archived_ttl: Annotated[float, Field(ge=10)] = 60.0
-    """How long Redis keeps a task after PostgreSQL has it."""
+    archived_ttl: Annotated[float, Field(ge=20)] = 60.0
+    """How long Redis keeps a task after PostgreSQL has it: longer than a repeat of its submit may
+    be on its way, see `queue.committer.PATIENCE` and `queue.task_queue.VALID`."""
     inline_limit: Annotated[int, Field(ge=0)] = 64 * 1024
     """Inputs and results larger than this go to the object store."""
     result_retention_days: Annotated[float, Field(gt=0)] = 30.0

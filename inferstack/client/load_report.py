@@ -27,8 +27,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     """Requests without an answer that counts: `timeout`, `connection-lost`, `protocol-error`,
     `unreachable`, `not-completed`."""
     latency_ms: dict[str, float]
-    """`p50` to `p999`, `mean` and `max`; requests that timed out count with their age, refusals
-    do not count."""
+    """`p50` to `p999`, `mean`, `min` and `max`; requests that timed out count with their age,
+    refusals do not count."""
     bytes_received: int
     refusals: dict[int, int] = {}
     """Part of `statuses`: 429 and 503 that say when to come back, by `Retry-After`."""
@@ -115,8 +115,8 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     """Latencies in milliseconds by name; all 0 if there are none."""
     ordered = sorted(seconds)
     if not ordered:
-        return dict.fromkeys([*PERCENTILES, "mean", "max"], 0.0)
+        return dict.fromkeys([*PERCENTILES, "mean", "min", "max"], 0.0)
     last = len(ordered) - 1
     found = {name: ordered[min(last, int(q * len(ordered)))] for name, q in PERCENTILES.items()}
-    found["mean"], found["max"] = sum(ordered) / len(ordered), ordered[-1]
+    found |= {"mean": sum(ordered) / len(ordered), "min": ordered[0], "max": ordered[-1]}
     return {name: round(value * 1000, 3) for name, value in found.items()}

@@ -9,6 +9,9 @@ from inferstack.client.scenarios import Limits, Scenario, Stage
 
 ENOUGH = 0.95
 """Share of the rate asked for from which on a stage counts as served."""
+FEW = 3
+"""Answers that may come when a stage is over: of a handful of requests, one is more than a
+twentieth. As many more may as are under way at any time if each takes as long as the fastest."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -103,8 +106,15 @@ def _stage(stage: Stage, asked: float, due: int, limits: Limits, report: LoadRep
         latency_ms=report.latency_ms,
         reasons=reasons,
         checks=checks,
-        strained=report.rate < ENOUGH * asked or refused + report.unsent > 0,
+        strained=_behind(report, asked, due) or refused + report.unsent > 0,
     )
+
+
+def _behind(report: LoadReport, asked: float, due: int) -> bool:
+    """Whether more answers were missing at the end of a stage than are always under way."""
+    missing = due - report.rate * report.duration
+    under_way = asked * report.latency_ms["min"] / 1000
+    return missing > max(FEW, (1 - ENOUGH) * due) + under_way
 
 
 def _reasons(report: LoadReport, due: int) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from inferstack import failpoint
@@ -57,17 +58,28 @@ class GroupCommitter:
     No ticket waits on a timer: an idle committer commits a lone ticket at once.
     """
 
-    def __init__(self, queue: TaskQueue, api: str, max_queue: int | None = None) -> None:
+    def __init__(
+        self,
+        queue: TaskQueue,
+        api: str,
+        max_queue: int | None = None,
+        *,
+        patience: float = PATIENCE,
+        delays: Sequence[float] = RETRY_DELAYS,
+    ) -> None:
         """Starts nothing; the first ticket does.
 
         Args:
             queue: where tickets go.
             api: the completion channel of this process.
             max_queue: the deployment's own limit; the setting if None.
+            patience: seconds after which a commit is not repeated any more.
+            delays: seconds between repeats.
         """
         self._queue = queue
         self._api = api
         self._max_queue = max_queue
+        self._patience, self._delays = patience, delays
         self._waiting: list[Ticket] = []
         self._committing: set[asyncio.Task[None]] = set()
 
@@ -125,11 +137,11 @@ class GroupCommitter:
 
     async def _enqueue(self, submits: list[Submit]) -> list[Accepted]:
         begun = time.monotonic()
-        for delay in RETRY_DELAYS:
+        for delay in self._delays:
             try:
                 return await self._queue.enqueue(submits, self._api, self._max_queue)
             except QueueUnavailableError:
-                if time.monotonic() - begun > PATIENCE:
+                if time.monotonic() - begun > self._patience:
                     raise
                 await asyncio.sleep(delay)
         return await self._queue.enqueue(submits, self._api, self._max_queue)

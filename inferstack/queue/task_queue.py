@@ -1,5 +1,6 @@
 """The queue of one deployment: each method is one script, and takes many tasks."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,8 +8,10 @@ from redis.asyncio import Redis
 
 from inferstack.config import Settings
 from inferstack.deployment import ReplicaStatus
+from inferstack.errors import QueueUnavailableError
 from inferstack.queue import scripts
 from inferstack.queue.arguments import LongTexts, flat, slices
+from inferstack.queue.clock import RedisClock
 from inferstack.queue.codec import (
     UNREADABLE,
     Row,
@@ -25,6 +28,10 @@ from inferstack.task import Execution, Priority, Task, TaskError, TaskState
 
 TICK_LIMIT = 500
 """Tasks of each kind that one tick moves, so that it never holds Redis for long."""
+
+VALID = 10.0
+"""Seconds after which Redis refuses a submit that was held up: nobody waits for its answer, and its
+repeat may be done and forgotten (`ARCHIVED_TTL`), so that it would run again."""
 
 MOVED_BY_TIME = ("deadline", "delay", "lease", "live", "archived")
 """What `tick` looks at."""
@@ -55,13 +62,16 @@ async def waits_for_time(redis: "Redis", deployments: Sequence[str]) -> set[str]
 class TaskQueue:
     """The live state of one deployment's tasks in Redis."""
 
-    def __init__(self, redis: "Redis", deployment: str, settings: Settings) -> None:
+    def __init__(
+        self, redis: "Redis", deployment: str, settings: Settings, *, valid: float = VALID
+    ) -> None:
         """Touches nothing yet.
 
         Args:
             redis: a client from `connection.connect`.
             deployment: `model:version`.
             settings: limits and durations.
+            valid: seconds in which a submit may reach Redis.
         """
         self.deployment = deployment
         self._redis = redis
@@ -69,6 +79,8 @@ class TaskQueue:
         self._settings = settings
         # Rows and not tasks: one that cannot be decoded is an error for who asked for it only.
         self._reads: Grouper[str, Row] = Grouper(self._rows)
+        self.clock = RedisClock()
+        self._valid = valid
         self._lease_ms = int(settings.lease * 1000)
         self._rules = _breaker_rules(settings)
 
@@ -92,7 +104,7 @@ class TaskQueue:
             version: of the new tasks; more than 1 if history knows them already.
         """
         config = self._settings
-        texts = LongTexts(after=7)
+        texts = LongTexts(after=8)
         tasks: list[str | int] = []
         for spec, encoded, fingerprint, weight, watch, moves, repeats in submits:
             tasks += (
@@ -106,22 +118,28 @@ class TaskQueue:
                 texts.place(encoded),
                 watch + 2 * moves + 4 * repeats,
             )
-        now, *rows = await self._run(
-            "enqueue",
-            api,
-            max_queue or config.max_queue,
-            config.max_tenant_queue,
-            config.max_outbox,
-            int(config.idempotency_ttl * 1000),
-            version,
-            pack(tasks),
-            *texts,
-        )
+        limits = (max_queue or config.max_queue, config.max_tenant_queue, config.max_outbox)
+        kept = int(config.idempotency_ttl * 1000)
+        now, *rows = await self._in_time(api, *limits, kept, version, pack(tasks), *texts)
         created_at = now / 1000
         return [
             Accepted(Enqueued(status.decode()), holder.decode(), ahead, created_at)
             for status, holder, ahead in rows
         ]
+
+    async def _in_time(self, *args: scripts.Argument) -> list[Any]:
+        """Runs `enqueue`; once more if it came too late by a clock of Redis that has jumped."""
+        until = time.monotonic() + self._valid
+        if not self.clock.known:
+            with translated():
+                seconds, micros = await self._redis.time()
+            self.clock.told(seconds * 1000 + micros / 1000)
+        for _ in range(2):
+            answer: list[Any] = await self._run("enqueue", self.clock.at(until), *args)
+            self.clock.told(answer[0])
+            if answer[1:] != [b"late"]:
+                return answer
+        raise QueueUnavailableError("Redis is reached too late", retry_after=1.0)
 
     async def claim(self, worker: str, limit: int, full: int = 1) -> list[Claim]:
         """Leases up to `limit` waiting tasks; an empty list if nothing waits.

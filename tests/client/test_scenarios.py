@@ -164,6 +164,30 @@ def test_an_overload_may_be_refused_but_nothing_else() -> None:
     assert [check.name for check in stage.checks if not check.held] == ["failed"]
 
 
+@pytest.mark.parametrize(
+    ("latency", "in_time", "strained"),
+    [
+        (0.001, 95, False),
+        (0.001, 94, True),
+        (1.0, 86, False),  # Ten are always under way.
+        (1.0, 84, True),
+    ],
+)
+def test_a_stage_is_too_much_when_answers_fall_behind(
+    latency: float, in_time: int, strained: bool
+) -> None:
+    found = report(100, latency=latency, rate=in_time / 10)
+    (stage,) = judge(scenario("overload"), LIMITS, [found])
+    assert stage.strained is strained
+
+
+def test_of_a_handful_of_requests_a_few_may_be_late() -> None:
+    five = Scenario("five", 0.5, 4, 30.0, (Stage("five", 10.0, 1.0, "overload"),))
+    for in_time, strained in ((2, False), (1, True)):
+        (stage,) = judge(five, LIMITS, [report(5, latency=0.001, rate=in_time / 10)])
+        assert stage.strained is strained
+
+
 def test_what_is_not_accounted_for_failed() -> None:
     gone = report(30, errors={"connection-lost": 4, "unreachable": 16})
     nothing = report(0, errors={})

@@ -22,14 +22,19 @@ from inferstack.recorder.recorder import Recorder, Source
 from inferstack.task import Execution, Task, TaskError, TaskSpec, new_task_id
 from tests.faults.world import NAME, Intent, World
 
+VALID, PATIENCE, DELAYS = 0.2, 0.1, (0.01, 0.05, 0.1)
+"""A submit reaches Redis within their sum or never: that is below `archived_ttl`, as it should."""
+LATEST = 1.0
+"""Seconds after which a request still arrives: by then its task may be done and forgotten."""
+
 BOOM = encode(TaskError("engine-error", "on purpose", retryable=True))
 
 
 def flaky(world: World) -> Redis:
     """A client whose requests and replies get lost, or arrive when nobody expects them."""
     redis = connect(str(world.settings.redis_url))
+    world.clients.append(redis)
     real: Callable[..., Awaitable[Any]] = redis.execute_command
-    late: set[asyncio.Task[None]] = set()
 
     async def deliver(pause: float, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         await asyncio.sleep(pause)
@@ -48,9 +53,9 @@ def flaky(world: World) -> Redis:
             raise ConnectionError("the reply is lost")
         if draw < 0.042:
             # Its sender has given it up, and it still arrives: it sat in some buffer.
-            task = asyncio.create_task(deliver(world.rng.uniform(0, 0.4), args, options))
-            late.add(task)
-            task.add_done_callback(late.discard)
+            task = asyncio.create_task(deliver(world.rng.uniform(0, LATEST), args, options))
+            world.late.add(task)
+            task.add_done_callback(world.late.discard)
             raise TimeoutError("the request is late")
         await asyncio.sleep(world.rng.uniform(0, 0.3))
         return await real(*args, **options)
@@ -67,17 +72,23 @@ class Actor:
         self._life: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Lives until cancelled, one life after the other."""
+        """Lives one life after the other."""
         while True:
-            redis = flaky(self.world)
-            self._life = asyncio.create_task(self.live(redis))
-            try:
-                await asyncio.wait({self._life})
-                if not self._life.cancelled():
-                    self._life.result()
-            finally:
-                await end(self._life)
-                await redis.connection_pool.disconnect(inuse_connections=True)
+            self._life = asyncio.create_task(self._live())
+            await asyncio.wait({self._life})
+            if not self._life.cancelled():
+                self._life.result()
+
+    async def _live(self) -> None:
+        redis = flaky(self.world)
+        try:
+            await self.live(redis)
+        finally:
+            await redis.connection_pool.disconnect(inuse_connections=True)
+
+    async def end(self) -> None:
+        """Ends the last life, once `run` begins no other."""
+        await end(self._life)
 
     def kill(self) -> None:
         """Ends the life at whatever it waits for."""
@@ -113,7 +124,8 @@ class Api(Actor):
         self._slips: set[Slip] = set()
 
     async def live(self, redis: Redis) -> None:
-        self.committer = GroupCommitter(TaskQueue(redis, NAME, self.world.settings), "api")
+        queue = TaskQueue(redis, NAME, self.world.settings, valid=VALID)
+        self.committer = GroupCommitter(queue, "api", patience=PATIENCE, delays=DELAYS)
         try:
             await asyncio.Event().wait()
         finally:
@@ -265,7 +277,7 @@ class Replica(Actor):
         statuses = await _insist(lambda: queue.complete(done))
         for item, status in zip(done, statuses, strict=True):
             if status in ("ok", "again"):
-                self.world.complete(item.task_id, item.attempt, newest[item.task_id])
+                self.world.complete(item, newest[item.task_id], again=status == "again")
 
 
 class History:

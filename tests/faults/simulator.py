@@ -5,11 +5,9 @@ them it does not decide, so a seed that failed may have to run a few times.
 """
 
 import asyncio
-import gc
 import os
 import random
 import signal
-import warnings
 from collections.abc import Callable
 
 from inferstack.concurrency import end
@@ -39,13 +37,7 @@ def simulate(
         archiver: makes the recorder; planted bugs bring their own.
         settle: seconds in which everything must be finished once faults have stopped.
     """
-    with warnings.catch_warnings():
-        # Processes that are killed close nothing.
-        warnings.simplefilter("ignore", ResourceWarning)
-        try:
-            return asyncio.run(_simulate(seed, seconds, archiver, settle))
-        finally:
-            gc.collect()
+    return asyncio.run(_simulate(seed, seconds, archiver, settle))
 
 
 async def _simulate(
@@ -66,6 +58,9 @@ async def _simulate(
         finally:
             for task in (*clients, *lives):
                 await end(task)
+            for actor in actors:
+                await actor.end()
+            await world.close()
         return world.tally
 
 
@@ -101,4 +96,4 @@ async def _flush_scripts(world: World) -> None:
 def _settings(url: str) -> Settings:
     settings = load(redis_url=url, max_attempts=3, max_crashes=2)
     # Shorter than anybody may configure: seconds here stand for minutes there.
-    return settings.model_copy(update={"lease": 0.25, "archived_ttl": 0.3})
+    return settings.model_copy(update={"lease": 0.25, "archived_ttl": 0.6})

@@ -1,13 +1,21 @@
 """A request that its sender has given up may still arrive: Redis or the network held it back."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
 
 from inferstack.config import load
 from inferstack.queue.codec import encode
-from inferstack.queue.connection import connect
+from inferstack.queue.connection import Redis, connect
+from inferstack.queue.outbox import Outbox
+from inferstack.queue.scripts import Execute
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.queue.types import Completion, Enqueued, Submit
 from inferstack.task import Execution, TaskSpec, TaskState, new_task_id
+from tests.faults.cluster import until
 from tests.faults.tally import Tally, count
 
 NAME = "echo:1"
@@ -39,6 +47,62 @@ async def test_a_submit_that_arrives_after_its_own_repeat_changes_nothing(
     assert not await redis.hgetall(f"is:{{{NAME}}}:tenants")
     count("queue", Tally(faults=1, accepted=len(ids)))
     await redis.aclose()
+
+
+async def test_a_submit_that_arrives_when_its_repeat_is_forgotten_is_refused(
+    clean_redis_url: str,
+) -> None:
+    redis = connect(clean_redis_url)
+    settings = load(redis_url=clean_redis_url).model_copy(update={"archived_ttl": 0.0})
+    queue, outbox = TaskQueue(redis, NAME, settings, valid=1.0), Outbox(redis, [NAME], settings)
+    spec = TaskSpec(task_id=new_task_id(NAME), model="echo", model_version=1, tenant="t")
+    sent: list[tuple[Any, ...]] = []
+    with _overheard(redis, sent):
+        (answer,) = await queue.enqueue([Submit(spec, encode(spec))])
+    assert answer.status is Enqueued.OK
+    assert await end_all(queue) == {spec.task_id}
+    await outbox.archived(NAME, await outbox.read(100, 1), [spec.task_id])
+    assert await queue.get(spec.task_id) is None
+    *_, held_up = sent
+    before = held_up[4]
+    await until(lambda: _passed(redis, before))
+    execute: Execute = redis.execute_command
+    assert (await execute(*held_up))[1:] == [b"late"]
+    assert await queue.get(spec.task_id) is None
+    assert await end_all(queue) == set()
+    count("queue", Tally(faults=1, accepted=1))
+    await redis.aclose()
+
+
+async def test_a_clock_of_redis_that_jumps_refuses_nothing(clean_redis_url: str) -> None:
+    redis = connect(clean_redis_url)
+    queue = TaskQueue(redis, NAME, load(redis_url=clean_redis_url))
+    for hours in (-1, 1):
+        seconds, _ = await redis.time()
+        queue.clock.told((seconds + hours * 3600) * 1000)
+        spec = TaskSpec(task_id=new_task_id(NAME), model="echo", model_version=1, tenant="t")
+        (answer,) = await queue.enqueue([Submit(spec, encode(spec))])
+        assert answer.status is Enqueued.OK
+        assert abs(queue.clock.at(time.monotonic()) / 1000 - seconds) < 60
+    await redis.aclose()
+
+
+@contextmanager
+def _overheard(redis: Redis, sent: list[tuple[Any, ...]]) -> Iterator[None]:
+    execute: Execute = redis.execute_command
+
+    async def listen(*args: Any, **options: Any) -> Any:
+        sent.append(args)
+        return await execute(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis, "execute_command", listen)
+        yield
+
+
+async def _passed(redis: Redis, moment_ms: int) -> bool:
+    seconds, micros = await redis.time()
+    return bool(seconds * 1000 + micros / 1000 > moment_ms + 1)
 
 
 async def end_all(queue: TaskQueue) -> set[str]:

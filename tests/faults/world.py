@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from inferstack.concurrency import end
 from inferstack.config import Settings
-from inferstack.queue.connection import connect
+from inferstack.queue.connection import Redis, connect
 from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Completion
 from inferstack.task import Priority, Task, TaskState
 from tests.faults.tally import Tally
 
@@ -57,6 +59,17 @@ class World:
     begun: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Attempts that began and have not ended: each may count as a crash."""
     history: dict[str, Task] = field(default_factory=dict)
+    clients: list[Redis] = field(default_factory=list)
+    """Of all lives: a late request connects again when the life it was sent in is over."""
+    late: set[asyncio.Task[None]] = field(default_factory=set)
+    """Requests that their senders have given up."""
+
+    async def close(self) -> None:
+        """Leaves no connection behind."""
+        for task in tuple(self.late):
+            await end(task)
+        for redis in self.clients:
+            await redis.connection_pool.disconnect(inuse_connections=True)
 
     # What happens.
 
@@ -86,8 +99,13 @@ class World:
         elif intent.accepted != task_id:
             self.double(f"I3: {intent.payload} is {intent.accepted} and {task_id}")
 
-    def complete(self, task_id: str, attempt: int, newest: int) -> None:
+    def complete(self, done: Completion, newest: int, *, again: bool) -> None:
         """A replica was told that its attempt completed a task, when `newest` had been claimed."""
+        task_id, attempt = done.task_id, done.attempt
+        if attempt in self.completed[task_id] and not again:
+            self.double(
+                f"I4: {task_id} was completed by attempt {attempt}, and then as if for once"
+            )
         self.completed[task_id].add(attempt)
         self.begun[task_id].discard(attempt)
         if attempt < newest:

@@ -54,8 +54,8 @@ class Queue:
         return [Accepted(Enqueued.OK, submit.spec.task_id, 0, 1.0) for submit in submits]
 
 
-def make(queue: Queue) -> GroupCommitter:
-    return GroupCommitter(queue, "api")  # type: ignore[arg-type]
+def make(queue: Queue, *, delays: Sequence[float] = ()) -> GroupCommitter:
+    return GroupCommitter(queue, "api", delays=delays)  # type: ignore[arg-type]
 
 
 async def test_a_lone_ticket_is_committed_at_once() -> None:
@@ -91,26 +91,20 @@ async def test_a_ticket_that_comes_as_the_last_commit_ends_is_not_left_behind() 
     assert all(isinstance(slip.outcome, Accepted) for slip in slips)
 
 
-async def test_a_lost_answer_is_asked_for_again_under_the_same_id(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(committer, "RETRY_DELAYS", (0.0, 0.0))
+async def test_a_lost_answer_is_asked_for_again_under_the_same_id() -> None:
     queue, slip = Queue(), Slip(1)
     queue.failures = 2
-    commits = make(queue)
+    commits = make(queue, delays=(0.0, 0.0))
     commits.add(slip)
     await commits.drain()
     assert queue.ids == [["1"]] * 3
     assert isinstance(slip.outcome, Accepted)
 
 
-async def test_when_the_queue_stays_away_everyone_who_waits_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(committer, "RETRY_DELAYS", (0.0,))
+async def test_when_the_queue_stays_away_everyone_who_waits_is_told() -> None:
     queue, slips = Queue(), [Slip(number) for number in range(1000)]
     queue.failures = 10**6
-    commits = make(queue)
+    commits = make(queue, delays=(0.0,))
     for slip in slips:
         commits.add(slip)
     await commits.drain()

@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, initialize, invariant, multiple, rule
 
 from inferstack.config import load
 from inferstack.deployment import ReplicaStatus
+from inferstack.errors import QueueUnavailableError
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.notes import Notes
@@ -142,6 +143,14 @@ class Protocol(machine.Machine):
         (answer,) = self.do(self.queue.enqueue([submit], "api"))
         expected = self.model.enqueue(task_id, "high", "a", 1.0, "", "x", True)
         assert (answer.status, answer.task_id, answer.ahead) == expected
+
+    @rule(key=st.sampled_from(["", *KEYS]))
+    def enqueue_too_late(self, key: str) -> None:
+        """A submit that was held up on its way changes nothing."""
+        late = TaskQueue(self.redis, NAME, self.config, valid=-1.0)
+        submit = self._submit(new_task_id(NAME), "high", "a", 1.0, key, "x", True)
+        with pytest.raises(QueueUnavailableError, match="too late"):
+            self.do(late.enqueue([submit], "api"))
 
     @rule(
         tenant=st.sampled_from(TENANTS),

@@ -2,18 +2,21 @@
 -- Accepts tasks. Replay-safe: a task id that exists is answered as a duplicate. A first call can
 -- meet one too: its sender gave it up, and the repeat overtook it on the way.
 -- Refused by Redis itself when it is out of memory.
--- ARGV: api, max_queue, max_tenant_queue, max_outbox, idempotency_ms, first version, tasks; each:
+-- ARGV: last moment at which it counts, api, max_queue, max_tenant_queue, max_outbox,
+--       idempotency_ms, first version, tasks; each:
 --       id, lane, tenant, cost / weight in thousandths, timeout_ms ('' never expires),
 --       idempotency key ('' for none), fingerprint, spec as `text`, and how: 1 to tell api when it
 --       is done, plus 2 if another deployment takes it when this one's circuit is open, plus 4 to
 --       take it as a repeat only
 -- Returns {now, {status, id, ahead}, ...}; status is ok, dup, mismatch, full, tenant-full,
 -- outbox-full or open; ahead: how many tasks are served before it, or for how many ms the breaker
--- stays open; id: the task that holds the key.
+-- stays open; id: the task that holds the key. After the last moment {now, 'late'}.
 local now = clock()
+-- A repeat of it may be done and forgotten: it would run again.
+if now > tonumber(ARGV[1]) then return {now, 'late'} end
 local WIDTH = 9
-local api, max_queue, max_tenant, max_outbox = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local version = tonumber(ARGV[6])
+local api, max_queue, max_tenant, max_outbox = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local idempotency_ms, version = ARGV[6], tonumber(ARGV[7])
 -- Attempts at a task that Redis has lost may still be under way, and nobody knows their numbers any
 -- more. The time is beyond them all; it counts as no attempt.
 local fence = version > 1 and now or 0
@@ -31,7 +34,7 @@ local counts, added, tags, virtual = {}, {}, {}, {}
 local queue, deadlines, changed, reply = {}, {}, {}, {now}
 
 -- One look for all: hardly ever is there one.
-local tasks, ids = cmsgpack.unpack(ARGV[7]), {}
+local tasks, ids = cmsgpack.unpack(ARGV[8]), {}
 for first = 1, #tasks, WIDTH do ids[#ids + 1] = task(tasks[first]) end
 local met = #ids > 0 and redis.call('EXISTS', unpack(ids)) > 0
 
@@ -86,9 +89,9 @@ for first = 1, #tasks, WIDTH do
   if not status then
     status, holder = 'ok', id
     if key ~= '' then
-      redis.call('SET', holder_of(tenant, key), id .. ' ' .. fingerprint, 'PX', ARGV[5])
+      redis.call('SET', holder_of(tenant, key), id .. ' ' .. fingerprint, 'PX', idempotency_ms)
       -- Until then it is kept for a moment only, which may be over.
-      redis.call('SET', route_of(tenant, key), string.match(P, '{(.*)}'), 'PX', ARGV[5])
+      redis.call('SET', route_of(tenant, key), string.match(P, '{(.*)}'), 'PX', idempotency_ms)
     end
     local tag = stamp(lane, tenant, cost)
     local watch = how % 2 == 1 and api or ''
@@ -106,7 +109,7 @@ for first = 1, #tasks, WIDTH do
     list[#list + 1] = digits(tag)
     list[#list + 1] = id
     changed[#changed + 1] = id
-    changed[#changed + 1] = ARGV[6]
+    changed[#changed + 1] = ARGV[7]
     added[tenant] = added[tenant] + 1
     ahead = depth.high
     if lane ~= 'high' then ahead = ahead + depth.normal end
