@@ -21,6 +21,11 @@ def test_a_signal_ends_it_in_one_line_after_it_has_cleaned_up(number: int) -> No
         finally:
             cleaned.append(True)
 
-    with pytest.raises(BackupError, match="interrupted; nothing is kept"):
-        _run(work())
+    # Ctrl-C is ignored by what a script runs in the background, as it may run these tests.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(BackupError, match="interrupted; nothing is kept"):
+            _run(work())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert cleaned
