@@ -27,11 +27,11 @@ async def test_it_beats_while_the_block_runs(tmp_path: Path) -> None:
 
 async def test_a_loop_that_is_stuck_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulse, "PERIOD", 0.05)
-    monkeypatch.setattr(pulse, "STALE", 0.5)
+    monkeypatch.setattr(pulse, "STALE", 1.0)
     async with pulse.beating("recorder", tmp_path):
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(1.1)
         assert pulse.alive("recorder", tmp_path)
-        time.sleep(0.7)
+        time.sleep(1.1)
         assert not pulse.alive("recorder", tmp_path)
 
 

@@ -252,7 +252,9 @@ async def test_results_are_sent_while_the_next_batch_computes() -> None:
     done_when_second_ran: list[int] = []
 
     def look(values: list[Any]) -> list[Any]:
-        time.sleep(0.1)
+        until = time.monotonic() + 5.0
+        while len(session.done) < 4 * len(done_when_second_ran) and time.monotonic() < until:
+            time.sleep(0.01)
         done_when_second_ran.append(len(session.done))
         return values
 
@@ -446,7 +448,7 @@ def test_the_process_ends_if_a_call_holds_the_interpreter_and_not_after_its_work
 
 async def test_the_calls_of_a_batch_that_is_halved_are_timed_one_by_one() -> None:
     def picky(values: list[Any]) -> list[Any]:
-        time.sleep(0.15)
+        time.sleep(0.2)
         if any(value["n"] == 0 for value in values):
             raise ValueError
         return values
@@ -456,7 +458,7 @@ async def test_the_calls_of_a_batch_that_is_halved_are_timed_one_by_one() -> Non
     await work_off(
         session,
         FakeEngine(picky),
-        deployment=deployment(compute_timeout=0.4, batch_size=8),
+        deployment=deployment(compute_timeout=1.0, batch_size=8),
         end_process=ended.append,
     )
     assert ended == []
