@@ -65,3 +65,18 @@ def encodable(text: str) -> str:
     They come from names of files and from bytes decoded with `surrogateescape`.
     """
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def summary(error: BaseException) -> str:
+    """One line about an exception: its class and what it says, 500 characters at most."""
+    text = " ".join(said(error).split())
+    name = type(error).__name__
+    return encodable((f"{name}: {text}" if text else name)[:500])
+
+
+def said(error: BaseException) -> str:
+    """What an exception says of itself."""
+    try:
+        return str(error)
+    except Exception:  # in the __str__ of a model's own exception
+        return "it cannot be shown"

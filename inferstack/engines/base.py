@@ -8,7 +8,7 @@ from inferstack.batching import CostFit
 from inferstack.config import Settings
 from inferstack.engines.repository import ModelEntry
 from inferstack.errors import EngineError, InferstackError, ModelFolderError, ModelLoadError
-from inferstack.wording import encodable
+from inferstack.wording import said, summary
 
 ENGINES = {
     "python": ("inferstack.engines.python_engine", "PythonEngine"),
@@ -99,13 +99,6 @@ def create(entry: ModelEntry, settings: Settings, device: str | None = None) -> 
     return engine
 
 
-def summary(error: BaseException) -> str:
-    """One line about an exception: its class and what it says, 500 characters at most."""
-    text = " ".join(_said(error).split())
-    name = type(error).__name__
-    return encodable((f"{name}: {text}" if text else name)[:500])
-
-
 def device_lost(error: BaseException) -> bool:
     """Whether an exception, or one that led to it, means that the device is lost to this process.
 
@@ -114,10 +107,10 @@ def device_lost(error: BaseException) -> bool:
     chain = list(_chain(error))
     if any(isinstance(each, DeviceLostError) for each in chain):
         return True
-    said = [f"{type(each).__name__}: {_said(each)}" for each in chain if not _about_data(each)]
-    if any(phrase in text.lower() for text in said for phrase in OUT_OF_MEMORY):
+    texts = [f"{type(each).__name__}: {said(each)}" for each in chain if not _about_data(each)]
+    if any(phrase in text.lower() for text in texts for phrase in OUT_OF_MEMORY):
         return False
-    return any(mark in text for text in said for mark in CUDA_ERRORS)
+    return any(mark in text for text in texts for mark in CUDA_ERRORS)
 
 
 def _about_data(error: BaseException) -> bool:
@@ -132,10 +125,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__context__ if error.__cause__ is None else error.__cause__
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # in the __str__ of a model's own exception
-        return "it cannot be shown"

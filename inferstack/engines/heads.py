@@ -1,5 +1,6 @@
 """What becomes of a transformer's output: embeddings or labels."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,21 @@ class EmbeddingHead:
 
 
 class ClassificationHead:
-    """Probabilities of labels: softmax over the logits."""
+    """Scores of labels: probabilities, but the numbers themselves of a regression.
 
-    def __init__(self, labels: dict[int, str]) -> None:
-        """Args: labels: name of each class, by its number."""
+    Labels exclude each other, unless the model says that they do not (`problem_type`) or has but
+    one.
+    """
+
+    def __init__(self, config: Any) -> None:
+        """Args: config: of a transformers model."""
+        labels: dict[int, str] = config.id2label
         self._labels = [labels[number] for number in sorted(labels)]
+        self._scores = _scores(config.problem_type, len(labels))
 
     def finish(self, output: Any, mask: torch.Tensor) -> list[Any]:
-        """`{"label", "score", "scores": {label: probability}}` for each text."""
-        rows = torch.softmax(output.logits.float(), dim=-1).cpu().tolist()
+        """`{"label", "score", "scores": {label: score}}` for each text."""
+        rows = self._scores(output.logits.float()).cpu().tolist()
         return [self._row(row) for row in rows]
 
     def _row(self, scores: list[float]) -> dict[str, Any]:
@@ -82,6 +89,15 @@ class ClassificationHead:
     def many(self, rows: list[Any]) -> dict[str, Any]:
         """`{"results": [...]}`."""
         return {"results": rows}
+
+
+def _scores(problem: str | None, labels: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes scores of the logits, as transformers' own pipeline chooses it."""
+    if problem == "regression":
+        return lambda logits: logits
+    if problem == "multi_label_classification" or labels == 1:
+        return torch.sigmoid
+    return lambda logits: torch.softmax(logits, dim=-1)
 
 
 def _pooling(path: Path) -> str:

@@ -1,7 +1,6 @@
 """Models written in Python: a folder with `model.py`."""
 
 import importlib.util
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, cast
 
 from inferstack.batching import CostFit
 from inferstack.config import Settings
-from inferstack.engines.base import Prepared, summary
+from inferstack.engines.base import Prepared
 from inferstack.engines.repository import ModelEntry
 from inferstack.errors import (
     EngineError,
@@ -19,6 +18,10 @@ from inferstack.errors import (
     ModelLoadError,
     OutputMismatchError,
 )
+from inferstack.wording import summary
+
+MOST_COST = 1e12
+"""What one input may cost: numbers far from all others leave nothing to plan batches with."""
 
 
 class PythonEngine:
@@ -98,8 +101,8 @@ class PythonEngine:
 
 def _number(cost: Any) -> float:
     """What a model's `cost` returned, if batches can be planned with it."""
-    if isinstance(cost, str | bytes) or not 0.0 <= (number := float(cost)) < math.inf:
-        raise EngineError(f"cost returned {cost!r:.100}; it takes a number of 0 or more")
+    if isinstance(cost, str | bytes) or not 0.0 <= (number := float(cost)) <= MOST_COST:
+        raise EngineError(f"cost returned {cost!r:.100}; it takes a number from 0 to {MOST_COST:g}")
     return number
 
 

@@ -14,6 +14,7 @@ from inferstack.engines.model_config import MOST_CLAIMED, ModelConfig
 from inferstack.engines.text import TEXT_SCHEMA, token_limit
 from inferstack.errors import ModelFolderError
 from inferstack.task import deployment_name
+from inferstack.wording import summary
 
 log = logging.getLogger(__name__)
 
@@ -204,4 +205,7 @@ def _entry(model: str, version: int, path: Path, settings: Settings) -> ModelEnt
             raise ModelFolderError(f"batch: {problem} tasks a claim: at most {MOST_CLAIMED}")
     except ModelFolderError as error:
         return ModelEntry(model, version, path, error=error.detail)
+    # Whatever a folder holds, the others are served.
+    except Exception as error:
+        return ModelEntry(model, version, path, error=summary(error))
     return entry

@@ -31,6 +31,28 @@ Natural languages have fewer than half as many; only runs of spaces or of noise 
 """
 
 
+COUNT_FROM_PADDING = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "lilt",
+        "longformer",
+        "luke",
+        "markuplm",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
+"""Kinds of models whose first position is the one behind `pad_token_id`, so that of 514 positions
+512 are left. A longer text would be an error of the device, which costs the replica."""
+
+
 def texts_of(data: Any) -> list[str]:
     """The texts of an input that `TEXT_SCHEMA` accepts.
 
@@ -83,14 +105,14 @@ def token_limit(folder: Path) -> float:
         ModelFolderError: no file says it.
     """
     known = [
-        _number(folder / name, key)
+        _number(read_json(folder / name), key)
         for name, key in (
             ("sentence_bert_config.json", "max_seq_length"),
             ("tokenizer_config.json", "model_max_length"),
-            ("config.json", "max_position_embeddings"),
         )
     ]
-    limits = [limit for limit in known if limit is not None and limit < 1e9]
+    known.append(_positions(read_json(folder / "config.json")))
+    limits = [limit for limit in known if limit is not None]
     if not limits:
         raise ModelFolderError("limits.max_cost is missing and the model's files do not say it")
     return min(limits)
@@ -106,11 +128,18 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFolderError(f"{path.name}: {error}") from None
 
 
-def _number(path: Path, key: str) -> float | None:
-    content = read_json(path)
+def _positions(config: Any) -> float | None:
+    positions = _number(config, "max_position_embeddings")
+    if positions is None or config.get("model_type") not in COUNT_FROM_PADDING:
+        return positions
+    padding = config.get("pad_token_id", 1)
+    return positions - (padding if isinstance(padding, int) else 1) - 1
+
+
+def _number(content: Any, key: str) -> float | None:
     value = content.get(key) if isinstance(content, dict) else None
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+    return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else None

@@ -72,9 +72,7 @@ class TransformersEngine:
         kind = AutoModel if config.task == "sentence-embedding" else None
         self._model = _load(folder, kind or AutoModelForSequenceClassification, self._target)
         self._pad = _pad_id(self._model.config)
-        self._head = (
-            EmbeddingHead(folder) if kind else ClassificationHead(self._model.config.id2label)
-        )
+        self._head = EmbeddingHead(folder) if kind else ClassificationHead(self._model.config)
 
     def prepare(self, inputs: list[Any]) -> list[Prepared | InferstackError]:
         """Tokenizes all texts in one call of the tokenizer; cost is the tokens of a task.

@@ -182,14 +182,21 @@ class Supervisor:
 
     async def _look_after(self) -> None:
         while not self._stop.is_set():
-            for path in self._home.logs.glob("*.log"):
-                await asyncio.to_thread(logs.bound, path)
-            await self._tell_problems()
-            await asyncio.to_thread(discovery.sweep, self._home.root)
-            if self._unwritten:
-                self._changed()
+            try:
+                await self._tidy()
+            except Exception:
+                # Nothing in there is worth the end of what runs.
+                log.exception("cannot look after the stack")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_AFTER)
+
+    async def _tidy(self) -> None:
+        for path in self._home.logs.glob("*.log"):
+            await asyncio.to_thread(logs.bound, path)
+        await self._tell_problems()
+        await asyncio.to_thread(discovery.sweep, self._home.root)
+        if self._unwritten:
+            self._changed()
 
     async def _tell_problems(self) -> None:
         """Tells of models that failed meanwhile; those that load last do so when all is up."""

@@ -179,7 +179,7 @@ COMPONENT_SECONDS = Copied(
 # Replicas.
 BATCH_SECONDS = Histogram(
     "inferstack_batch_seconds",
-    "One call of predict.",
+    "One batch: a call of predict, and more of them where an input is bad.",
     DEPLOYMENT,
     buckets=COMPUTE_BUCKETS,
     registry=REPLICA,

@@ -12,12 +12,12 @@ from typing import Any
 
 from inferstack import failpoint
 from inferstack.batching import Batch, CostFit
-from inferstack.engines.base import Engine, device_lost, summary
+from inferstack.engines.base import Engine, device_lost
 from inferstack.errors import EngineError, InferstackError, OutputMismatchError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import TaskError
 from inferstack.telemetry.logs import tell
-from inferstack.wording import encodable
+from inferstack.wording import encodable, summary
 from inferstack.worker.held import Held
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class Compute:
         self._held = held
         self._wake = wake
         self._called = 0.0
+        self._calls = 0
         self._ahead: deque[Job] = deque()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="compute", daemon=True)
@@ -147,14 +148,14 @@ class Compute:
         if model is None:
             return None
         total = sum(model.seconds(len(job.batch.items), job.batch.longest) for job in jobs)
-        begun = now - jobs[0].started if jobs[0].started else 0.0
-        return max(0.0, total - begun)
+        return max(0.0, total - self.running_for(now))
 
     def _main(self) -> None:
         while (job := self._jobs.get()) is not None:
             job.keep(self._held)
             job.started = self._called = time.monotonic()
             failpoint.hit("before-predict")
+            self._calls = 0
             job.outputs = self._run(job.batch.items)
             failpoint.hit("after-predict")
             self._called = 0.0
@@ -165,7 +166,8 @@ class Compute:
                 return
             job.finished = time.monotonic()
             self.busy += job.finished - job.started
-            if job.batch.items:
+            if self._calls == 1:
+                # What was halved took longer for its bad input, which says nothing of the next.
                 items = len(job.batch.items)
                 self._fit.observe(items, job.batch.longest, job.finished - job.started)
             self.finished.append(job)
@@ -177,6 +179,7 @@ class Compute:
         if not items:
             return []
         self._called = time.monotonic()
+        self._calls += 1
         try:
             outputs = list(self._engine.predict([work.value for work in items]))
             if len(outputs) != len(items):

@@ -74,6 +74,8 @@ class Feed:
         self._limits = Limits(appetite.batch_size, SLACK)
         self._claim_time = 0.005
         self._preparing = 0.0
+        self.preparing: list[Lease] = []
+        """What the call of `prepare` that runs now is for."""
 
     async def run(self) -> None:
         """Feeds until `draining` is set; gives back what was claimed and does not compute."""
@@ -158,13 +160,29 @@ class Feed:
         return more
 
     def preparing_for(self, now: float) -> float:
-        """Seconds that `prepare` has taken in its thread; 0 if it does not run."""
-        return now - self._preparing if self._preparing else 0.0
+        """Seconds that the call of `prepare` in its thread has taken; 0 if none runs."""
+        began = self._preparing
+        return now - began if began else 0.0
+
+    def _prepared_in_time(self, leases: list[Lease]) -> list[Prepared | BaseException]:
+        """What the engine makes of inputs; code of the model has its time for each of them."""
+        by_itself = self._engine.prepares_by_model
+        made: list[Prepared | BaseException] = []
+        for some in ([lease] for lease in leases) if by_itself else (leases,):
+            self.preparing, self._preparing = some, time.monotonic()
+            made += _prepared(self._engine, [lease.spec.data for lease in some])
+        self.preparing, self._preparing = [], 0.0
+        return made
 
     async def _prepare(self, leases: list[Lease]) -> list[Work]:
         if not self._engine.prepares_by_model:
             return await self._prepare_some(leases)
-        # A crash counts here too, so suspects come alone, as in their batches.
+        # A crash counts here too: suspects come alone, as in their batches, and nobody beside them.
+        while any(job.batch.exclusive for job in self._compute.ahead()):
+            if self.draining:
+                await self._give_back(leases)
+                return []
+            await self._progressed(IDLE_WAIT)
         trusted = [lease for lease in leases if not lease.crashes]
         works = await self._prepare_noted(trusted) if trusted else []
         for lease in leases:
@@ -187,9 +205,7 @@ class Feed:
         if self._engine.prepares_quickly:
             prepared = _prepared(self._engine, inputs)
         else:
-            self._preparing = time.monotonic()
-            prepared = await asyncio.to_thread(_prepared, self._engine, inputs)
-            self._preparing = 0.0
+            prepared = await asyncio.to_thread(self._prepared_in_time, leases)
         works: list[Work] = []
         for lease, made in zip(leases, prepared, strict=True):
             if isinstance(made, BaseException):

@@ -14,7 +14,7 @@ from inferstack import failpoint
 from inferstack.batching import CostFit
 from inferstack.config import Settings, require
 from inferstack.deployment import DeploymentState
-from inferstack.engines.base import Engine, create, summary
+from inferstack.engines.base import Engine, create
 from inferstack.engines.repository import ModelEntry, find, scan
 from inferstack.errors import InferstackError, ModelLoadError
 from inferstack.lifecycle import arrival
@@ -23,6 +23,7 @@ from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.storage.objects import ObjectStore
 from inferstack.telemetry.exposure import shown
+from inferstack.wording import summary
 from inferstack.worker import gpu, measures
 from inferstack.worker.feed import Appetite
 from inferstack.worker.loop import Worker

@@ -11,16 +11,18 @@ import faulthandler
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from inferstack.batching import CostFit
 from inferstack.concurrency import end
 from inferstack.config import Settings
 from inferstack.deployment import Deployment, ReplicaStatus
-from inferstack.engines.base import Engine, summary
+from inferstack.engines.base import Engine
 from inferstack.errors import InferstackError
+from inferstack.lifecycle.replica import Lease
 from inferstack.telemetry.logs import tell
 from inferstack.telemetry.pulse import EXIT_STUCK
+from inferstack.wording import summary
 from inferstack.worker import gpu
 from inferstack.worker.compute import Compute
 from inferstack.worker.feed import Appetite, Feed
@@ -213,15 +215,20 @@ class Worker:
     def _check(self) -> None:
         now = self._alive_at = time.monotonic()
         if self._compute.lost is not None:
-            self._say(f"device lost: {summary(self._compute.lost)}")
+            self._say(f"device lost: {summary(self._compute.lost)}", self._running())
             self._end_process(EXIT_STUCK)
-        stuck = max(self._compute.called_for(now), self._feed.preparing_for(now))
-        if stuck > self._timeout:
-            self._say(f"a call of the model is stuck for more than {self._timeout:g} seconds")
+        stuck = f"a call of the model is stuck for more than {self._timeout:g} seconds"
+        if self._feed.preparing_for(now) > self._timeout:
+            self._say(f"{stuck}, while it prepares", self._feed.preparing)
+            self._end_process(EXIT_STUCK)
+        if self._compute.called_for(now) > self._timeout:
+            self._say(stuck, self._running())
             self._end_process(EXIT_STUCK)
 
-    def _say(self, why: str) -> None:
-        """Why the process ends; and of each task in the running batch, for whoever looks for it."""
+    def _running(self) -> list[Lease]:
+        return [lease for job in self._compute.ahead()[:1] for lease in job.leases]
+
+    def _say(self, why: str, leases: Sequence[Lease]) -> None:
+        """Why the process ends; and of each task it ends for, for whoever looks for it."""
         log.critical("%s", why)
-        running = self._compute.ahead()[:1]
-        tell(log, logging.CRITICAL, why, [lease.task_id for job in running for lease in job.leases])
+        tell(log, logging.CRITICAL, why, [lease.task_id for lease in leases])

@@ -16,7 +16,7 @@ from inferstack.config import Settings
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import InferstackError
 from inferstack.queue.connection import connect
-from inferstack.telemetry import logs
+from inferstack.telemetry import logs, pulse
 from inferstack.telemetry.exposure import shown
 from inferstack.worker import drain, gpu, measures
 from inferstack.worker.early import EarlyOutput
@@ -239,8 +239,12 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, pool.stop)
     registering: asyncio.Task[None] | None = None
     try:
-        async with shown("worker", measures.of_devices, settings):
+        async with (
+            pulse.beating("worker", settings.inferstack_home) as own,
+            shown("worker", measures.of_devices, settings),
+        ):
             if await services_arrived(settings, pool.stopping):
+                own.ready()
                 registering = asyncio.create_task(registrar.run())
                 await pool.run(plans(rest, placements, gpus), registrar.default_settled)
     finally:

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from inferstack.config import Settings
-from inferstack.engines.base import summary
 from inferstack.errors import ConfigurationError
+from inferstack.wording import summary
 from inferstack.worker import ray_settings, ray_token
 
 log = logging.getLogger(__name__)

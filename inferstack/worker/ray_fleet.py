@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inferstack.config import Settings
-from inferstack.engines.base import summary
 from inferstack.engines.repository import ModelEntry
+from inferstack.wording import summary
 from inferstack.worker import drain, gpu, scaling
 from inferstack.worker.placement import Placement, place
 from inferstack.worker.ray_replica import SILENCE, Replica

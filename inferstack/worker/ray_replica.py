@@ -1,7 +1,6 @@
 """One replica as Ray Serve hosts it. Ray imports it by name, in the replica's own process."""
 
 import asyncio
-import contextlib
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from typing import Any
 
 from inferstack.concurrency import end
 from inferstack.config import Settings
+from inferstack.deployment import Circuit
 from inferstack.errors import EngineError, InferstackError
 from inferstack.queue.connection import connect
 from inferstack.queue.statistics import sample
@@ -87,8 +87,12 @@ class Replica:
         window = loaded.entry.batch_size(loaded.settings) * loaded.entry.lookahead(loaded.settings)
         redis = connect(redis_url(loaded.settings), max_connections=1)
         while True:
-            with contextlib.suppress(InferstackError):
-                self._windows = (await sample(redis, [name]))[name].depth / window
+            try:
+                queue = (await sample(redis, [name]))[name]
+                closed = queue.circuit is Circuit.CLOSED
+                self._windows = queue.depth / window if closed else scaling.UNKNOWN
+            except InferstackError:
+                self._windows = scaling.UNKNOWN
             await asyncio.sleep(scaling.LOOK_BACK / 10)
 
 

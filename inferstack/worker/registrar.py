@@ -74,6 +74,8 @@ class Registrar:
         self._started = False
         self._workers: dict[str, set[str]] | None = {} if tells_losses else None
         """The replicas of each deployment at the last look."""
+        self._put: dict[str, Deployment] = {}
+        """What was put last."""
         self._gone: dict[str, float] = {}
         """Deployments of an earlier run whose folder is gone, and when that was noticed."""
 
@@ -115,8 +117,9 @@ class Registrar:
             current = await self._state(deployment, known.get(deployment.name))
             if current.state is DeploymentState.STARTING:
                 starting.append(current)
-            if current != known.get(deployment.name):
+            if self._news(current, known.get(deployment.name)):
                 await self._registry.put(current)
+                self._put[deployment.name] = current
                 why = f": {current.reason}" if current.reason else ""
                 log.info("%s is %s%s", current.name, current.state, why)
         if not self._started:
@@ -129,9 +132,21 @@ class Registrar:
         if not any(deployment.model == self._default for deployment in starting):
             self._default_settled.set()
 
+    def _news(self, current: Deployment, known: Deployment | None) -> bool:
+        """Whether to put it: what another machine says of the same state stands once it is put.
+
+        Its settings may differ for a while. Both would put theirs at every look.
+        """
+        if known is None or (known.state, known.reason) != (current.state, current.reason):
+            return True
+        return current not in (known, self._put.get(current.name))
+
     async def _state(self, deployment: Deployment, known: Deployment | None) -> Deployment:
         if deployment.state is DeploymentState.FAILED:
-            return deployment
+            # Its folder is broken here, and perhaps only here.
+            if known is None or known.state is not DeploymentState.READY:
+                return deployment
+            return known if await self._live(deployment.name) else deployment
         if await self._live(deployment.name):
             self._reasons.pop(deployment.name, None)
             return msgspec.structs.replace(deployment, state=DeploymentState.READY)

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from inferstack.engines.base import summary
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import Execution, TaskError
+from inferstack.wording import summary
 from inferstack.worker.compute import Compute, Job
 from inferstack.worker.held import Held, insist
 from inferstack.worker.measures import Measures

@@ -7,7 +7,9 @@ from inferstack.engines.model_config import ReplicaRange, Replicas
 from inferstack.worker.placement import Placement
 
 WINDOWS = "windows"
-"""Name of the metric: claims' worth of tasks that wait in the queue."""
+"""Name of the metric: claims' worth of tasks that wait in the queue, or `UNKNOWN`."""
+UNKNOWN = -1.0
+"""More replicas would not help, or nobody knows: Redis does not answer, or the circuit is open."""
 BUSY = "busy"
 """Name of the metric: share of the time in which the replica computed, 0 to 1."""
 LOOK_BACK = 12.0
@@ -52,8 +54,8 @@ class QueuePolicy:
         """The wanted number of replicas; bounds and delays are applied by Serve."""
         metrics = ctx.aggregated_metrics or {}
         windows, busy = metrics.get(WINDOWS, {}), metrics.get(BUSY, {})
-        if not windows or not busy:
-            # None runs: all have died, or load still.
+        if not windows or not busy or max(windows.values()) < 0:
+            # None runs: all have died, or load still. Or what waits says nothing.
             return ctx.target_num_replicas, {}
         # Every replica reports the same queue; the latest report is the largest lie at worst.
         share = sum(busy.values()) / len(busy)

@@ -15,12 +15,12 @@ from functools import partial
 from inferstack import config, refusal
 from inferstack.concurrency import end
 from inferstack.config import Settings
-from inferstack.engines.base import summary
 from inferstack.engines.repository import ModelEntry, scan
 from inferstack.errors import InferstackError
 from inferstack.queue.connection import connect
 from inferstack.telemetry import pulse
 from inferstack.telemetry.exposure import shown
+from inferstack.wording import summary
 from inferstack.worker import drain, measures, ray_cluster, ray_settings
 from inferstack.worker.host import redis_url, services_arrived
 from inferstack.worker.placement import default_first
@@ -55,10 +55,11 @@ async def serve(entries: Sequence[ModelEntry], settings: Settings) -> None:
         # Ray has installed handlers of its own meanwhile.
         _stop_on_signals(stopping)
         async with (
-            pulse.beating("worker", settings.inferstack_home),
+            pulse.beating("worker", settings.inferstack_home) as own,
             shown("worker", devices, settings),
             asyncio.TaskGroup() as group,
         ):
+            own.ready()
             parts = [
                 group.create_task(_deploy(fleet, registrar, first, rest)),
                 group.create_task(_report_given_up(registrar)),

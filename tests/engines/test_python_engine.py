@@ -179,10 +179,11 @@ def test_predict_must_return_a_list(tmp_path: Path, returned: str) -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ("float('nan')", "cost returned nan; it takes a number of 0 or more"),
-        ("float('inf')", "cost returned inf; it takes a number of 0 or more"),
-        ("-1", "cost returned -1; it takes a number of 0 or more"),
-        ("'12'", "cost returned '12'; it takes a number of 0 or more"),
+        ("float('nan')", "cost returned nan; it takes a number from 0 to 1e+12"),
+        ("float('inf')", "cost returned inf; it takes a number from 0 to 1e+12"),
+        ("1e200", "cost returned 1e+200; it takes a number from 0 to 1e+12"),
+        ("-1", "cost returned -1; it takes a number from 0 to 1e+12"),
+        ("'12'", "cost returned '12'; it takes a number from 0 to 1e+12"),
         ("None", "cost: TypeError: "),
         ("1 / 0", "cost: ZeroDivisionError: "),
         ("exit(3)", "cost: SystemExit: 3"),

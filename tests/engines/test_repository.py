@@ -94,6 +94,11 @@ def test_the_demo_repository_is_valid() -> None:
             "'no_such_package' is not installed",
         ),
         ("engine: python\nsource: package:yaml/../json\n", "is not a folder"),
+        ("engine: python\nsource: package:__main__/x\n", "__main__"),
+        (
+            "engine: transformers\ntask: sentence-embedding\nlimits: {max_cost: .inf}\n",
+            "line 3: limits.max_cost: inf: takes a finite number",
+        ),
         ("engine: python\nsource: /etc\n", "line 2: source: '/etc': takes package:<name>/<folder>"),
         ("engine: transformers\ntask: sentence-embedding\n", "limits.max_cost is missing"),
         ("engine: python\nlimits: {max_tokens: 9}\n", "only the engine transformers counts tokens"),
@@ -127,6 +132,30 @@ def test_one_broken_folder_leaves_the_others_alone(tmp_path: Path) -> None:
     folder(tmp_path, "engine: [")
     folder(tmp_path, "engine: python\n", model="n")
     assert [entry.error is None for entry in scan(tmp_path, load())] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("content", "limit"),
+    [
+        ('{"max_position_embeddings": 1' + "0" * 400 + "}", None),
+        ("[" * 100_000, None),
+        ("[]", None),
+        ('{"max_position_embeddings": 514}', 514),
+        ('{"max_position_embeddings": 514, "model_type": "bert", "pad_token_id": 1}', 514),
+        ('{"max_position_embeddings": 514, "model_type": "roberta", "pad_token_id": 1}', 512),
+        ('{"max_position_embeddings": 514, "model_type": "mpnet"}', 512),
+    ],
+)
+def test_the_longest_text_is_what_the_files_of_a_model_say(
+    tmp_path: Path, content: str, limit: float | None
+) -> None:
+    path = folder(tmp_path, "engine: transformers\ntask: sentence-embedding\n")
+    (path / "config.json").write_text(content)
+    entry = only(tmp_path)
+    if limit is None:
+        assert entry.error is not None
+    else:
+        assert entry.max_cost == limit
 
 
 def test_names_that_are_no_models_or_versions_are_ignored(tmp_path: Path) -> None:

@@ -87,8 +87,13 @@ def test_the_warm_up_measures_batches(minilm: Engine) -> None:
     assert 0 < model.seconds(8, 16) < 10
 
 
-def classifier(root: Path, **options: Any) -> Path:
-    """A tiny sequence classification model with random weights."""
+def classifier(root: Path, **changes: Any) -> Path:
+    """A tiny sequence classification model with random weights.
+
+    Args:
+        root: a folder of models.
+        changes: what its config has besides.
+    """
     from transformers import BertConfig, BertForSequenceClassification
 
     folder = root / "colours" / "1"
@@ -99,11 +104,14 @@ def classifier(root: Path, **options: Any) -> Path:
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=32,
-        id2label={0: "dark", 1: "light", 2: "neither"},
-        label2id={"dark": 0, "light": 1, "neither": 2},
+        **{
+            "id2label": {0: "dark", 1: "light", 2: "neither"},
+            "label2id": {"dark": 0, "light": 1, "neither": 2},
+            **changes,
+        },
     )
     torch.manual_seed(1)
-    BertForSequenceClassification(config).save_pretrained(folder, **options)
+    BertForSequenceClassification(config).save_pretrained(folder)
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -133,6 +141,31 @@ def test_classification_gives_labels_and_probabilities(tmp_path: Path) -> None:
     assert one["label"] == ["dark", "light", "neither"][int(np.argmax(expected))]
     assert one["score"] == pytest.approx(max(expected), abs=1e-5)
     assert [set(row["scores"]) for row in many["results"]] == [{"dark", "light", "neither"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "scores"),
+    [
+        ({"problem_type": "multi_label_classification"}, torch.sigmoid),
+        ({"problem_type": "regression"}, lambda logits: logits),
+        ({"problem_type": "single_label_classification"}, lambda logits: logits.softmax(-1)),
+        ({"id2label": {0: "fits"}, "label2id": {"fits": 0}}, torch.sigmoid),
+    ],
+)
+def test_labels_that_do_not_exclude_each_other_have_scores_of_their_own(
+    tmp_path: Path, changes: dict[str, Any], scores: Any
+) -> None:
+    from transformers import BertForSequenceClassification
+
+    folder = classifier(tmp_path, **changes)
+    (one,) = run(colours(tmp_path), [{"text": "red red"}])
+    model: Any = BertForSequenceClassification.from_pretrained(folder)
+    model.eval()
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[2, 4, 4, 3]])).logits[0]
+    expected = scores(logits).tolist()
+    assert list(one["scores"].values()) == pytest.approx(expected, abs=1e-5)
+    assert one["score"] == pytest.approx(max(expected), abs=1e-5)
 
 
 def test_the_limit_comes_from_the_model_when_the_config_has_none(tmp_path: Path) -> None:

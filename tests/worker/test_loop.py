@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 import pytest
 
+from inferstack.batching import CostFit
 from inferstack.deployment import Deployment
 from inferstack.engines.base import DeviceLostError, Prepared
 from inferstack.errors import InferstackError, InvalidInputError
@@ -507,6 +508,67 @@ async def test_a_task_counts_as_begun_while_the_model_prepares_it_and_a_suspect_
         3: {"task-3"},
     }
     assert len(session.done) == 4
+
+
+async def test_nothing_is_prepared_beside_a_suspect() -> None:
+    session = MemorySession([lease(9, crashes=1)])
+    session.expected = 2
+    beside: list[list[str]] = []
+    come = asyncio.get_running_loop().call_soon_threadsafe
+
+    def hold(values: list[Any]) -> list[Any]:
+        if values[0]["n"] == 9:
+            come(session.waiting.append, lease(0))
+            # Long enough for it to be claimed, and noted if that were done at once.
+            until = time.monotonic() + 5.0
+            while session.waiting and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            beside.append(session.begun[-1])
+        return values
+
+    await work_off(session, ModelPrepares(lambda _: None, hold))
+    assert beside == [["task-9"]]
+    assert len(session.done) == 2
+
+
+async def test_preparations_are_timed_one_by_one_and_the_stuck_one_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended: list[int] = []
+    session = MemorySession([lease(n) for n in range(7)])
+    await work_off(
+        session,
+        ModelPrepares(lambda _: time.sleep(0.2)),
+        deployment=deployment(compute_timeout=1.0, batch_size=8),
+        end_process=ended.append,
+    )
+    assert ended == []
+    assert len(session.done) == 7
+    session = MemorySession([lease(n) for n in range(3)])
+    await work_off(
+        session,
+        ModelPrepares(lambda data: time.sleep(0.6 if data["n"] == 1 else 0)),
+        deployment=deployment(compute_timeout=0.2, batch_size=8),
+        end_process=ended.append,
+    )
+    assert set(ended) == {EXIT_STUCK}
+    named = {getattr(record, "task_id", None) for record in caplog.records}
+    assert named == {None, "task-1"}
+
+
+async def test_a_batch_that_was_halved_says_nothing_of_how_long_batches_take() -> None:
+    def picky(values: list[Any]) -> list[Any]:
+        time.sleep(0.01)
+        if any(value["n"] == 0 for value in values):
+            raise ValueError
+        return values
+
+    fit = CostFit()
+    session = MemorySession([lease(n) for n in range(4)])
+    await work_off(session, FakeEngine(picky), deployment=deployment(batch_size=4), fit=fit)
+    assert len(session.done) == 3
+    assert fit.model() is None
 
 
 async def test_a_drain_prepares_no_suspect_that_waits_for_the_device() -> None:

@@ -168,6 +168,43 @@ async def test_one_replica_that_cannot_load_does_not_fail_a_model_that_others_se
     assert (failed.state, failed.reason) == (DeploymentState.FAILED, "no weights")
 
 
+async def test_a_folder_that_is_broken_here_does_not_fail_a_model_that_others_serve(
+    redis: Redis, settings: Settings
+) -> None:
+    there = Registrar(redis, scan(settings.model_path, settings), settings)
+    (settings.model_path / "new" / "1" / "config.yaml").write_text("engine: [")
+    here = Registrar(redis, scan(settings.model_path, settings), settings)
+    await here.refresh()
+    assert (await row(redis, "new:1")).state is DeploymentState.FAILED
+    queue = TaskQueue(redis, "new:1", settings)
+    await queue.heartbeat(ReplicaStatus(worker="there:1:a"))
+    await there.refresh()
+    served = await row(redis, "new:1")
+    assert served.state is DeploymentState.READY
+    await here.refresh()
+    assert await row(redis, "new:1") == served
+    await queue.leave("there:1:a")
+    await here.refresh()
+    assert (await row(redis, "new:1")).state is DeploymentState.FAILED
+
+
+async def test_machines_with_different_settings_do_not_take_turns(
+    redis: Redis, settings: Settings
+) -> None:
+    new, old = (
+        Registrar(redis, scan(settings.model_path, each), each)
+        for each in (settings.model_copy(update={"batch_size": 7}), settings)
+    )
+    await TaskQueue(redis, "new:1", settings).heartbeat(ReplicaStatus(worker="host:1:a"))
+    await old.refresh()
+    await new.refresh()
+    stands = await row(redis, "new:1")
+    assert stands.batch_size == 7
+    for registrar in (old, new, old):
+        await registrar.refresh()
+        assert await row(redis, "new:1") == stands
+
+
 async def test_a_deployment_whose_replicas_end_early_is_failed_until_one_lives(
     registrar: Registrar, redis: Redis, settings: Settings
 ) -> None:

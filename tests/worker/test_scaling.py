@@ -7,7 +7,7 @@ import pytest
 
 from inferstack.engines.model_config import ModelConfig
 from inferstack.worker.placement import Placement
-from inferstack.worker.scaling import BUSY, WINDOWS, QueuePolicy, options, wanted
+from inferstack.worker.scaling import BUSY, UNKNOWN, WINDOWS, QueuePolicy, options, wanted
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,12 @@ def test_the_policy_reads_what_replicas_report() -> None:
 @pytest.mark.parametrize("metrics", [None, {}, {WINDOWS: {}}])
 def test_without_reports_nothing_changes(metrics: Any) -> None:
     assert QueuePolicy()(context(0, 3, metrics)) == (3, {})
+
+
+@pytest.mark.parametrize("busy", [0.0, 1.0])
+def test_what_replicas_do_not_know_changes_nothing(busy: float) -> None:
+    metrics = {WINDOWS: {"a": UNKNOWN, "b": UNKNOWN}, BUSY: {"a": busy, "b": busy}}
+    assert QueuePolicy()(context(2, 3, metrics)) == (3, {})
 
 
 @pytest.mark.parametrize("written", [{}, {"downscale_delay": 5}])
