@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     lease: Annotated[float, Field(ge=1)] = 15.0
     retry_delay: Annotated[float, Field(ge=0)] = 1.0
     max_retry_delay: Annotated[float, Field(ge=0)] = 60.0
-    idempotency_ttl: Annotated[float, Field(ge=1)] = 3600.0
+    idempotency_ttl: Annotated[float, Field(ge=20)] = 3600.0
     """How long a key finds its task again; each costs Redis about 200 bytes meanwhile."""
 
     # The circuit breaker of each deployment.

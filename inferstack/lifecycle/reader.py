@@ -10,8 +10,9 @@ from inferstack.lifecycle import payloads
 from inferstack.lifecycle.directory import Directory, Target
 from inferstack.lifecycle.types import Caller, Position
 from inferstack.lifecycle.waits import Waits
-from inferstack.queue.codec import News, news_of
+from inferstack.queue.codec import UNREADABLE, News, news_of
 from inferstack.queue.completions import CompletionChannel
+from inferstack.queue.task_queue import TaskQueue
 from inferstack.storage.history import History, HistoryFilter, HistoryPage
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskSpec, TaskState
@@ -136,7 +137,7 @@ class Reader:
         found: dict[str, Task] = {}
         for name, group in by_deployment:
             target = self._directory.named(name) or self._directory.former(name)
-            rows = await target.queue.load([task.spec.task_id for task in group])
+            rows = await asyncio.gather(*(_readable(target.queue, task) for task in group))
             found |= {task.spec.task_id: task for task in rows if task is not None}
         return found
 
@@ -163,6 +164,14 @@ class Reader:
         if wanted.status in UNFINISHED:
             tasks = [task for task in tasks if task.state == wanted.status]
         return HistoryPage(tasks=tasks, next_cursor=page.next_cursor)
+
+
+async def _readable(queue: TaskQueue, task: Task) -> Task | None:
+    """The task as Redis has it; one that is spoiled there must not spoil the page that it is on."""
+    try:
+        return await queue.get(task.spec.task_id)
+    except UNREADABLE:
+        return None
 
 
 def _visible(caller: Caller, task: Task | None, task_id: str) -> Task:

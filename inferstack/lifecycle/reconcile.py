@@ -10,6 +10,7 @@ from inferstack.queue.connection import Redis
 from inferstack.queue.registry import Registry
 from inferstack.queue.settle import settle, unfinished
 from inferstack.storage.database import Database
+from inferstack.storage.models import Models
 from inferstack.storage.unfinished import Unfinished
 
 
@@ -24,11 +25,13 @@ async def reconcile(redis: "Redis", database: Database) -> int:
     """
     history = Unfinished(database)
     going_on = 0
-    for deployment in await Registry(redis).all():
-        waiting = await unfinished(redis, deployment.name)
+    # Also those that are registered no more: their tasks run once they are deployed again.
+    deployments = [*await Registry(redis).all(), *await Models(database).all()]
+    for name in {deployment.name for deployment in deployments}:
+        waiting = await unfinished(redis, name)
         # A result that history holds stands: it may have been read. The task must not run again.
         over = await history.ended(sorted(waiting))
-        await settle(redis, deployment.name, over)
+        await settle(redis, name, over)
         going_on += len(waiting) - len(over)
     # Redis counts on from its own version, which history may have been ahead of.
     await history.rewind()

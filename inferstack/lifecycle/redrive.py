@@ -107,6 +107,9 @@ class Redriver:
             return None
         known = await self._live(letter)
         if known is None and letter.redriven_version != planned.model_version:
+            if await self._arrived(letter):
+                await held.settle(new_id)
+                return await self._existing(letter)
             await held.forget()
             return None
         if known is not None:
@@ -118,6 +121,14 @@ class Redriver:
         if not receipt.existing:
             DEAD_LETTERS_REDRIVEN.labels(spec.model, str(spec.model_version)).inc()
         return receipt
+
+    async def _arrived(self, letter: DeadLetter) -> bool:
+        """Whether the new task was accepted; from now on it is not, if it is on its way still."""
+        spec, name = letter.task.spec, letter.redriven_on
+        if name is None:
+            return False
+        key = KEY + spec.task_id
+        return await self._queue(name).holder(spec.tenant, key, give_up=True) is not None
 
     async def _enqueue(self, target: Target, spec: TaskSpec, until: float) -> Receipt:
         """Accepts the new task; nothing else can be using its id while the row is locked."""
@@ -131,6 +142,8 @@ class Redriver:
         queue = self._queue(target.deployment.name)
         limit = target.deployment.max_queue
         try:
+            # It may have been given up here, see `_arrived`.
+            await queue.free(spec.tenant, KEY + str(spec.redrive_of))
             (answer,) = await queue.enqueue([submit], max_queue=limit)
         except InferstackError as error:
             raise type(error)(

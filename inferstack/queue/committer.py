@@ -136,12 +136,15 @@ class GroupCommitter:
             ticket.refused(error)
 
     async def _enqueue(self, submits: list[Submit]) -> list[Accepted]:
-        begun = time.monotonic()
+        begun, sent = time.monotonic(), None
         for delay in self._delays:
             try:
-                return await self._queue.enqueue(submits, self._api, self._max_queue)
+                return await self._queue.enqueue(
+                    submits, self._api, self._max_queue, first_sent=sent
+                )
             except QueueUnavailableError:
                 if time.monotonic() - begun > self._patience:
                     raise
                 await asyncio.sleep(delay)
-        return await self._queue.enqueue(submits, self._api, self._max_queue)
+                sent = begun
+        return await self._queue.enqueue(submits, self._api, self._max_queue, first_sent=sent)

@@ -94,6 +94,7 @@ class TaskQueue:
         api: str = "",
         max_queue: int | None = None,
         version: int = 1,
+        first_sent: float | None = None,
     ) -> list[Accepted]:
         """Accepts tasks durably: when this returns, Redis has fsynced them. Safe to repeat.
 
@@ -102,6 +103,10 @@ class TaskQueue:
             api: the completion channel of the calling process.
             max_queue: the deployment's own limit; the setting if None.
             version: of the new tasks; more than 1 if history knows them already.
+            first_sent: when these were sent for the first time, by `time.monotonic`; None: now.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer, or got them too long after that.
         """
         config = self._settings
         texts = LongTexts(after=8)
@@ -120,22 +125,30 @@ class TaskQueue:
             )
         limits = (max_queue or config.max_queue, config.max_tenant_queue, config.max_outbox)
         kept = int(config.idempotency_ttl * 1000)
-        now, *rows = await self._in_time(api, *limits, kept, version, pack(tasks), *texts)
+        arguments = (api, *limits, kept, version, pack(tasks), *texts)
+        now, *rows = await self._in_time(first_sent, arguments)
         created_at = now / 1000
         return [
             Accepted(Enqueued(status.decode()), holder.decode(), ahead, created_at)
             for status, holder, ahead in rows
         ]
 
-    async def _in_time(self, *args: scripts.Argument) -> list[Any]:
-        """Runs `enqueue`; once more if it came too late by a clock of Redis that has jumped."""
-        until = time.monotonic() + self._valid
+    async def _in_time(
+        self, first_sent: float | None, arguments: Sequence[scripts.Argument]
+    ) -> list[Any]:
+        """Runs `enqueue`.
+
+        Once more if it came too late, since the clock of Redis may have jumped. But not what was
+        sent before: then this machine may have stood still, with its monotonic clock, and what it
+        sent is done and forgotten.
+        """
+        until = (time.monotonic() if first_sent is None else first_sent) + self._valid
         if not self.clock.known:
             with translated():
                 seconds, micros = await self._redis.time()
             self.clock.told(seconds * 1000 + micros / 1000)
-        for _ in range(2):
-            answer: list[Any] = await self._run("enqueue", self.clock.at(until), *args)
+        for _ in range(2 if first_sent is None else 1):
+            answer: list[Any] = await self._run("enqueue", self.clock.at(until), *arguments)
             self.clock.told(answer[0])
             if answer[1:] != [b"late"]:
                 return answer

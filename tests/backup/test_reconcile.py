@@ -7,10 +7,12 @@ from inferstack.lifecycle import recovery
 from inferstack.lifecycle.reconcile import reconcile
 from inferstack.queue.codec import encode
 from inferstack.queue.outbox import Outbox
+from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import prefix
 from inferstack.queue.types import Completion
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage.history import History
+from inferstack.storage.models import Models
 from inferstack.task import Execution, Task, TaskState
 from tests.backup.conftest import Services
 from tests.recorder.work import NAME
@@ -31,9 +33,14 @@ async def task(services: Services, task_id: str) -> Task:
     return found
 
 
+@pytest.mark.parametrize("registered", [True, False])
 async def test_a_result_that_history_holds_stands_and_is_not_computed_again(
-    old: Services,
+    old: Services, registered: bool
 ) -> None:
+    if not registered:
+        # As when its folder is gone: it runs on once that is back.
+        await Models(old.database).upsert(await Registry(old.redis).all())
+        await Registry(old.redis).remove(NAME)
     (waiting,) = await old.work.submit(1)
     (leased,) = await old.work.submit(1)
     rest = await old.work.submit(2)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inferstack.config import load
+from inferstack.errors import QueueUnavailableError
 from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.outbox import Outbox
@@ -84,6 +85,19 @@ async def test_a_clock_of_redis_that_jumps_refuses_nothing(clean_redis_url: str)
         (answer,) = await queue.enqueue([Submit(spec, encode(spec))])
         assert answer.status is Enqueued.OK
         assert abs(queue.clock.at(time.monotonic()) / 1000 - seconds) < 60
+    await redis.aclose()
+
+
+async def test_a_machine_that_stood_still_sends_no_second_one(clean_redis_url: str) -> None:
+    """With its monotonic clock, as a virtual machine may: Redis is further than it thinks."""
+    redis = connect(clean_redis_url)
+    queue = TaskQueue(redis, NAME, load(redis_url=clean_redis_url))
+    spec = TaskSpec(task_id=new_task_id(NAME), model="echo", model_version=1, tenant="t")
+    seconds, _ = await redis.time()
+    queue.clock.told((seconds - 120) * 1000)
+    with pytest.raises(QueueUnavailableError, match="too late"):
+        await queue.enqueue([Submit(spec, encode(spec))], first_sent=time.monotonic())
+    assert await queue.get(spec.task_id) is None
     await redis.aclose()
 
 

@@ -28,6 +28,7 @@ from inferstack.lifecycle.retention import remove_old_tasks
 from inferstack.lifecycle.types import Caller, Receipt, Submission
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import TaskQueue
+from inferstack.queue.types import Enqueued
 from inferstack.storage import database
 from inferstack.storage import dead_letters as storage
 from inferstack.storage.dead_letters import Held, LetterFilter
@@ -489,6 +490,50 @@ async def test_a_lost_answer_of_the_queue_is_no_second_task(
         with pytest.raises(QueueUnavailableError):
             await office.letters.redrive(ANN, task_id)
     receipt = await office.letters.redrive(ANN, task_id)
+    assert await office.copies(task_id) == [receipt.task_id]
+
+
+async def test_a_redrive_that_is_on_its_way_does_not_arrive_beside_one_to_another_version(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await Registry(office.house.redis).put(NEXT)
+    await office.house.tasks.refresh()
+    task_id = await office.fail(model_version=1)
+    held_up: list[tuple[TaskQueue, Any]] = []
+
+    async def lose(queue: TaskQueue, submits: Any, **_: Any) -> Any:
+        held_up.append((queue, submits))
+        raise QueueUnavailableError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskQueue, "enqueue", lose)
+        with pytest.raises(QueueUnavailableError):
+            await office.letters.redrive(ANN, task_id)
+    receipt = await office.letters.redrive(ANN, task_id, Changes(model_version=2))
+    assert receipt.spec.model_version == 2
+    ((queue, submits),) = held_up
+    (late,) = await queue.enqueue(submits)
+    assert late.status is Enqueued.OPEN
+    assert await office.copies(task_id) == [receipt.task_id]
+
+
+async def test_a_version_that_was_given_up_takes_a_later_redrive(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await Registry(office.house.redis).put(NEXT)
+    await office.house.tasks.refresh()
+    task_id = await office.fail(model_version=1)
+
+    async def lose(*_: Any, **__: Any) -> Any:
+        raise QueueUnavailableError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskQueue, "enqueue", lose)
+        for version in (1, 2):
+            with pytest.raises(QueueUnavailableError):
+                await office.letters.redrive(ANN, task_id, Changes(model_version=version))
+    receipt = await office.letters.redrive(ANN, task_id, Changes(model_version=1))
+    assert (receipt.spec.model_version, receipt.existing) == (1, False)
     assert await office.copies(task_id) == [receipt.task_id]
 
 

@@ -181,9 +181,9 @@ async def test_who_goes_on_to_the_fallback_waits_no_longer_than_it_asked_for(
     assert first is not None
     enqueue = first.queue.enqueue
 
-    async def slowly(*given: Any) -> Any:
+    async def slowly(*given: Any, **options: Any) -> Any:
         await asyncio.sleep(1.2)  # most of the wait
-        return await enqueue(*given)
+        return await enqueue(*given, **options)
 
     monkeypatch.setattr(first.queue, "enqueue", slowly)
     began = time.monotonic()

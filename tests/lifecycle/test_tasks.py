@@ -426,6 +426,16 @@ async def test_history_shows_unfinished_tasks_as_they_are_now(house: House) -> N
     assert (await house.tasks.list(BOB, HistoryFilter())).tasks == []
 
 
+async def test_a_page_has_also_what_is_spoiled_in_redis(house: House) -> None:
+    receipts = [await house.tasks.submit(ANN, hello()) for _ in range(3)]
+    await house.archive()
+    bad, worse, _ = (f"is:{{{ECHO.name}}}:t:{receipt.task_id}" for receipt in receipts)
+    await house.redis.hset(bad, "spec", b"{")
+    await house.redis.hset(worse, "s", b"{")
+    page = await house.tasks.list(ANN, HistoryFilter())
+    assert {t.spec.task_id for t in page.tasks} == {receipt.task_id for receipt in receipts}
+
+
 async def test_a_completion_missed_while_disconnected_is_swept_up(house: House) -> None:
     waiting = asyncio.create_task(house.tasks.run(ANN, hello(), 10.0))
     await house.replica.wait(5.0)
@@ -673,9 +683,9 @@ async def test_a_request_whose_commit_was_repeated_still_waits_for_its_own_task(
     (target,) = house.tasks._directory.targets()
     enqueue = target.queue.enqueue
 
-    async def twice(*args: Any) -> Any:
-        await enqueue(*args)
-        return await enqueue(*args)
+    async def twice(*args: Any, **options: Any) -> Any:
+        await enqueue(*args, **options)
+        return await enqueue(*args, **options)
 
     monkeypatch.setattr(target.queue, "enqueue", twice)
     assert (await left(house)).state is TaskState.CANCELLED

@@ -133,7 +133,7 @@ class ModelQueue:
         for lane in order:
             chosen = self.waiting(lane)[: limit - len(taken)]
             if chosen:
-                self.virtual[lane] = chosen[-1].tag
+                self.virtual[lane] = max(self.virtual[lane], chosen[-1].tag)
             taken += chosen
         for task in taken:
             task.state, task.where, task.worker = "running", "lease", worker

@@ -41,7 +41,10 @@ class Queue:
         self.failures = 0
         self.in_flight = self.most_in_flight = 0
 
-    async def enqueue(self, submits: Sequence[Submit], api: str, limit: Any) -> list[Accepted]:
+    async def enqueue(
+        self, submits: Sequence[Submit], api: str, limit: Any, *, first_sent: float | None
+    ) -> list[Accepted]:
+        assert (first_sent is None) == ([s.spec.task_id for s in submits] not in self.ids)
         self.groups.append(len(submits))
         self.ids.append([submit.spec.task_id for submit in submits])
         self.in_flight += 1

@@ -31,8 +31,12 @@ for _, lane in ipairs(order) do
   while #claimed < limit do
     local popped = redis.call('ZPOPMIN', P .. 'w:' .. lane, limit - #claimed)
     if #popped == 0 then break end
-    meta[#meta + 1] = 'virtual:' .. lane
-    meta[#meta + 1] = popped[#popped]
+    -- Tasks that come back have old tags. Whoever came next would be served before all who wait.
+    local reached = tonumber(redis.call('HGET', P .. 'meta', 'virtual:' .. lane) or 0)
+    if tonumber(popped[#popped]) > reached then
+      meta[#meta + 1] = 'virtual:' .. lane
+      meta[#meta + 1] = popped[#popped]
+    end
     for j = 1, #popped, 2 do
       local id = popped[j]
       local found = redis.call('HMGET', task(id), 's', 'spec')
