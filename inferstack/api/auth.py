@@ -117,7 +117,7 @@ class Authenticator:
 
     def known(self, headers: Mapping[bytes, bytes]) -> Caller | None:
         """The caller, if the credential was verified a moment ago; costs no I/O."""
-        credential = headers.get(b"x-api-key") or headers.get(b"authorization")
+        credential = headers.get(b"x-api-key", headers.get(b"authorization"))
         if credential is None:
             return None
         entry = self._cache.get(credential)

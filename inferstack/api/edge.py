@@ -83,7 +83,8 @@ class Edge:
             await self.inner(scope, receive, send)
             return
         headers = header_map(list(scope["headers"]))
-        if scope["method"] == "HEAD":
+        only_head = scope["method"] == "HEAD"
+        if only_head:
             # As GET; the server leaves out the body, by its own copy of the scope.
             scope = {**scope, "method": "GET"}
         request = Request(scope["method"], scope["path"], scope["query_string"], headers)
@@ -106,7 +107,7 @@ class Edge:
         elif (page := self._ui.match(request)) is not None:
             await _respond(await self._meter.answer(page, UI_ROUTE, request), send)
         else:
-            await _Cold(self, request, start).run(scope, receive, send)
+            await _Cold(self, request, start, only_head=only_head).run(scope, receive, send)
 
     async def _refuse(
         self, request: Request, error: InferstackError, start: float, send: Send
@@ -147,7 +148,8 @@ class Edge:
 class _Cold:
     """One request that FastAPI answers."""
 
-    def __init__(self, edge: Edge, request: Request, start: float) -> None:
+    def __init__(self, edge: Edge, request: Request, start: float, *, only_head: bool) -> None:
+        self._only_head = only_head
         self._inner = edge.inner
         self._meter = edge.hot.meter
         self._request = request
@@ -167,11 +169,18 @@ class _Cold:
                 self._status = message["status"]
                 request_id = self._meter.request_id(self._request.headers)
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                if self._only_head and not _has_length(message["headers"]):
+                    await send(message)
+                    await send({"type": "http.response.body", "body": b""})
+                    # A stream would hold the connection up, and nobody listens.
+                    raise ClientGoneError
             await send(message)
 
         self._meter.in_flight += 1
         try:
             await self._inner(scope, replay, marked)
+        except ClientGoneError:
+            pass
         except Exception as error:
             if self._status:
                 raise
@@ -185,6 +194,10 @@ class _Cold:
                 self._status,
                 time.perf_counter() - self._start,
             )
+
+
+def _has_length(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name.lower() == b"content-length" for name, _ in headers)
 
 
 async def _watch(request: Request, receive: Receive) -> None:

@@ -40,9 +40,10 @@ def _in_prefer(prefer: bytes) -> float:
 
 @lru_cache(maxsize=256)
 def _in_query(query: bytes) -> float | None:
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name == b"wait":
-            return _seconds(value, "wait")
+    # Text and not bytes, which it takes for ASCII: a query may hold anything.
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name == "wait":
+            return _seconds(value.encode(), "wait")
     return None
 
 

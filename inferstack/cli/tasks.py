@@ -154,4 +154,7 @@ def _input(text: str | None, data: str | None) -> dict[str, Any]:
 
 def _standard_input() -> str:
     # As `$(...)` does: the line break with which `echo` ends is not part of the text.
-    return typer.get_text_stream("stdin").read().removesuffix("\n").removesuffix("\r")
+    try:
+        return typer.get_text_stream("stdin").read().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise InvalidRequestError("standard input is not UTF-8") from None

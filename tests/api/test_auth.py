@@ -154,6 +154,13 @@ async def test_a_bad_credential_is_refused_even_locally(
     assert (await submit(client, headers)).status_code == 401
 
 
+async def test_an_empty_key_is_refused_beside_a_token_that_is_known(
+    client: httpx.AsyncClient,
+) -> None:
+    assert (await submit(client, bearer())).status_code == 202
+    assert (await submit(client, bearer() | {"x-api-key": ""})).status_code == 401
+
+
 async def test_a_token_without_a_tenant_speaks_for_its_subject(
     client: httpx.AsyncClient, world: World
 ) -> None:

@@ -58,6 +58,22 @@ async def ended(watched: Overview) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_head_of_the_stream_holds_up_neither_its_connection_nor_the_sampling(
+    world: World,
+) -> None:
+    running = Running(world)
+    client = await running.connect()
+    client.writer.write(STREAM.replace(b"GET", b"HEAD"))
+    async with asyncio.timeout(10):
+        head = (await client.reader.readuntil(b"\r\n\r\n")).decode().lower()
+    assert head.startswith("http/1.1 200 ")
+    assert "content-type: text/event-stream" in head
+    live = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert (await client.ask(live))[0] == 200
+    await ended(world.services.overview)
+    await running.stop()
+
+
 async def test_a_listener_gets_what_was_before_and_then_every_sample(world: World) -> None:
     listener = world.services.overview.listen()
     (first, history), (second, sample) = await events(listener, 2)

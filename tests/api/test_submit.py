@@ -48,6 +48,7 @@ async def test_a_submit_is_answered_202_with_location(
         ({"prefer": 'foo="a\\",wait=9", wait=2'}, "", 2.0, "wait=2"),
         ({}, "?wait=3", 3.0, "wait=3"),
         ({"prefer": "wait=9"}, "?wait=3", 3.0, "wait=3"),
+        ({}, "?a=%C3%A9&b=%ff&wait=3", 3.0, "wait=3"),
     ],
 )
 async def test_a_wait_gives_the_finished_task(
@@ -70,6 +71,14 @@ async def test_a_wait_gives_the_finished_task(
     assert body["processing_time"] == pytest.approx(0.2)
     assert body["timings"] == {"queue_ms": 100.0, "batch_wait_ms": 1.0, "compute_ms": 2.0}
     assert body["batch_size"] == 32
+
+
+@pytest.mark.parametrize("value", ["%ff", "%C3%A9", "%D9%A3", "3%00"])
+async def test_a_wait_in_a_query_that_is_no_number_is_named(
+    client: httpx.AsyncClient, value: str
+) -> None:
+    answer = await client.post(f"{URL}?wait={value}", json=GOOD)
+    assert (answer.status_code, _field(answer)) == (422, "wait")
 
 
 @pytest.mark.parametrize("value", [b"wait=" + b" " * 60_000 + b"x", b'"\\' * 30_000])

@@ -32,7 +32,7 @@ def run(home: Path, *arguments: str, stdin: str = "", **env: str) -> CompletedPr
     environment = {**os.environ, "INFERSTACK_HOME": str(home), "COLUMNS": "200", **env}
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in STREAMS]
-        streams[0].write_text(stdin)
+        streams[0].write_text(stdin, errors="surrogateescape")
         process = forks.Process(target=_command, args=(streams, arguments, environment))
         process.start()
         process.join(TIMEOUT)

@@ -12,6 +12,12 @@ def test_the_line_break_of_echo_is_not_part_of_the_text(tmp_path: Path, server: 
     assert json.loads(done.stdout) == {"text": "two\nlines"}, done.stderr
 
 
+def test_text_that_is_not_utf8_is_one_line(tmp_path: Path, server: Server) -> None:
+    done = run(tmp_path, "infer", "-", stdin="\udcff\udcfe", INFERSTACK_URL=server.url)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["standard input is not UTF-8"]
+
+
 def test_a_task_that_expired_or_failed_is_told_in_one_line(
     tmp_path: Path, server: Server, contract: Contract
 ) -> None:

@@ -198,8 +198,11 @@ def test_what_failed_is_a_dead_letter_and_is_redriven(client: Client, visit: Vis
     expect(page).to_have_url(re.compile("/tasks/"))
     expect(panel(page, "Details")).to_contain_text(old)
     expect(panel(page, "Details")).to_contain_text("high")
+    page.go_back()
+    expect(page.get_by_role("alert")).to_contain_text("redriven")
+    expect(page.get_by_role("button", name="Redrive")).to_have_count(0)
 
-    page.get_by_role("link", name="Dead letters").click()
+    page.get_by_role("link", name="Dead letters").first.click()
     expect(page.get_by_role("row", name=re.compile("boom"))).to_have_count(1)
     expect(page.get_by_role("link", name=old[-12:])).to_have_count(0)
     page.get_by_role("checkbox", name="Select all on this page").check()
@@ -211,6 +214,15 @@ def test_what_failed_is_a_dead_letter_and_is_redriven(client: Client, visit: Vis
     page.get_by_role("button", name="Purge selected…").click()
     page.get_by_role("button", name="Purge", exact=True).click()
     expect(page.get_by_text("No dead letters", exact=True)).to_be_visible()
+
+
+def test_a_retry_asks_for_exactly_the_same(client: Client, visit: Visit) -> None:
+    data = {"id": 2**53 + 1, "text": "a number that JavaScript has not"}
+    old = client.infer(data, model="echo").task_id
+    page = visit().open(f"/tasks/{old}")
+    page.get_by_role("button", name="Retry as a new task").click()
+    expect(page).not_to_have_url(re.compile(old))
+    assert client.wait(page.url.split("/")[-1]).result == data
 
 
 def test_the_history_is_paged_and_filtered(client: Client, visit: Visit) -> None:

@@ -1,5 +1,6 @@
 import { keepPreviousData, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { api, body, type Schemas } from './client';
+import { Problem } from './problem';
 import { defined } from './tasks';
 
 export type DeadLetter = Schemas['DeadLetterView'];
@@ -36,6 +37,8 @@ export function useDeadLetter(taskId: string) {
       const params = { path: { task_id: taskId } };
       return body(api.GET('/api/dead-letters/{task_id}', { params, signal }));
     },
+    // Whoever comes back to one that was redriven must not find it as it was.
+    gcTime: 0,
   });
 }
 
@@ -67,12 +70,19 @@ export function usePurge() {
   return useMutation({
     mutationFn: async (taskIds: string[]) => {
       for (const taskId of taskIds) {
-        await api.DELETE('/api/dead-letters/{task_id}', { params: { path: { task_id: taskId } } });
+        const params = { path: { task_id: taskId } };
+        await api.DELETE('/api/dead-letters/{task_id}', { params }).catch(unlessGone);
       }
-      return taskIds.length;
     },
     onSettled: refresh,
   });
+}
+
+/** Somebody else was faster: what was asked for is done. */
+function unlessGone(error: unknown) {
+  const gone =
+    error instanceof Problem && ['not-a-dead-letter', 'task-not-found'].includes(error.slug);
+  if (!gone) throw error;
 }
 
 export function wasRefused(answer: Redrive | Refusal): answer is Refusal {

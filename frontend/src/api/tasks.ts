@@ -108,9 +108,12 @@ function readRequest(taskId: string) {
   return body(api.GET('/api/inference/{task_id}/request', { params }));
 }
 
-export function submit(submission: Submission): Promise<Receipt> {
+export function submit(
+  submission: Submission,
+  options: { bodySerializer?: (body: unknown) => string } = {},
+): Promise<Receipt> {
   // It asks for no wait, so the answer is a receipt.
-  return body(api.POST('/api/inference', { body: submission })) as Promise<Receipt>;
+  return body(api.POST('/api/inference', { body: submission, ...options })) as Promise<Receipt>;
 }
 
 export function useCancel() {
@@ -131,7 +134,13 @@ export function useCancel() {
 export function useRetry() {
   const client = useQueryClient();
   return useMutation({
-    mutationFn: async (taskId: string) => submit(await readRequest(taskId)),
+    mutationFn: async (taskId: string) => {
+      const params = { path: { task_id: taskId } };
+      // Sent as it came: JavaScript's numbers would change large ones.
+      const request = { params, parseAs: 'text' } as const;
+      const text = await body(api.GET('/api/inference/{task_id}/request', request));
+      return submit(text as unknown as Submission, { bodySerializer: String });
+    },
     onSuccess: () => client.invalidateQueries({ queryKey: ['tasks', 'list'] }),
   });
 }

@@ -12,7 +12,7 @@ import { Confirm } from '@/components/Confirm';
 import { CopyButton } from '@/components/Copy';
 import { Fact, Facts } from '@/components/Facts';
 import { bytes, count, milliseconds, seconds } from '@/components/format';
-import { Missing, ProblemNotice } from '@/components/Notice';
+import { Missing, Outdated, ProblemNotice } from '@/components/Notice';
 import { PageTitle, Panel } from '@/components/Panel';
 import { Time } from '@/components/Time';
 import { TaskError } from '../tasks/TaskError';
@@ -30,7 +30,10 @@ export function DeadLetterDetail() {
         </Link>
       </p>
       {letter.data ? (
-        <Found letter={letter.data} />
+        <>
+          <Outdated error={letter.error} />
+          <Found letter={letter.data} />
+        </>
       ) : (
         <>
           <PageTitle title="Dead letter" />

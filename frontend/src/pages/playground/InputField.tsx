@@ -34,7 +34,8 @@ export function InputField({ text, onChange, onExample, onSend }: Props) {
   const press = (event: KeyboardEvent) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      onSend();
+      // A key that is held down sends once.
+      if (!event.repeat) onSend();
     }
   };
 

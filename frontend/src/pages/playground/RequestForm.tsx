@@ -23,12 +23,15 @@ interface Props {
 export function RequestForm({ models, draft, change, ready, busy, error, onSend }: Props) {
   const chosen = models.find((model) => [model.model, deploymentOf(model)].includes(draft.model));
   const limit = timeoutOf(draft.timeout);
-  const send = (event: FormEvent) => {
-    event.preventDefault();
+  const send = () => {
     if (ready && !busy) onSend();
   };
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    send();
+  };
   return (
-    <form className="space-y-3" onSubmit={send}>
+    <form className="space-y-3" onSubmit={submit}>
       <div className="flex flex-wrap gap-3">
         <SelectField
           label="Model"
@@ -62,7 +65,7 @@ export function RequestForm({ models, draft, change, ready, busy, error, onSend 
         text={draft.text}
         onChange={(text) => change({ text })}
         onExample={() => change({ text: formatJson(exampleOf(chosen)) })}
-        onSend={onSend}
+        onSend={send}
       />
       {error !== null && <ProblemNotice error={error} />}
       <div className="flex items-center gap-3">
