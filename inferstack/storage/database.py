@@ -20,12 +20,14 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from inferstack.concurrency import Slots
 from inferstack.config import Settings
 from inferstack.errors import (
     ConfigurationError,
     ConflictError,
     InferstackError,
     InvalidRequestError,
+    ListsBusyError,
     StorageRefusedError,
     StorageUnavailableError,
 )
@@ -37,6 +39,15 @@ connections and acknowledges what it is sent, so nothing below us ever gives up.
 HOLD = 60
 """Seconds that PostgreSQL lets the holder of a row do nothing: one that stands still must not keep
 the recorder waiting."""
+
+LISTS = 3
+"""Lists at once: one that finds little reads much, and must not keep others from the database."""
+
+LISTS_WAITING = 50
+"""Lists that may wait for their turn."""
+
+LIST_TIMEOUT = 10
+"""Seconds that a list may take."""
 
 CONNECT_ARGS = {
     "connect_timeout": 5,
@@ -163,6 +174,7 @@ class Database:
             pool_pre_ping=True,
             connect_args=CONNECT_ARGS | _options(parsed, statement_timeout),
         )
+        self._lists = Slots(LISTS, LISTS_WAITING, ListsBusyError)
         self._abandoned: set[asyncio.Task[AsyncConnection]] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -200,6 +212,20 @@ class Database:
                     yield connection
             finally:
                 await connection.close()
+
+    @asynccontextmanager
+    async def list_transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction for a list that may read far more than it finds.
+
+        All of them share LISTS slots, whatever they list, as they share the connections.
+
+        Raises:
+            ListsBusyError: too many wait for theirs already.
+            StorageUnavailableError: PostgreSQL does not answer, or not in LIST_TIMEOUT.
+        """
+        async with self._lists.slot(), self.transaction() as connection:
+            await connection.execute(text(f"SET LOCAL statement_timeout = '{LIST_TIMEOUT}s'"))
+            yield connection
 
     async def _checkout(self) -> AsyncConnection:
         """A connection of the pool that has just answered.

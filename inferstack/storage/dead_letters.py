@@ -138,6 +138,11 @@ class DeadLetters:
             tenant: whose; None for everybody's.
             wanted: which of them.
             limit: at most so many.
+
+        Raises:
+            InvalidRequestError: a time is none.
+            ListsBusyError: too many wait for their lists already.
+            StorageUnavailableError: PostgreSQL does not answer, or not in time.
         """
         fields = (table.c.id, table.c.model, table.c.model_version)
         query = (
@@ -146,7 +151,7 @@ class DeadLetters:
             .order_by(table.c.completed_at, table.c.id)
             .limit(limit)
         )
-        async with self._database.transaction() as connection:
+        async with self._database.list_transaction() as connection:
             rows = (await connection.execute(query)).all()
         return [
             Purgeable(str(key), deployment_name(model, version), [ref for ref in refs if ref])
@@ -193,7 +198,8 @@ class DeadLetters:
 
         Raises:
             InvalidRequestError: the cursor or a time is none.
-            StorageUnavailableError: PostgreSQL does not answer.
+            ListsBusyError: too many wait for theirs already.
+            StorageUnavailableError: PostgreSQL does not answer, or not in time.
         """
         query = (
             select(*columns(without=BODIES))
@@ -203,7 +209,7 @@ class DeadLetters:
         )
         if cursor is not None:
             query = query.where(func.row(table.c.completed_at, table.c.id) < _after(cursor))
-        async with self._database.transaction() as connection:
+        async with self._database.list_transaction() as connection:
             rows = (await connection.execute(query)).all()
         page = [_letter(row) for row in rows[:limit]]
         return DeadLetterPage(page, _cursor(rows[limit - 1]) if len(rows) > limit else None)

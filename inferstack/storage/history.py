@@ -7,10 +7,9 @@ from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Text, cast, delete, select, text
+from sqlalchemy import ColumnElement, Text, cast, delete, select
 
-from inferstack.concurrency import Slots
-from inferstack.errors import ListsBusyError, wrong_field
+from inferstack.errors import wrong_field
 from inferstack.storage.archive import Archive
 from inferstack.storage.database import Database
 from inferstack.storage.rows import decode_row
@@ -19,15 +18,6 @@ from inferstack.task import TERMINAL, Priority, Task, TaskState
 
 CLOCK_SLACK = 3600.0
 """Seconds by which the clock in a task's id (the API's) may be off from Redis's."""
-
-LISTS = 3
-"""Lists at once: one that finds little reads much, and must not keep others from the database."""
-
-LISTS_WAITING = 50
-"""Lists that may wait for their turn."""
-
-LIST_TIMEOUT = 10
-"""Seconds that a list may take."""
 
 BODIES = ("input", "result")
 DOCUMENTS = (*BODIES, "error", "metadata")
@@ -68,7 +58,6 @@ class History:
         """Args: database: a migrated database."""
         self._database = database
         self._archive = Archive(database)
-        self._lists = Slots(LISTS, LISTS_WAITING, ListsBusyError)
 
     async def upsert(self, tasks: Sequence[Task]) -> set[str]:
         """Stores tasks. Safe to repeat.
@@ -151,7 +140,7 @@ class History:
         Raises:
             InvalidRequestError: the cursor is not one of ours.
             ListsBusyError: too many wait for theirs already.
-            StorageUnavailableError: PostgreSQL does not answer, or not in LIST_TIMEOUT.
+            StorageUnavailableError: PostgreSQL does not answer, or not in time.
         """
         query = (
             select(*columns(without=BODIES))
@@ -159,8 +148,7 @@ class History:
             .order_by(table.c.id.desc())
             .limit(filter.limit + 1)
         )
-        async with self._lists.slot(), self._database.transaction() as connection:
-            await connection.execute(text(f"SET LOCAL statement_timeout = '{LIST_TIMEOUT}s'"))
+        async with self._database.list_transaction() as connection:
             rows = (await connection.execute(query)).all()
         page = [decode_row(row) for row in rows[: filter.limit]]
         more = len(rows) > filter.limit

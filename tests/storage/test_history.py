@@ -343,25 +343,3 @@ async def test_an_id_written_in_another_way_finds_nothing(history: History) -> N
     for written in (moved, task_id.upper(), f"urn:{digits}"):
         assert await history.get(written) is None
     assert await history.get(task_id) is not None
-
-
-async def test_slow_lists_leave_connections_to_others(
-    clean_postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("inferstack.storage.history.LIST_TIMEOUT", 3)
-    database = Database(clean_postgres_url, pool_size=2)  # and two more at most
-    history = History(database)
-    with (
-        psycopg.connect(clean_postgres_url) as other,
-        psycopg.connect(clean_postgres_url, autocommit=True) as watcher,
-    ):
-        other.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
-        lists = [asyncio.create_task(history.list(None, HistoryFilter())) for _ in range(4)]
-        blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        async with asyncio.timeout(10):
-            while watcher.execute(blocked).fetchone() != (3,):
-                await asyncio.sleep(0.02)
-            await database.check()
-        answers = await asyncio.gather(*lists, return_exceptions=True)
-    assert all(isinstance(answer, StorageUnavailableError) for answer in answers)
-    await database.close()
