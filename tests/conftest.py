@@ -47,7 +47,7 @@ def postgres_url(postgres_server_url: str) -> Iterator[str]:
 def clean_postgres_url(postgres_url: str) -> str:
     """The same database with every table empty."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("TRUNCATE tasks, usage, models, api_keys, users CASCADE")
+        connection.execute("TRUNCATE tasks, usage, usage_removed, models, api_keys, users CASCADE")
     return postgres_url
 
 

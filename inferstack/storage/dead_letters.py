@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Text, cast, delete, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Text, cast, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferstack.errors import wrong_field
@@ -27,11 +27,12 @@ from inferstack.storage.database import Database, let_go_when_idle
 from inferstack.storage.history import BODIES, as_uuid, columns
 from inferstack.storage.rows import decode_row
 from inferstack.storage.tables import tasks as table
+from inferstack.storage.usage import remove
 from inferstack.task import Task, deployment_name
 
 # As the partial index says it, not with parameters, which prove nothing to the planner.
-DEAD: ColumnElement[bool] = literal_column("state = 'failed' AND redriven_at IS NULL")
-
+IS_DEAD = "state = 'failed' AND redriven_at IS NULL"
+DEAD: ColumnElement[bool] = literal_column(IS_DEAD)
 
 ERROR_TYPE = '^{"type":"([^"]*)"'
 """TaskError writes its type first. The operator ->> would fail on an escaped NUL."""
@@ -160,11 +161,8 @@ class DeadLetters:
 
     async def delete(self, task_ids: Sequence[str]) -> set[str]:
         """Removes dead letters; returns which, for one redriven by now stays."""
-        keys = sorted(UUID(task_id) for task_id in task_ids)
-        query = delete(table).where(table.c.id.in_(keys), DEAD).returning(table.c.id)
         async with self._database.transaction() as connection:
-            rows = await connection.execute(query)
-            return {str(key) for key in rows.scalars()}
+            return await remove(connection, task_ids, IS_DEAD)
 
     async def digest(self, since: float) -> list[DigestLine]:
         """What failed since then, in Unix seconds; the most frequent first."""

@@ -7,13 +7,14 @@ from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Text, cast, delete, select
+from sqlalchemy import ColumnElement, Text, cast, select
 
 from inferstack.errors import wrong_field
 from inferstack.storage.archive import Archive
 from inferstack.storage.database import Database
 from inferstack.storage.rows import decode_row
 from inferstack.storage.tables import tasks as table
+from inferstack.storage.usage import remove
 from inferstack.task import TERMINAL, Priority, Task, TaskState
 
 CLOCK_SLACK = 3600.0
@@ -118,9 +119,8 @@ class History:
 
     async def delete(self, task_ids: Sequence[str]) -> None:
         """Removes tasks; those that are gone already do no harm."""
-        keys = [UUID(task_id) for task_id in task_ids]
         async with self._database.transaction() as connection:
-            await connection.execute(delete(table).where(table.c.id.in_(keys)))
+            await remove(connection, task_ids)
 
     async def unknown(self, task_ids: AbstractSet[str]) -> AbstractSet[str]:
         """Those of the ids that no row has."""

@@ -1,5 +1,7 @@
 """The tables as queries see them. The migrations make them; a test compares the two."""
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     REAL,
@@ -129,19 +131,36 @@ tasks = Table(
     Index("tasks_recorded_at", "recorded_at", postgresql_using="brin"),
 )
 
+
+def _sums() -> list[Column[Any]]:
+    """What a tenant had of a model version in an hour."""
+    return [
+        Column("hour", DateTime(timezone=True), primary_key=True),
+        Column("tenant", Text, primary_key=True),
+        Column("model", Text, primary_key=True),
+        Column("model_version", BigInteger, primary_key=True),
+        Column("completed", BigInteger, nullable=False),
+        Column("failed", BigInteger, nullable=False),
+        Column("cancelled", BigInteger, nullable=False),
+        Column("expired", BigInteger, nullable=False),
+        Column("compute_seconds", Double, nullable=False),
+        Column("queue_seconds", Double, nullable=False),
+        Column("cost", Double, nullable=False),
+    ]
+
+
 usage = Table(
     "usage",
     metadata,
-    Column("hour", DateTime(timezone=True), primary_key=True),
-    Column("tenant", Text, primary_key=True),
-    Column("model", Text, primary_key=True),
-    Column("model_version", BigInteger, primary_key=True),
-    Column("completed", BigInteger, nullable=False),
-    Column("failed", BigInteger, nullable=False),
-    Column("cancelled", BigInteger, nullable=False),
-    Column("expired", BigInteger, nullable=False),
-    Column("compute_seconds", Double, nullable=False),
-    Column("queue_seconds", Double, nullable=False),
-    Column("cost", Double, nullable=False),
+    *_sums(),
     Column("summed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
+
+usage_removed = Table(
+    "usage_removed",
+    metadata,
+    *_sums(),
+    # When the last of these tasks was recorded, as their rows said.
+    Column("recorded_at", DateTime(timezone=True), nullable=False, index=True),
+)
+"""The part of the sums whose tasks were removed: see `usage.py`."""

@@ -1,5 +1,6 @@
 """The digest of dead letters and the sums of usage."""
 
+import asyncio
 import logging
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from inferstack.background import duties
 from inferstack.config import Settings
 from inferstack.storage.database import Database
+from inferstack.storage.dead_letters import DeadLetters
 from inferstack.storage.history import History
 from inferstack.storage.usage import Usage, UsageLine
 from inferstack.task import Execution, Task, TaskError, TaskState
@@ -104,6 +106,101 @@ async def test_sums_take_in_what_is_late_and_do_not_forget_what_was_removed(
     await duties.roll_up(settings)
     counts = [line.completed for line in await Usage(database).read(None, *DAYS, "hour")]
     assert counts == [3, 1]
+
+
+async def total(database: Database) -> tuple[int, int, float, float, float]:
+    """Completed, failed, seconds of compute and in the queue, and cost, of everybody."""
+    lines = await Usage(database).read(None, *DAYS, "hour")
+    return (
+        sum(line.completed for line in lines),
+        sum(line.failed for line in lines),
+        sum(line.compute_seconds for line in lines),
+        sum(line.queue_seconds for line in lines),
+        sum(line.cost for line in lines),
+    )
+
+
+async def archived(history: History, count: int, at: datetime = HOUR) -> list[str]:
+    """Dead letters; returns their ids."""
+    tasks = [done(at, state=TaskState.FAILED) for _ in range(count)]
+    await history.upsert(tasks)
+    return [task.spec.task_id for task in tasks]
+
+
+async def test_what_was_purged_counts_with_what_failed_later_in_the_same_hour(
+    settings: Settings, history: History, database: Database
+) -> None:
+    purged = await archived(history, 10)
+    await duties.roll_up(settings)
+    assert await DeadLetters(database).delete(purged) == set(purged)
+    await archived(history, 8)
+    for _ in range(2):
+        await duties.roll_up(settings)
+        assert await total(database) == (0, 18, 9.0, 9.0, 126.0)
+
+
+async def test_what_was_purged_before_it_was_summed_counts(
+    settings: Settings, history: History, database: Database
+) -> None:
+    letters = DeadLetters(database)
+    await letters.delete(await archived(history, 3))
+    await duties.roll_up(settings)
+    assert await total(database) == (0, 3, 1.5, 1.5, 21.0)
+    # Of an hour of which nothing is left, and nothing was summed yet.
+    await letters.delete(await archived(history, 2, HOUR + timedelta(hours=1)))
+    await duties.roll_up(settings)
+    assert await total(database) == (0, 5, 2.5, 2.5, 35.0)
+
+
+async def test_what_the_retention_removed_counts_with_what_is_archived_late(
+    settings: Settings, history: History, database: Database
+) -> None:
+    tasks = [done(HOUR) for _ in range(5)]
+    await history.upsert(tasks)
+    await duties.roll_up(settings)
+    await history.delete([task.spec.task_id for task in tasks[:3]])
+    await history.delete([task.spec.task_id for task in tasks])
+    await history.upsert([done(HOUR)])
+    await duties.roll_up(settings)
+    assert await total(database) == (6, 0, 3.0, 3.0, 42.0)
+
+
+async def test_tasks_that_two_purges_remove_at_once_count_once(
+    settings: Settings, history: History, database: Database
+) -> None:
+    hours = [HOUR + timedelta(hours=n) for n in range(5)]
+    ids = [task_id for hour in hours for task_id in await archived(history, 4, hour)]
+    letters = DeadLetters(database)
+    purges = (letters.delete(some) for some in (ids, ids[::-1], ids[5:], ids[:15]))
+    await asyncio.gather(*purges, duties.roll_up(settings))
+    await duties.roll_up(settings)
+    assert await total(database) == (0, 20, 10.0, 10.0, 140.0)
+    assert await letters.delete(ids) == set()
+
+
+async def test_what_is_no_dead_letter_stays_and_what_is_unfinished_counts_nowhere(
+    settings: Settings, history: History, database: Database
+) -> None:
+    finished, waiting = done(HOUR), queued()
+    await history.upsert([finished, waiting])
+    ids = [finished.spec.task_id, waiting.spec.task_id]
+    assert await DeadLetters(database).delete(ids) == set()
+    await history.delete(ids)
+    assert await history.unknown(set(ids)) == set(ids)
+    await duties.roll_up(settings)
+    assert await total(database) == (1, 0, 0.5, 0.5, 7.0)
+
+
+async def test_what_was_summed_long_before_it_was_removed_is_not_summed_again(
+    settings: Settings, history: History, database: Database
+) -> None:
+    ids = await archived(history, 2)
+    await duties.roll_up(settings)
+    async with database.transaction() as connection:
+        await connection.execute(text("UPDATE tasks SET recorded_at = recorded_at - interval '1d'"))
+    await DeadLetters(database).delete(ids)
+    assert await duties.roll_up(settings) == 0
+    assert await total(database) == (0, 2, 1.0, 1.0, 14.0)
 
 
 async def test_a_task_that_is_archived_days_late_is_in_the_sums_of_its_hour(
