@@ -293,6 +293,13 @@ class ApiKeysBusyError(TemporarilyUnavailableError):
     usual_retry_after = 1.0
 
 
+class BodiesBusyError(TemporarilyUnavailableError):
+    """Too many large bodies arrive at once."""
+
+    slug = "bodies-busy"
+    usual_retry_after = 1.0
+
+
 class ListsBusyError(TemporarilyUnavailableError):
     """Too many lists of tasks are being made now."""
 

@@ -15,6 +15,7 @@ from inferstack.api.problems import problem_response
 from inferstack.api.ui import Ui
 from inferstack.concurrency import end
 from inferstack.errors import (
+    BodiesBusyError,
     InferstackError,
     InvalidRequestError,
     PayloadTooLargeError,
@@ -25,6 +26,12 @@ log = logging.getLogger(__name__)
 
 READ_DEADLINE = 30.0
 """Seconds in which a whole body must have arrived."""
+
+LARGE = 64 * 1024
+"""Bytes of a body from which on all hot routes are answered here, where it is counted too."""
+
+ARRIVING = 256 * 1024 * 1024
+"""Bytes of unfinished bodies that this process holds at most: senders may be slow, and many."""
 
 FORM_PATHS = frozenset({"/api/auth/login"})
 """Paths that also take a form, and check the content type themselves."""
@@ -70,6 +77,7 @@ class Edge:
         self.leaving = False
         """Whether every answer closes its connection."""
         self._ui = ui
+        self._arriving = 0
         self._meter = hot.meter
 
     def leave(self, seconds: float) -> None:
@@ -135,13 +143,18 @@ class Edge:
                     chunk = message.get("body", b"")
                     more = message.get("more_body", False)
                     size += len(chunk)
+                    self._arriving += len(chunk)
                     if size > self.max_body:
                         raise too_large
+                    if self._arriving > ARRIVING:
+                        raise BodiesBusyError("too many large bodies arrive at once")
                     chunks.append(chunk)
         except TimeoutError:
             raise RequestTimeoutError(
                 f"the body did not arrive within {READ_DEADLINE:g} s"
             ) from None
+        finally:
+            self._arriving -= size
         return b"".join(chunks)
 
 

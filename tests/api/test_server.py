@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from inferstack.api import protocol, server
+from inferstack.api import edge, protocol, server
 from inferstack.api.connection import ARRIVAL
 from inferstack.api.listener import bind
 from inferstack.api.server import Server
@@ -109,6 +109,30 @@ async def test_a_connection_serves_many_requests(running: Running) -> None:
         status, _, _ = await client.ask(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
         assert status == 200
         assert (await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] == 200
+
+
+async def test_large_bodies_that_arrive_slowly_are_bounded_together(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "ARRIVING", 180_000)
+    body = b'{"data": {"text": "%b"}}' % (b"x" * 90_000)
+    head = POST + b"Content-Length: %d\r\n\r\n" % len(body)
+    first, second, third = [await running.connect() for _ in range(3)]
+    for client in (first, second):
+        client.writer.write(head + body[:70_000])
+    async with asyncio.timeout(10):
+        while running.world.edge._arriving < 140_000:
+            await asyncio.sleep(0.01)
+    status, headers, answer = await third.ask(head + body[:70_000])
+    assert status == 503
+    assert int(headers["retry-after"]) >= 1
+    assert json.loads(answer)["type"].endswith("/bodies-busy")
+    assert (await first.ask(body[70_000:]))[0] == 202
+    second.writer.close()
+    async with asyncio.timeout(10):
+        while running.world.edge._arriving:
+            await asyncio.sleep(0.01)
+    assert (await first.ask(head + body))[0] == 202
 
 
 async def test_a_request_in_small_pieces_is_understood(running: Running) -> None:
