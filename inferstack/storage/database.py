@@ -36,6 +36,9 @@ CHECKOUT = 10.0
 """Seconds in which a connection must be there and answer: a server that stands still accepts
 connections and acknowledges what it is sent, so nothing below us ever gives up."""
 
+PARTING = 1.0
+"""Seconds that connections which were given up have at the end."""
+
 HOLD = 60
 """Seconds that PostgreSQL lets the holder of a row do nothing: one that stands still must not keep
 the recorder waiting."""
@@ -271,7 +274,13 @@ class Database:
             await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection; what nobody waits for any more has PARTING seconds to come."""
+        for task in self._abandoned:
+            task.cancel()
+        # In turn: what comes is given back, which is a task of its own.
+        for tasks in (self._abandoned, self._closing):
+            if tasks:
+                await asyncio.wait(set(tasks), timeout=PARTING)
         await self._engine.dispose()
 
 

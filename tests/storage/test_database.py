@@ -164,6 +164,18 @@ async def test_a_server_that_stands_still_is_given_up_and_leaks_no_connection(
         await database.close()
 
 
+async def test_at_the_end_nothing_is_left_of_what_was_given_up(
+    clean_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferstack.storage.database.CHECKOUT", 0.0)
+    database = Database(clean_postgres_url, pool_size=1)
+    for _ in range(4):
+        with pytest.raises(StorageUnavailableError, match="within 0 s"):
+            await database.check()
+    await database.close()
+    assert database._abandoned | database._closing == set()
+
+
 async def test_a_connection_that_comes_as_its_caller_goes_is_given_back(
     clean_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
