@@ -53,7 +53,10 @@ async def _serve(loaded: host.LoadedModel, parent: int | None) -> None:
 
 
 async def _end_with(parent: int, worker: Worker) -> None:
-    """Drains when the process that started this one is gone."""
+    """Drains when the process that started this one is gone.
+
+    Not under `inferstack up`, which ends both: the next pool's replicas need the device.
+    """
     # Nothing tells a process that its parent ended: it has to look.
     while os.getppid() == parent:  # noqa: ASYNC110
         await asyncio.sleep(ORPHAN_CHECK)

@@ -186,7 +186,9 @@ def test_a_waiting_task_is_cancelled(client: Client, visit: Visit) -> None:
 
 def test_what_failed_is_a_dead_letter_and_is_redriven(client: Client, visit: Visit) -> None:
     page = visit().open("/playground")
-    send(page, '{"fail": "boom"}')
+    given = page.get_by_label("Input (the request's data, as JSON)")
+    given.fill('{"fail": "boom"}')
+    given.press("Control+Enter")
     expect(panel(page, "Result")).to_contain_text("engine-error")
     page.get_by_role("link", name="Dead letters").click()
     page.get_by_role("row", name=re.compile("boom")).first.get_by_role("link").click()
