@@ -5,7 +5,8 @@ type, and whether the same call may succeed when it is repeated later. A class's
 docstring is its default message and, in problem details, its title.
 """
 
-from typing import Any, ClassVar
+import copy
+from typing import Any, ClassVar, Self
 
 
 class InferstackError(Exception):
@@ -46,6 +47,12 @@ class InferstackError(Exception):
     def title(cls) -> str:
         """The first sentence of the class's docstring, without its full stop."""
         return (cls.__doc__ or cls.__name__).split("\n", 1)[0].rstrip(".")
+
+    def about(self, task_id: str | None) -> Self:
+        """The same error, which says the task that it is about."""
+        same = copy.copy(self)
+        same.task_id = task_id
+        return same
 
     def problem(self, instance: str) -> dict[str, Any]:
         """The RFC 9457 problem details of this error.

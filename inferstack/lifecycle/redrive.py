@@ -146,9 +146,7 @@ class Redriver:
             await queue.free(spec.tenant, KEY + str(spec.redrive_of))
             (answer,) = await queue.enqueue([submit], max_queue=limit)
         except InferstackError as error:
-            raise type(error)(
-                error.detail, task_id=spec.redrive_of, retry_after=error.retry_after
-            ) from error
+            raise error.about(spec.redrive_of) from error
         if answer.status is Enqueued.DUPLICATE:
             spec = msgspec.structs.replace(spec, task_id=answer.task_id)
             return Receipt(spec, TaskState.QUEUED, 0, 0.0, answer.created_at, existing=True)

@@ -287,9 +287,7 @@ class Tasks:
         try:
             await ticket.future
         except InferstackError as error:
-            raise type(error)(
-                error.detail, task_id=spec.task_id, retry_after=error.retry_after
-            ) from error
+            raise error.about(spec.task_id) from error
         if spec.data_ref is not None and ticket.unused:
             await payloads.discard(self._store, [spec.data_ref])
 

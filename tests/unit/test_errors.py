@@ -26,6 +26,15 @@ def test_what_is_known_is_said() -> None:
     assert (problem["detail"], problem["task_id"], problem["retry_after"]) == ("full", "t", 2.5)
 
 
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_error_can_be_said_of_a_task(kind: type[errors.InferstackError]) -> None:
+    field = {"field": "x", "message": "y"}
+    error = kind("no", cause="host", retry_after=2.5, errors=[field])
+    same = error.about("t")
+    assert (type(same), str(same), error.task_id) == (kind, "no: host", None)
+    assert same.problem("/") == error.problem("/") | {"task_id": "t"}
+
+
 @pytest.mark.parametrize(
     "kind", [errors.DeploymentUnavailableError, errors.StorageUnavailableError]
 )
