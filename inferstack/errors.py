@@ -343,10 +343,5 @@ class OutputMismatchError(EngineError):
 
 
 def wrong_field(field: str, message: str) -> InvalidRequestError:
-    """A 422 about one field, header or parameter.
-
-    Args:
-        field: its name.
-        message: what it takes, or what is wrong with it.
-    """
+    """A 422 about one field, header or parameter: what it takes, or what is wrong with it."""
     return InvalidRequestError(f"{field}: {message}", errors=[{"field": field, "message": message}])

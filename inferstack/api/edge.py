@@ -28,7 +28,7 @@ READ_DEADLINE = 30.0
 """Seconds in which a whole body must have arrived."""
 
 LARGE = 64 * 1024
-"""Bytes of a body from which on all hot routes are answered here, where it is counted too."""
+"""Bytes of a body above which the hot routes are answered here, too: here it is counted."""
 
 ARRIVING = 256 * 1024 * 1024
 """Bytes of unfinished bodies that this process holds at most: senders may be slow, and many."""
@@ -73,6 +73,7 @@ class Edge:
         self.inner = inner
         self.hot = hot
         self.max_body = max_body
+        self.max_direct = min(LARGE, max_body)
         self.start, self._leave, self.stop = hooks
         self.leaving = False
         """Whether every answer closes its connection."""
@@ -147,7 +148,7 @@ class Edge:
                     if size > self.max_body:
                         raise too_large
                     if self._arriving > ARRIVING:
-                        raise BodiesBusyError("too many large bodies arrive at once")
+                        raise BodiesBusyError
                     chunks.append(chunk)
         except TimeoutError:
             raise RequestTimeoutError(
@@ -182,7 +183,7 @@ class _Cold:
                 self._status = message["status"]
                 request_id = self._meter.request_id(self._request.headers)
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-                if self._only_head and not _has_length(message["headers"]):
+                if self._only_head and b"content-length" not in header_map(message["headers"]):
                     await send(message)
                     await send({"type": "http.response.body", "body": b""})
                     # A stream would hold the connection up, and nobody listens.
@@ -207,10 +208,6 @@ class _Cold:
                 self._status,
                 time.perf_counter() - self._start,
             )
-
-
-def _has_length(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(name.lower() == b"content-length" for name, _ in headers)
 
 
 async def _watch(request: Request, receive: Receive) -> None:

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from inferstack.api.connection import Connection
-from inferstack.api.edge import LARGE, READ_DEADLINE
+from inferstack.api.edge import READ_DEADLINE
 from inferstack.api.exchange import Handler, Request, header_map
 from inferstack.concurrency import close_if_silent
 from inferstack.errors import RequestTimeoutError
@@ -128,7 +128,7 @@ class DirectProtocol(Connection):
             return None
         headers = header_map(self.headers)
         length = headers.get(b"content-length", b"0")
-        if not (length.isdigit() and int(length) <= min(LARGE, self._edge.max_body)):
+        if not (length.isdigit() and int(length) <= self._edge.max_direct):
             return None
         if not SPECIAL.isdisjoint(headers) or self.limit_concurrency is not None:
             return None

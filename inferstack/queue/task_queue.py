@@ -21,7 +21,7 @@ from inferstack.queue.codec import (
     pack,
     without_spec,
 )
-from inferstack.queue.connection import translated
+from inferstack.queue.connection import clock_ms, translated
 from inferstack.queue.grouping import Grouper
 from inferstack.queue.types import Accepted, Claim, Completion, Enqueued, Failure, Retry, Submit
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
@@ -144,9 +144,7 @@ class TaskQueue:
         """
         until = (time.monotonic() if first_sent is None else first_sent) + self._valid
         if not self.clock.known:
-            with translated():
-                seconds, micros = await self._redis.time()
-            self.clock.told(seconds * 1000 + micros / 1000)
+            self.clock.told(await clock_ms(self._redis))
         for _ in range(2 if first_sent is None else 1):
             answer: list[Any] = await self._run("enqueue", self.clock.at(until), *arguments)
             self.clock.told(answer[0])

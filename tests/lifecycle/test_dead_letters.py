@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -524,9 +525,7 @@ async def test_a_version_that_was_given_up_takes_a_later_redrive(
     await office.house.tasks.refresh()
     task_id = await office.fail(model_version=1)
 
-    async def lose(*_: Any, **__: Any) -> Any:
-        raise QueueUnavailableError("no answer")
-
+    lose = AsyncMock(side_effect=QueueUnavailableError("no answer"))
     with monkeypatch.context() as patch:
         patch.setattr(TaskQueue, "enqueue", lose)
         for version in (1, 2):
