@@ -201,9 +201,8 @@ class Feed:
         return await self._prepare_some(leases)
 
     async def _prepare_some(self, leases: list[Lease]) -> list[Work]:
-        inputs = [lease.spec.data for lease in leases]
         if self._engine.prepares_quickly:
-            prepared = _prepared(self._engine, inputs)
+            prepared = _prepared(self._engine, [lease.spec.data for lease in leases])
         else:
             prepared = await asyncio.to_thread(self._prepared_in_time, leases)
         works: list[Work] = []
