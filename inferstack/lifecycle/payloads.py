@@ -22,9 +22,12 @@ def input_key(task_id: str) -> str:
     return f"{FOLDER}/{task_id}/input.json"
 
 
-def result_key(task_id: str, attempt: int) -> str:
-    """Where the result of one attempt lies; a late attempt cannot overwrite another's."""
-    return f"{FOLDER}/{task_id}/result-{attempt}.json"
+def result_key(task_id: str, attempt: int, worker: str) -> str:
+    """Where the result of one attempt lies; a late one cannot overwrite another's.
+
+    Nor where a failover lost a claim, and two replicas hold the same attempt.
+    """
+    return f"{FOLDER}/{task_id}/result-{attempt}-{worker}.json"
 
 
 def task_of(key: str) -> str:

@@ -51,7 +51,7 @@ class Lease(msgspec.Struct, frozen=True):
 
     task_id: str
     attempt: int
-    """The fence: only the newest attempt can complete the task."""
+    """With the name of the replica the fence: only the newest attempt can complete the task."""
     crashes: int
     """Replicas that died with this task in their batch."""
     spec: TaskSpec
@@ -154,7 +154,7 @@ class ReplicaSession:
         if not completions:
             return
         failpoint.hit("before-complete")
-        statuses = await self._queue.complete(completions)
+        statuses = await self._queue.complete(self.worker, completions)
         failpoint.hit("after-complete")
         self._tell("has a result", (completion.task_id for completion in completions))
         if "stale" in statuses:
@@ -167,6 +167,7 @@ class ReplicaSession:
     async def fail(self, failed: Sequence[tuple[Lease, TaskError, Execution]]) -> None:
         """Ends failed attempts: a retry after a while if the error allows one, else failed."""
         statuses = await self._queue.fail(
+            self.worker,
             [
                 Failure(
                     lease.task_id,
@@ -179,7 +180,7 @@ class ReplicaSession:
                     engine=error.type in ENGINE_FAILURES,
                 )
                 for lease, error, run in failed
-            ]
+            ],
         )
         self.stale += statuses.count("stale")
         self.retried += statuses.count("retry")
@@ -192,7 +193,8 @@ class ReplicaSession:
     async def release(self, leases: Sequence[Lease]) -> None:
         """Gives tasks back unharmed; no attempt is charged."""
         if leases:
-            await self._queue.release([(lease.task_id, lease.attempt) for lease in leases])
+            held = [(lease.task_id, lease.attempt) for lease in leases]
+            await self._queue.release(self.worker, held)
             self._tell("given back", (lease.task_id for lease in leases))
 
     async def extend(self, leases: Sequence[Lease]) -> set[str]:
@@ -202,7 +204,7 @@ class ReplicaSession:
         """
         held = [(lease.task_id, lease.attempt) for lease in leases]
         held += [(claim.task_id, claim.attempt) for claim in self._loading.values()]
-        lost = await self._queue.extend(held)
+        lost = await self._queue.extend(self.worker, held)
         for task, claim in list(self._loading.items()):
             if claim.task_id in lost:
                 del self._loading[task]
@@ -238,7 +240,7 @@ class ReplicaSession:
 
     async def _store_result(self, lease: Lease, body: bytes, run: Execution) -> Completion | None:
         """Puts a large result into the object store; None if its task had to be given back."""
-        key = payloads.result_key(lease.task_id, lease.attempt)
+        key = payloads.result_key(lease.task_id, lease.attempt, self.worker)
         try:
             await self._store.put(key, body)
         except StorageUnavailableError as error:
@@ -306,7 +308,7 @@ class ReplicaSession:
         failure = Failure(
             lease.task_id, lease.attempt, how, delay, encode(error), run, engine=False
         )
-        await self._queue.fail([failure])
+        await self._queue.fail(self.worker, [failure])
 
 
 def _lease(claim: Claim) -> Lease:

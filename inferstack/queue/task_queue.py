@@ -172,30 +172,30 @@ class TaskQueue:
             except UNREADABLE as error:
                 spoiled.append(_spoiled(task_id, attempt, worker, error))
         if spoiled:
-            await self.fail(spoiled)
+            await self.fail(worker, spoiled)
         return claims
 
-    async def extend(self, held: Sequence[tuple[str, int]]) -> set[str]:
-        """Prolongs leases; returns the ids of tasks that are no longer the caller's."""
+    async def extend(self, worker: str, held: Sequence[tuple[str, int]]) -> set[str]:
+        """Prolongs leases of a replica; returns the ids of tasks that are no longer its own."""
         lost: set[str] = set()
         for some in slices(held):
-            answer = await self._run("extend", self._lease_ms, pack(flat(some)))
+            answer = await self._run("extend", worker, self._lease_ms, pack(flat(some)))
             lost |= {task_id.decode() for task_id in answer}
         return lost
 
-    async def complete(self, completions: Sequence[Completion]) -> list[str]:
+    async def complete(self, worker: str, completions: Sequence[Completion]) -> list[str]:
         """Stores results. Safe to repeat. Returns `ok`, `again` or `stale` for each."""
         statuses: list[str] = []
         for some in slices(completions, size=lambda completion: len(completion.result)):
-            texts = LongTexts(after=2)
+            texts = LongTexts(after=3)
             tasks: list[str | int] = []
             for task_id, attempt, result, ref, execution in some:
                 tasks += (task_id, attempt, texts.place(result), ref, execution.decode())
-            answer = await self._run("complete", self._rules, pack(tasks), *texts)
+            answer = await self._run("complete", self._rules, worker, pack(tasks), *texts)
             statuses += [status.decode() for status in answer]
         return statuses
 
-    async def fail(self, failures: Sequence[Failure]) -> list[str]:
+    async def fail(self, worker: str, failures: Sequence[Failure]) -> list[str]:
         """Ends failed attempts. Returns `retry`, `failed` or `stale` for each."""
         statuses: list[str] = []
         for some in slices(failures):
@@ -212,13 +212,14 @@ class TaskQueue:
                 for task_id, attempt, how, delay, error, run, engine in some
             ]
             most = self._settings.max_attempts
-            answer = await self._run("fail", self._rules, most, pack(flat(tasks)))
+            answer = await self._run("fail", self._rules, most, worker, pack(flat(tasks)))
             statuses += [status.decode() for status in answer]
         return statuses
 
-    async def release(self, held: Sequence[tuple[str, int]]) -> int:
+    async def release(self, worker: str, held: Sequence[tuple[str, int]]) -> int:
         """Gives tasks back with no attempt charged; returns how many were still held."""
-        return sum([int(await self._run("release", pack(flat(some)))) for some in slices(held)])
+        back = [await self._run("release", worker, pack(flat(some))) for some in slices(held)]
+        return sum(back)
 
     async def cancel(self, task_id: str) -> TaskState | None:
         """Cancels unless finished; returns the state it is in now, None if unknown."""

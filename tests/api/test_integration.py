@@ -172,10 +172,11 @@ async def test_a_circuit_is_shown_open_half_open_and_closed_wherever_one_looks(
     await client.post(f"{URL}/batch", json=[{"data": {}}] * settings.breaker_volume)
     error, run = encode(TaskError("engine-error", "boom", retryable=True)), encode(Execution("w"))
     await queue.fail(
+        "w",
         [
             Failure(claim.task_id, claim.attempt, Retry.FINAL, 0.0, error, run)
             for claim in await queue.claim("w", settings.breaker_volume)
-        ]
+        ],
     )
     await shown(client, "open", "1.0", "1.0")
     refused = await client.post(URL, json={"data": {}})

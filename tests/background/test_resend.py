@@ -79,12 +79,14 @@ async def test_an_attempt_of_before_the_loss_is_refused(
     assert await duties.resend(settings) == 1
     (now,) = await work.queue.claim("w", 1)
     assert now.task_id == before.task_id == task_id
-    assert await work.queue.extend([(task_id, before.attempt)]) == {task_id}
+    assert await work.queue.extend("asleep", [(task_id, before.attempt)]) == {task_id}
     late = Completion(task_id, before.attempt, b'"late"', "", RUN)
     error = encode(TaskError("engine-error", "late"))
     failed = Failure(task_id, before.attempt, Retry.FINAL, 0.0, error, RUN)
-    assert await work.queue.complete([late]) == await work.queue.fail([failed]) == ["stale"]
-    assert await work.queue.complete([late._replace(attempt=now.attempt)]) == ["ok"]
+    for worker in ("asleep", "w"):
+        assert await work.queue.complete(worker, [late]) == ["stale"]
+        assert await work.queue.fail(worker, [failed]) == ["stale"]
+    assert await work.queue.complete("w", [late._replace(attempt=now.attempt)]) == ["ok"]
     found = await work.queue.get(task_id)
     assert found is not None
     assert (found.state, found.attempts) == (TaskState.COMPLETED, 1)

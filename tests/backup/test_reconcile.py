@@ -62,7 +62,7 @@ async def test_a_result_that_history_holds_stands_and_is_not_computed_again(
     assert await reconcile(old.redis, old.database) == 2
     assert set(await old.work.finish()) == set(rest)
     late = Completion(running, claim.attempt, b'{"again":true}', "", encode(Execution("host:1:a")))
-    assert await old.work.queue.complete([late]) == ["stale"]
+    assert await old.work.queue.complete("host:1:a", [late]) == ["stale"]
     await archived(old)
     for task_id in (waiting, leased):
         kept = await history.get(task_id)

@@ -21,6 +21,7 @@ from inferstack.errors import (
     StorageUnavailableError,
 )
 from inferstack.lifecycle import recovery
+from inferstack.lifecycle.payloads import result_key
 from inferstack.local import binaries, control
 from inferstack.local.home import Home, free_port
 from inferstack.queue.codec import encode
@@ -75,10 +76,10 @@ async def finish_large(services: Services) -> str:
 
 async def complete_large(services: Services, claim: Claim) -> str:
     """The same for one that runs."""
-    key = f"tasks/{claim.task_id}/result-{claim.attempt}.json"
+    key = result_key(claim.task_id, claim.attempt, "w")
     await services.store.put(key, RESULT)
     done = Completion(claim.task_id, claim.attempt, b"", key, encode(Execution("w")))
-    assert await services.work.queue.complete([done]) == ["ok"]
+    assert await services.work.queue.complete("w", [done]) == ["ok"]
     await archive_all(services)
     return claim.task_id
 
@@ -111,7 +112,7 @@ async def test_all_three_services_come_back_as_they_were(
         assert await target.store.get(kept.result_ref) == RESULT
         assert [user.username for user in await Accounts(target.database).users()] == ["alice"]
         late = Completion(running, claim.attempt + 1, b"{}", "", encode(Execution("host:1:a")))
-        assert await target.work.queue.complete([late]) == ["stale"]
+        assert await target.work.queue.complete("host:1:a", [late]) == ["stale"]
         left = await target.redis.zscore(f"{prefix(NAME)}deadline", waiting[0])
         assert left is not None
         assert deadline is not None
@@ -138,7 +139,7 @@ async def test_what_happens_between_redis_and_postgresql_is_mended(
 
     async def meanwhile() -> None:
         """Everything that can: one that waited ends, one comes and ends, one comes and waits."""
-        (claim,) = await old.work.queue.claim("host:1:a", 1)
+        (claim,) = await old.work.queue.claim("w", 1)
         done.extend([await complete_large(old, claim), await finish_large(old)])
         later.extend(await old.work.submit(1))
         await archive_all(old)

@@ -243,7 +243,7 @@ class Replica(Actor):
         world, rng = self.world, self.world.rng
         held = [(claim.task_id, claim.attempt) for claim in claims]
         if world.faults and rng.random() < 0.05:
-            await _insist(lambda: queue.release(held))
+            await _insist(lambda: queue.release(worker, held))
             return
         # Whether the note arrived or not, these begin: they may count as crashed.
         for task_id, attempt in held:
@@ -258,23 +258,23 @@ class Replica(Actor):
         else:
             await asyncio.sleep(rng.uniform(0, 0.02))
             if rng.random() < 0.3:
-                await queue.extend(held)
+                await queue.extend(worker, held)
         run = encode(Execution(worker))
         good = [claim for claim in claims if not claim.spec.data["fails"]]
-        await self._complete(queue, [_completion(claim, run) for claim in good])
+        await self._complete(queue, worker, [_completion(claim, run) for claim in good])
         bad = [
             Failure(c.task_id, c.attempt, Retry.CHARGED, rng.uniform(0, 0.05), BOOM, run)
             for c in claims
             if c.spec.data["fails"]
         ]
         if bad:
-            await _insist(lambda: queue.fail(bad))
+            await _insist(lambda: queue.fail(worker, bad))
 
-    async def _complete(self, queue: TaskQueue, done: list[Completion]) -> None:
+    async def _complete(self, queue: TaskQueue, worker: str, done: list[Completion]) -> None:
         if not done:
             return
         newest = {item.task_id: self.world.claimed.get(item.task_id, 0) for item in done}
-        statuses = await _insist(lambda: queue.complete(done))
+        statuses = await _insist(lambda: queue.complete(worker, done))
         for item, status in zip(done, statuses, strict=True):
             if status in ("ok", "again"):
                 self.world.complete(item, newest[item.task_id], again=status == "again")

@@ -174,7 +174,7 @@ def _stale(promises: Promises, task_id: str, live: Live) -> Iterator[str]:
     assert run is not None, "a completion says how it ran"
     if run.worker != record.worker:
         yield f"{run.worker} completed it when {record.worker} held it"
-    if task.result_ref not in (None, result_key(task_id, record.attempt)):
+    if task.result_ref not in (None, result_key(task_id, record.attempt, record.worker)):
         yield f"{task.result_ref} is its result when {record.attempt} was claimed"
     since = record.completed - record.started
     if promises.steady and run.compute_ms > since + ROUNDING_MS:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from inferstack.client import AsyncClient
-from inferstack.lifecycle.payloads import result_key
+from inferstack.lifecycle.payloads import input_key
 from inferstack.task import TaskState
 from tests.faults.audit import Row
 from tests.faults.cluster import MODEL, Cluster, until
@@ -58,7 +58,8 @@ async def test_a_replica_that_wakes_while_another_holds_its_task_is_refused(
         await until(lambda: _stopped(other))
         ledger.tally.faults += 2
         frozen.signal(signal.SIGCONT)
-        late = cluster.objects / result_key(task_id, 1)
+        folder = (cluster.objects / input_key(task_id)).parent
+        (late,) = folder.glob("result-*")
         await until(lambda: _removed_or_taken(late, client, task_id))
         other.signal(signal.SIGCONT)
         await checked(cluster, ledger)

@@ -123,5 +123,5 @@ async def end_all(queue: TaskQueue) -> set[str]:
     """Completes whatever waits; returns what did."""
     claims = await queue.claim("w", 10)
     finished = [Completion(c.task_id, c.attempt, b'{"n":1}', "", RUN) for c in claims]
-    assert await queue.complete(finished) == ["ok"] * len(claims)
+    assert await queue.complete("w", finished) == ["ok"] * len(claims)
     return {claim.task_id for claim in claims}

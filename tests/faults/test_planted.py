@@ -52,7 +52,9 @@ def broken(seed: int, wanted: str, make: Callable[[World], Archiver] = Archiver)
 @pytest.mark.parametrize(
     ("script", "right", "wrong", "invariant"),
     [
-        pytest.param("complete", "if runs(row, attempt)", "if pending(row)", "I4", id="no-fence"),
+        pytest.param(
+            "complete", "if runs(row, worker, attempt)", "if pending(row)", "I4", id="no-fence"
+        ),
         pytest.param(
             "tick",
             "requeue(id, row)\n      woken",

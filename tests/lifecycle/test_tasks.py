@@ -32,6 +32,7 @@ from inferstack.storage.history import HistoryFilter
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
 from tests.lifecycle.conftest import ANN, BOB, ECHO, ROOT, House
+from tests.recorder.work import Work
 
 pytestmark = pytest.mark.asyncio
 
@@ -293,6 +294,32 @@ async def test_large_inputs_and_results_go_through_the_object_store(house: House
     task = await house.tasks.get(ANN, receipt.task_id)
     assert bytes(task.result or b"") == body
     assert (task.spec.data, task.spec.data_ref is None) == (None, False)
+
+
+async def test_a_claim_that_a_failover_lost_cannot_replace_the_result_of_the_next(
+    house: House,
+) -> None:
+    """Redis knows nothing of the first claim, so the second one has the same number."""
+    receipt = await house.tasks.submit(ANN, hello())
+    redis = Work(house.redis, house.settings)
+    before = await redis.saved()
+    (lost,) = await house.replica.claim(1)
+    await redis.went_back(before)
+    other = ReplicaSession(house.redis, ECHO, house.store, "host:2:b", house.settings)
+    (held,) = await other.claim(1)
+    assert held.attempt == lost.attempt
+
+    assert await house.replica.extend([lost]) == {receipt.task_id}
+    await house.replica.release([lost])
+    assert await other.extend([held]) == set()
+    body, late = msgspec.json.encode("b" * 5000), msgspec.json.encode("a" * 5000)
+    await other.complete([(held, body, Execution(other.worker))])
+    await house.replica.complete([(lost, late, Execution(house.replica.worker))])
+    assert house.replica.stale == 1
+    assert bytes((await house.tasks.get(ANN, receipt.task_id)).result or b"") == body
+    folder = house.settings.inferstack_home / "objects/tasks" / receipt.task_id
+    assert [found.read_bytes() for found in folder.iterdir()] == [body]
+    await other.leave()
 
 
 class HangingStore:

@@ -58,15 +58,16 @@ class Bench:
 
     async def complete(self, claims: Sequence[Claim]) -> None:
         await self.queue.complete(
-            [Completion(claim.task_id, claim.attempt, b"1", "", RUN) for claim in claims]
+            "w", [Completion(claim.task_id, claim.attempt, b"1", "", RUN) for claim in claims]
         )
 
     async def fail(self, claims: Sequence[Claim], *, engine: bool = True) -> None:
         await self.queue.fail(
+            "w",
             [
                 Failure(claim.task_id, claim.attempt, Retry.FINAL, 0, ERROR, RUN, engine)
                 for claim in claims
-            ]
+            ],
         )
 
     async def statistics(self) -> QueueStatistics:

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
-from typing import Any, ClassVar
+from collections.abc import Awaitable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import uvloop
@@ -42,6 +43,32 @@ FAR = 2**52
 """A moment that does not come."""
 
 
+class Held(NamedTuple):
+    """The right to run one attempt, once given."""
+
+    task_id: str
+    attempt: int
+    worker: str
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.task_id, self.attempt
+
+
+def by_worker(batch: Sequence[Held]) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """A call for each replica, in any order of their tasks."""
+    for worker, some in groupby(batch, key=lambda each: each.worker):
+        yield worker, [each.key for each in some]
+
+
+def _completion(task_id: str, attempt: int) -> Completion:
+    return Completion(task_id, attempt, f'"{task_id}/{attempt}"'.encode(), "", RUN)
+
+
+def _failure(task_id: str, attempt: int, how: Retry) -> Failure:
+    return Failure(task_id, attempt, how, 3600.0, ERROR, RUN)
+
+
 class Protocol(machine.Machine):
     """The real queue and the model side by side."""
 
@@ -66,7 +93,7 @@ class Protocol(machine.Machine):
         }
     )
     tasks: Bundle[str] = Bundle("tasks")
-    held: Bundle[tuple[str, int]] = Bundle("held")
+    held: Bundle[Held] = Bundle("held")
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,12 +231,13 @@ class Protocol(machine.Machine):
             (t.task_id, t.attempt, t.crashes, t.failures) for t in expected
         ]
         assert all(c.spec.task_id == c.task_id for c in claims)
-        return multiple(*((c.task_id, c.attempt) for c in claims))
+        return multiple(*(Held(c.task_id, c.attempt, worker) for c in claims))
 
     @rule(worker=st.sampled_from(WORKERS), batch=st.lists(held, max_size=4))
-    def begin(self, worker: str, batch: list[tuple[str, int]]) -> None:
-        self.do(self._note(worker, batch))
-        self.model.begin(worker, batch)
+    def begin(self, worker: str, batch: list[Held]) -> None:
+        begun = [each.key for each in batch]
+        self.do(self._note(worker, begun))
+        self.model.begin(worker, begun)
 
     async def _note(self, worker: str, batch: list[tuple[str, int]]) -> None:
         """Writes a note and waits until Redis has it."""
@@ -231,26 +259,39 @@ class Protocol(machine.Machine):
             self.model.live.add(worker)
 
     @rule(batch=st.lists(held, min_size=1, max_size=4, unique=True))
-    def complete(self, batch: list[tuple[str, int]]) -> None:
-        done = [Completion(i, a, f'"{i}/{a}"'.encode(), "", RUN) for i, a in batch]
-        expected = [self.model.complete(c.task_id, c.attempt, c.result) for c in done]
-        assert self.do(self.queue.complete(done)) == expected
+    def complete(self, batch: list[Held]) -> None:
+        for worker, keys in by_worker(batch):
+            done = [_completion(*key) for key in keys]
+            expected = [self.model.complete(c.task_id, c.attempt, c.result) for c in done]
+            assert self.do(self.queue.complete(worker, done)) == expected
 
     @rule(batch=st.lists(held, min_size=1, max_size=4, unique=True), how=st.sampled_from(Retry))
-    def fail(self, batch: list[tuple[str, int]], how: Retry) -> None:
-        failures = [Failure(i, a, how, 3600.0, ERROR, RUN) for i, a in batch]
-        expected = [self.model.fail(i, a, how) for i, a in batch]
-        assert self.do(self.queue.fail(failures)) == expected
+    def fail(self, batch: list[Held], how: Retry) -> None:
+        for worker, keys in by_worker(batch):
+            failures = [_failure(*key, how) for key in keys]
+            expected = [self.model.fail(*key, how) for key in keys]
+            assert self.do(self.queue.fail(worker, failures)) == expected
 
     @rule(batch=st.lists(held, min_size=1, max_size=4, unique=True))
-    def release(self, batch: list[tuple[str, int]]) -> None:
-        expected = sum(self.model.release(i, a) for i, a in batch)
-        assert self.do(self.queue.release(batch)) == expected
+    def release(self, batch: list[Held]) -> None:
+        for worker, keys in by_worker(batch):
+            expected = sum(self.model.release(*key) for key in keys)
+            assert self.do(self.queue.release(worker, keys)) == expected
 
     @rule(batch=st.lists(held, min_size=1, max_size=4, unique=True))
-    def extend(self, batch: list[tuple[str, int]]) -> None:
-        lost = {i for i, a in batch if not self.model.runs(i, a)}
-        assert self.do(self.queue.extend(batch)) == lost
+    def extend(self, batch: list[Held]) -> None:
+        for worker, keys in by_worker(batch):
+            lost = {key[0] for key in keys if not self.model.runs(*key)}
+            assert self.do(self.queue.extend(worker, keys)) == lost
+
+    @rule(lease=held)
+    def stranger(self, lease: Held) -> None:
+        """A replica with the number of another's attempt, as after a claim that Redis lost."""
+        held = [lease.key]
+        assert self.do(self.queue.extend("w0", held)) == {lease.task_id}
+        assert self.do(self.queue.release("w0", held)) == 0
+        assert self.do(self.queue.fail("w0", [_failure(*lease.key, Retry.FINAL)])) == ["stale"]
+        assert self.do(self.queue.complete("w0", [_completion(*lease.key)])) == ["stale"]
 
     @rule(task_id=tasks)
     def cancel(self, task_id: str) -> None:
@@ -269,11 +310,11 @@ class Protocol(machine.Machine):
         self.do(self.queue.tick())
 
     @rule(target=held, lease=held, worker=st.sampled_from(WORKERS), begins=st.booleans())
-    def takeover(self, lease: tuple[str, int], worker: str, begins: bool) -> Any:
+    def takeover(self, lease: Held, worker: str, begins: bool) -> Any:
         """A lease runs out and others take the work, while its holder lives on."""
         if begins:
             self.begin(worker, [lease])
-        self.time_passes(lease[0], "lease")
+        self.time_passes(lease.task_id, "lease")
         claimed = self.claim(worker, 6)
         self.extend([lease])
         self.release([lease])
@@ -296,7 +337,7 @@ class Protocol(machine.Machine):
         assert self.do(self.queue.cancel(missing)) is None
         assert self.do(self.queue.watch(missing, "api")) is None
         assert self.do(self.queue.get(missing)) is None
-        assert self.do(self.queue.complete([Completion(missing, 1, b"1", "", RUN)])) == ["stale"]
+        assert self.do(self.queue.complete("w1", [_completion(missing, 1)])) == ["stale"]
 
     @rule(limit=st.integers(1, 4), twice=st.booleans())
     def archive(self, limit: int, twice: bool) -> None:

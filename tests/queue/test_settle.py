@@ -31,9 +31,9 @@ async def test_every_unfinished_task_goes_and_no_finished_one(redis: "Redis") ->
     work = Work(redis, load())
     ids = await work.submit(6)
     completed, failed, running, *_ = claims = await work.queue.claim("w", 3)
-    await work.queue.complete([Completion(completed.task_id, 1, b"1", "", RUN)])
+    await work.queue.complete("w", [Completion(completed.task_id, 1, b"1", "", RUN)])
     error = encode(TaskError("engine-error", "boom", retryable=True))
-    await work.queue.fail([Failure(failed.task_id, 1, Retry.CHARGED, 60.0, error, RUN)])
+    await work.queue.fail("w", [Failure(failed.task_id, 1, Retry.CHARGED, 60.0, error, RUN)])
     assert await redis.zcard(f"{prefix(NAME)}delay") == 1
     waiting = set(ids) - {claim.task_id for claim in claims}
     left = waiting | {failed.task_id, running.task_id}
@@ -51,4 +51,6 @@ async def test_every_unfinished_task_goes_and_no_finished_one(redis: "Redis") ->
             assert await redis.hlen(f"{prefix(NAME)}{counts}") == 0, counts
         now = int(await redis.hget(f"{prefix(NAME)}meta", "outbox") or 0)
         assert now == outbox + len(left)
-    assert await work.queue.complete([Completion(running.task_id, 1, b"1", "", RUN)]) == ["stale"]
+    assert await work.queue.complete("w", [Completion(running.task_id, 1, b"1", "", RUN)]) == [
+        "stale"
+    ]

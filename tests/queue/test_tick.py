@@ -53,7 +53,7 @@ async def test_after_a_time_without_ticks_no_lease_is_taken_back_before_it_could
     await redis.hset(f"{prefix(NAME)}meta", "ticked", long_ago)
     for _ in range(4):
         assert await queue.tick() == (0, 0, 0, 0)
-    assert await queue.extend(held) == set()
+    assert await queue.extend("w", held) == set()
 
     await redis.zadd(f"{prefix(NAME)}lease", past)
     await redis.hset(f"{prefix(NAME)}meta", "spared", long_ago)

@@ -311,7 +311,7 @@ async def test_a_task_cancelled_after_a_failover_lost_its_claim_is_archived_as_c
     before = await work.saved()
     for _ in range(2):
         (claim,) = await work.queue.claim("host:1:a", 1)
-        await work.queue.release([(claim.task_id, claim.attempt)])
+        await work.queue.release("host:1:a", [(claim.task_id, claim.attempt)])
     await work.queue.claim("host:1:a", 1)
     recorder = Recorder(outbox, history)
     await recorder.step(1)

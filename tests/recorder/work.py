@@ -39,7 +39,8 @@ class Work:
         execution = msgspec.json.encode(Execution("host:1:a", 0.5, 1.5, 32))
         while claims := await self.queue.claim("host:1:a", 100):
             await self.queue.complete(
-                [Completion(c.task_id, c.attempt, result, "", execution) for c in claims]
+                "host:1:a",
+                [Completion(c.task_id, c.attempt, result, "", execution) for c in claims],
             )
             finished += [claim.task_id for claim in claims]
         return finished

@@ -125,7 +125,7 @@ async def test_a_deployment_without_folder_stays_as_failed_until_its_tasks_are_f
     (claim,) = await queue.claim("w", 1)
     await registrar.refresh()
     assert (await row(redis, OLD.name)).reason == GONE
-    await queue.release([(claim.task_id, claim.attempt)])
+    await queue.release("w", [(claim.task_id, claim.attempt)])
     assert await queue.cancel(task_id) is TaskState.CANCELLED
     await archive(redis, settings)
     await registrar.refresh()

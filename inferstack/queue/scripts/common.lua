@@ -59,7 +59,7 @@ end
 -- libraries that Redis has for that, struct does it in a third of the time of cmsgpack.
 local RECORD = '<dddddddddsssss'
 local VERSION = 1 -- grows with each change of state
-local ATTEMPT = 2 -- fence of the latest claim
+local ATTEMPT = 2 -- of the latest claim; with WORKER its fence
 local UNCHARGED = 3 -- claims that count as no attempt
 local FAILURES = 4
 local CRASHES = 5
@@ -94,8 +94,14 @@ local function pending(row)
   return row and (row[STATE] == 'queued' or row[STATE] == 'running')
 end
 
-local function runs(row, attempt)
-  return row and row[STATE] == 'running' and row[ATTEMPT] == attempt
+-- Whether this replica holds this attempt. The number alone does not tell: where a failover lost a
+-- claim, another replica was given the same one.
+local function holds(row, worker, attempt)
+  return row and row[WORKER] == worker and row[ATTEMPT] == attempt
+end
+
+local function runs(row, worker, attempt)
+  return holds(row, worker, attempt) and row[STATE] == 'running'
 end
 
 -- A long text is not among the packed tasks but an argument, whose number stands in its place:

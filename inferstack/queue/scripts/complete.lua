@@ -1,19 +1,19 @@
 #!lua flags=allow-oom
 -- Gives tasks their results, if the replica still holds them.
--- ARGV: rules of the breaker, tasks; each: id, attempt, result as `text` ('' if it lies in the
+-- ARGV: rules of the breaker, worker, tasks; each: id, attempt, result as `text` ('' if it lies in the
 --       object store), its key there ('' if inline), execution as JSON
 -- Returns a status for each: ok, again (this very completion happened before) or stale.
 local WIDTH = 5
-local now = clock()
+local now, worker = clock(), ARGV[2]
 local finish, reply = finishing(now), {}
-local tasks = cmsgpack.unpack(ARGV[2])
+local tasks = cmsgpack.unpack(ARGV[3])
 for first = 1, #tasks, WIDTH do
   local id, attempt, result, ref, execution = unpack(tasks, first, first + WIDTH - 1)
   local row = read(id)
-  if runs(row, attempt) then
+  if runs(row, worker, attempt) then
     finish:add(id, row, 'completed', execution, '', text(result), ref)
     reply[#reply + 1] = 'ok'
-  elseif row and row[STATE] == 'completed' and row[ATTEMPT] == attempt then
+  elseif holds(row, worker, attempt) and row[STATE] == 'completed' then
     reply[#reply + 1] = 'again'
   else
     reply[#reply + 1] = 'stale'

@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
 -- Prolongs leases of tasks that a replica still works on.
--- ARGV: lease_ms, tasks; each: id, attempt
+-- ARGV: worker, lease_ms, tasks; each: id, attempt
 -- Returns the ids to abandon: the replica no longer holds them.
-local until_ms = digits(clock() + ARGV[1])
+local until_ms = digits(clock() + ARGV[2])
 local leases, lost = {}, {}
-local held = cmsgpack.unpack(ARGV[2])
+local held = cmsgpack.unpack(ARGV[3])
 for first = 1, #held, 2 do
   local id, attempt = held[first], held[first + 1]
-  if runs(read(id), attempt) then
+  if runs(read(id), ARGV[1], attempt) then
     leases[#leases + 1] = until_ms
     leases[#leases + 1] = id
   else

@@ -1,18 +1,18 @@
 #!lua flags=allow-oom
 -- Ends attempts that failed: a retry later while the budget lasts, or the failed state.
--- ARGV: rules of the breaker, max_attempts, tasks; each: id, attempt, how (final: no retry;
+-- ARGV: rules of the breaker, max_attempts, worker, tasks; each: id, attempt, how (final: no retry;
 --       retry: while the budget lasts; free: a retry that charges nothing, since not the task
 --       failed), delay_ms, error as JSON, execution as JSON, whether the engine failed (1 or 0)
 -- Returns a status for each: retry, failed or stale.
 local WIDTH = 7
-local now, budget, bad = clock(), tonumber(ARGV[2]), 0
+local now, budget, worker, bad = clock(), tonumber(ARGV[2]), ARGV[3], 0
 local finish, delays, delayed, reply = finishing(now), {}, {}, {}
-local tasks = cmsgpack.unpack(ARGV[3])
+local tasks = cmsgpack.unpack(ARGV[4])
 for first = 1, #tasks, WIDTH do
   local id, attempt, how, delay, failure, execution, blamed =
     unpack(tasks, first, first + WIDTH - 1)
   local row = read(id)
-  if not runs(row, attempt) then
+  if not runs(row, worker, attempt) then
     reply[#reply + 1] = 'stale'
   else
     bad = bad + blamed
