@@ -227,6 +227,23 @@ def test_a_retry_asks_for_exactly_the_same(client: Client, visit: Visit) -> None
     assert client.wait(page.url.split("/")[-1]).result == data
 
 
+def test_no_number_changes_on_its_way_through_the_browser(client: Client, visit: Visit) -> None:
+    number = 2**53 + 1
+    page = visit().open("/playground")
+    send(page, f'{{"id": {number}, "some": [-{number}, 0.5]}}')
+    result = panel(page, "Result")
+    expect(result).to_contain_text(f'"id": {number}')
+    expect(result).to_contain_text(f"[-{number}, 0.5]")
+    expect(panel(page, "The same request")).to_contain_text(f'"id":{number},"some":[-{number},0.5]')
+    result.get_by_role("link").first.click()
+    expect(panel(page, "Input")).to_contain_text(f'"id": {number}')
+    assert client.get(page.url.split("/")[-1]).result == {"id": number, "some": [-number, 0.5]}
+    page.get_by_role("link", name="Open in Playground").click()
+    expect(page.get_by_label("Input (the request's data, as JSON)")).to_have_value(
+        re.compile(f'"id": {number}')
+    )
+
+
 def test_the_history_is_paged_and_filtered(client: Client, visit: Visit) -> None:
     load = [Submission({"text": "one of many"}, priority="low") for _ in range(60)]
     mine = {receipt.task_id for receipt in client.batch(load) if isinstance(receipt, Receipt)}

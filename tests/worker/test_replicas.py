@@ -23,7 +23,7 @@ from inferstack.deployment import Deployment, DeploymentState
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
 from inferstack.task import TaskState
-from inferstack.telemetry import peers
+from inferstack.telemetry import peers, pulse
 from inferstack.worker import ray_settings
 
 from .callers import Callers
@@ -171,6 +171,7 @@ async def test_replicas_serve_fail_crash_and_drain(
     """One story, because Ray takes seconds to start."""
     callers = Callers(redis, settings, "echo:1")
     await until(redis, "echo:1", DeploymentState.READY)
+    assert pulse.alive("worker", settings.inferstack_home, ready=True)
     wrong = await until(redis, "wrong:1", DeploymentState.FAILED)
     assert wrong.reason is not None
     assert wrong.reason.startswith("config.yaml line 1: engine:")

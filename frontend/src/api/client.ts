@@ -2,6 +2,7 @@
 
 import createClient from 'openapi-fetch';
 import { connectionLost, connectionWorks, unreachable } from './connection';
+import { parseExact } from './exact';
 import { ConnectionLost, problemOf } from './problem';
 import type { components, paths } from './schema';
 import { currentToken, endSession } from './session';
@@ -38,4 +39,9 @@ export const api = createClient<paths>({ baseUrl: window.location.origin, fetch:
 /** The body of an answer; `send` has thrown if there is none. */
 export async function body<T>(answer: Promise<{ data?: T }>): Promise<T> {
   return (await answer).data as T;
+}
+
+/** The same for one that holds values of users. Ask with `parseAs: 'text'`. */
+export async function exactBody<T>(answer: Promise<{ data?: unknown }>): Promise<T> {
+  return parseExact((await answer).data as string) as T;
 }

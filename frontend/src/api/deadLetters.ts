@@ -1,5 +1,5 @@
 import { keepPreviousData, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
-import { api, body, type Schemas } from './client';
+import { api, body, exactBody, type Schemas } from './client';
 import { Problem } from './problem';
 import { defined } from './tasks';
 
@@ -35,7 +35,8 @@ export function useDeadLetter(taskId: string) {
     queryKey: [...KEY, taskId],
     queryFn: ({ signal }) => {
       const params = { path: { task_id: taskId } };
-      return body(api.GET('/api/dead-letters/{task_id}', { params, signal }));
+      const request = { params, signal, parseAs: 'text' } as const;
+      return exactBody<DeadLetterDetail>(api.GET('/api/dead-letters/{task_id}', request));
     },
     // Whoever comes back to one that was redriven must not find it as it was.
     gcTime: 0,

@@ -1,10 +1,12 @@
 import { keepPreviousData, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
-import { api, body, type Schemas } from './client';
+import { api, body, exactBody, type Schemas } from './client';
+import { stringifyExact } from './exact';
 
 export type Task = Schemas['TaskView'];
 export type TaskState = Task['status'];
 export type Priority = Task['priority'];
 export type Submission = Schemas['Submission'];
+export type Request = Schemas['RequestView'];
 export type Receipt = Schemas['ReceiptView'];
 
 export const STATES: TaskState[] = [
@@ -62,7 +64,8 @@ export function useTask(taskId: string) {
       // The first answer comes at once, so that there is something to show.
       const wait = known === undefined || isFinished(known.status) ? 0 : WAIT;
       const params = { path: { task_id: taskId }, query: { wait } };
-      return body(api.GET('/api/inference/{task_id}', { params, signal }));
+      const request = { params, signal, parseAs: 'text' } as const;
+      return exactBody<Task>(api.GET('/api/inference/{task_id}', request));
     },
     refetchInterval: ({ state }) => pace(state, AT_ONCE),
   });
@@ -104,16 +107,16 @@ export function useTaskRequest(taskId: string, enabled = true) {
 }
 
 function readRequest(taskId: string) {
-  const params = { path: { task_id: taskId } };
-  return body(api.GET('/api/inference/{task_id}/request', { params }));
+  const request = { params: { path: { task_id: taskId } }, parseAs: 'text' } as const;
+  return exactBody<Request>(api.GET('/api/inference/{task_id}/request', request));
 }
 
 export function submit(
   submission: Submission,
-  options: { bodySerializer?: (body: unknown) => string } = {},
+  bodySerializer: (body: unknown) => string = stringifyExact,
 ): Promise<Receipt> {
   // It asks for no wait, so the answer is a receipt.
-  return body(api.POST('/api/inference', { body: submission, ...options })) as Promise<Receipt>;
+  return body(api.POST('/api/inference', { body: submission, bodySerializer })) as Promise<Receipt>;
 }
 
 export function useCancel() {
@@ -136,10 +139,10 @@ export function useRetry() {
   return useMutation({
     mutationFn: async (taskId: string) => {
       const params = { path: { task_id: taskId } };
-      // Sent as it came: JavaScript's numbers would change large ones.
+      // Sent as it came: JavaScript would write 1.0 as 1.
       const request = { params, parseAs: 'text' } as const;
       const text = await body(api.GET('/api/inference/{task_id}/request', request));
-      return submit(text as unknown as Submission, { bodySerializer: String });
+      return submit(text as unknown as Submission, String);
     },
     onSuccess: () => client.invalidateQueries({ queryKey: ['tasks', 'list'] }),
   });

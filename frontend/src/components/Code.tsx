@@ -1,4 +1,5 @@
 import { useMemo, useState } from 'react';
+import { stringifyExact } from '@/api/exact';
 import { Button } from './Button';
 import { CopyButton } from './Copy';
 import { count } from './format';
@@ -48,7 +49,7 @@ export function Json({ value, what }: { value: unknown; what: string }) {
   );
   return (
     <div className="space-y-1">
-      <Code text={text} what={what} copy={JSON.stringify(value, null, 2)} />
+      <Code text={text} what={what} copy={stringifyExact(value, 2)} />
       {cut && (
         <Button small kind="quiet" onClick={() => setWhole(!whole)}>
           {whole ? 'Show less' : 'Show everything'}

@@ -1,5 +1,7 @@
 /** JSON for people: short lists of plain values on one line, long ones cut. */
 
+import { stringifyExact } from '@/api/exact';
+
 const LINE = 76;
 
 /** Items of a list that are shown unless all are wanted. */
@@ -19,7 +21,7 @@ export function isCut(value: unknown, limit = SHOWN): boolean {
 function format(value: unknown, indent: string, limit: number): string {
   const inner = `${indent}  `;
   if (Array.isArray(value)) return formatList(value, indent, limit);
-  if (!isObject(value)) return JSON.stringify(value) ?? 'null';
+  if (!isObject(value)) return stringifyExact(value);
   const entries = Object.entries(value);
   if (entries.length === 0) return '{}';
   const lines = entries.map(

@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from 'react';
 import type { Schemas } from '@/api/client';
+import { parseExact } from '@/api/exact';
 import { deploymentOf, type Model } from '@/api/models';
 import type { Priority, Submission } from '@/api/tasks';
 import { formatJson, isObject } from '@/components/json';
@@ -67,7 +68,7 @@ function withModel(draft: Draft, name: string, models: Model[]): Draft {
 export function dataOf(text: string): { data: Record<string, unknown> } | { wrong: string } {
   let found: unknown;
   try {
-    found = JSON.parse(text);
+    found = parseExact(text);
   } catch (error) {
     return { wrong: error instanceof Error ? error.message : String(error) };
   }

@@ -1,5 +1,6 @@
 /** A request as somebody would write it elsewhere. */
 
+import { stringifyExact } from '@/api/exact';
 import type { Submission } from '@/api/tasks';
 
 interface Options {
@@ -15,7 +16,7 @@ export function curl({ submission, url, token }: Options): string {
     `curl -s ${url}/api/inference`,
     ...(token ? ['-H "Authorization: Bearer $INFERSTACK_TOKEN"'] : []),
     "-H 'Content-Type: application/json' -H 'Prefer: wait=30'",
-    `-d ${shellQuoted(JSON.stringify(submission))}`,
+    `-d ${shellQuoted(stringifyExact(submission))}`,
   ].join(' \\\n  ');
 }
 
@@ -48,5 +49,5 @@ export function literal(value: unknown): string {
     const entries = Object.entries(value);
     return `{${entries.map(([key, item]) => `${JSON.stringify(key)}: ${literal(item)}`).join(', ')}}`;
   }
-  return JSON.stringify(value);
+  return stringifyExact(value);
 }
