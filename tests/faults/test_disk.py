@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,27 +23,47 @@ IN_A_ROW = 5
 ONCE = Retries(attempts=1)
 
 
-@pytest.fixture
-def stack() -> Iterator[RealStack]:
+@contextmanager
+def small_disk(size: str) -> Iterator[Path]:
+    """An empty home on a disk of its own."""
     if os.geteuid() != 0:
         pytest.skip("NOT TESTED: a full disk; only root can mount a small one")
     folder = Path(tempfile.mkdtemp(prefix="inferstack-faults-"))
     folder.chmod(0o755)
     home = folder / "home"
     home.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0711", "tmpfs", str(home)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0711", "tmpfs", str(home)]
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"NOT TESTED: a full disk; cannot mount one: {mounted.stderr.strip()}")
-    running = RealStack(home)
     try:
-        running.up()
-        yield running
+        yield home
     finally:
-        running.print_logs()
-        running.close()
         subprocess.run(["umount", "--lazy", str(home)], check=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def stack() -> Iterator[RealStack]:
+    with small_disk(SIZE) as home:
+        running = RealStack(home)
+        try:
+            running.up()
+            yield running
+        finally:
+            running.print_logs()
+            running.close()
+
+
+def test_a_disk_without_room_is_one_line_and_leaves_nothing_running() -> None:
+    with small_disk("400m") as home:
+        stack = RealStack(home)
+        refused = stack.command("up", "--no-ray")
+        assert refused.returncode == 1
+        assert refused.stderr.count("\n") == 1
+        assert "MB" in refused.stderr
+        assert str(home) in refused.stderr
+        assert stack.left() == []
 
 
 def fill(home: Path) -> Path:

@@ -38,6 +38,7 @@ batch: {max_size: 8}
 timeout: 3
 """
 MEMBERS = ("first", "second")
+WAITING = "waiting for Ray at 127.0.0.1:"
 TASKS = 300
 SLEEP_MS = 20.0
 Kill = Callable[["subprocess.Popen[bytes]"], None]
@@ -145,11 +146,14 @@ async def join(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     here.start("first", "--num-cpus=1", "--num-gpus=1")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    async with asyncio.timeout(60):
+        while WAITING not in here.log("first"):
+            await asyncio.sleep(0.05)
     here.head()
     (first,) = await replicas(redis, NAME, 1)
     devices = [status.device for name in sharing for status in await replicas(redis, name, 1)]
     assert devices == ["cuda:3"] * 3
-    assert here.log("first").count("waiting for Ray at 127.0.0.1:") == 1
+    assert here.log("first").count(WAITING) == 1
 
     here.member("second")
     assert first.worker in await workers(redis), "it was started anew"

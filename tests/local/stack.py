@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,9 +35,16 @@ def readable_folder() -> Iterator[Path]:
 class RealStack:
     """`inferstack up` with plain processes and the model `echo` alone, which starts fast."""
 
-    def __init__(self, root: Path, *, ray: bool = False) -> None:
-        """Args: ray: whether Ray hosts the replicas, which starts slowly."""
+    def __init__(self, root: Path, *, ray: bool = False, run: Sequence[str] = ()) -> None:
+        """Touches nothing yet.
+
+        Args:
+            root: its home.
+            ray: whether Ray hosts the replicas, which starts slowly.
+            run: a command that runs the one behind it, such as `setpriv`.
+        """
         self.ray = ray
+        self._program = [*run, sys.executable, "-m", "inferstack.cli"]
         self.home = Home(root)
         self.log = root.with_name("up.log")
         self.port = free_port(None)
@@ -47,7 +54,7 @@ class RealStack:
     def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs `inferstack ...` to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "inferstack.cli", *arguments],
+            [*self._program, *arguments],
             cwd=ROOT,
             env=self._environment(env),
             capture_output=True,
@@ -62,17 +69,10 @@ class RealStack:
 
     def begin(self) -> int:
         """Starts it in the foreground of another process; returns the supervisor's id."""
+        port = ("--port", str(self.port))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "inferstack.cli",
-                    "up",
-                    "--port",
-                    str(self.port),
-                    *([] if self.ray else ["--no-ray"]),
-                ],
+                [*self._program, "up", *port, *([] if self.ray else ["--no-ray"])],
                 cwd=ROOT,
                 env=self._environment({}),
                 stdout=log,
@@ -83,7 +83,7 @@ class RealStack:
     def begin_down(self) -> subprocess.Popen[str]:
         """Stops it as from a terminal, so that a signal is a Ctrl-C there."""
         return subprocess.Popen(
-            [sys.executable, "-m", "inferstack.cli", "down"],
+            [*self._program, "down"],
             cwd=ROOT,
             env=self._environment({}),
             stdout=subprocess.PIPE,

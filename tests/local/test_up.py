@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from inferstack.client import Client
@@ -24,6 +25,14 @@ from tests.local.stack import ROOT, RealStack, readable_folder
 from tests.patience import until
 
 INPUT = {"text": "Hello, world!"}
+NOBODY = (65534, 65534)
+AS_NOBODY = (
+    "setpriv",
+    *(f"--{which}={number}" for which, number in zip(("reuid", "regid"), NOBODY, strict=True)),
+    "--clear-groups",
+    "--inh-caps=+dac_override",
+    "--ambient-caps=+dac_override",
+)
 
 
 @pytest.fixture
@@ -85,6 +94,24 @@ def test_up_serves_and_refuses_a_second_one(started: RealStack) -> None:
     report = json.loads(stack.command("status", "--json").stdout)
     assert report["healthy"]
     assert [item["state"] for item in report["deployments"]] == ["ready"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="whoever runs the tests is a normal user")
+def test_a_normal_user_has_a_stack_of_their_own(folder: Path) -> None:
+    """Nobody's processes, who may read the interpreter of root wherever that lies."""
+    os.chown(folder, *NOBODY)
+    stack = RealStack(folder / "home", run=AS_NOBODY)
+    try:
+        stack.up()
+        assert _served(stack) == INPUT
+        programs = [psutil.Process(process.pid) for process in stack.left()]
+        assert len(programs) > len(stack.current().children)
+        assert {program.uids().effective for program in programs} == {NOBODY[0]}
+        assert stack.command("down").returncode == 0
+        assert stack.left() == []
+    finally:
+        stack.print_logs()
+        stack.close()
 
 
 def test_every_child_that_is_killed_comes_back_and_the_others_live_on(started: RealStack) -> None:
