@@ -22,12 +22,13 @@ def input_key(task_id: str) -> str:
     return f"{FOLDER}/{task_id}/input.json"
 
 
-def result_key(task_id: str, attempt: int, worker: str) -> str:
-    """Where the result of one attempt lies; a late one cannot overwrite another's.
+def result_key(task_id: str, attempt: int, worker: str, number: int) -> str:
+    """Where the result of one lease lies; a late one cannot overwrite another's.
 
-    Nor where a failover lost a claim, and two replicas hold the same attempt.
+    Nor where a failover lost a claim: then the next one has the same attempt, of another replica or
+    of the same one. `number` tells the leases of a replica apart.
     """
-    return f"{FOLDER}/{task_id}/result-{attempt}-{worker}.json"
+    return f"{FOLDER}/{task_id}/result-{attempt}-{worker}-{number}.json"
 
 
 def task_of(key: str) -> str:

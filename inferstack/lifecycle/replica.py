@@ -1,6 +1,7 @@
 """A replica's side of a task's life: claim, begin, complete, fail, release."""
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -58,6 +59,8 @@ class Lease(msgspec.Struct, frozen=True):
     """With the input in it, wherever it was stored."""
     failures: int = 0
     """Attempts before this one that failed and were charged."""
+    number: int = 0
+    """Which of the leases of this replica it is: no two have the same."""
 
 
 class ReplicaSession:
@@ -93,6 +96,7 @@ class ReplicaSession:
         self._notes = Notes(str(settings.redis_url), deployment.name, worker, keep)
         self._random = random.Random()
         self._loading: dict[asyncio.Task[Lease | None], Claim] = {}
+        self._numbers = itertools.count(1)
 
     async def claim(self, limit: int) -> list[Lease]:
         """Leases up to `limit` waiting tasks, inputs loaded; hardly blocks.
@@ -107,7 +111,7 @@ class ReplicaSession:
         if claims:
             failpoint.hit("after-claim")
             self._tell("claimed", (claim.task_id for claim in claims))
-        leases = [_lease(claim) for claim in claims if claim.spec.data_ref is None]
+        leases = [self._lease(claim) for claim in claims if claim.spec.data_ref is None]
         if len(leases) < len(claims):
             large = [claim for claim in claims if claim.spec.data_ref is not None]
             loads = {asyncio.create_task(self._load_input(claim)): claim for claim in large}
@@ -157,12 +161,10 @@ class ReplicaSession:
         statuses = await self._queue.complete(self.worker, completions)
         failpoint.hit("after-complete")
         self._tell("has a result", (completion.task_id for completion in completions))
-        if "stale" in statuses:
-            answered = zip(completions, statuses, strict=True)
-            stale = [completion for completion, status in answered if status == "stale"]
-            self.stale += len(stale)
-            if large := [completion for completion in stale if completion.result_ref]:
-                await self._discard(large)
+        self.stale += statuses.count("stale")
+        answered = zip(completions, statuses, strict=True)
+        if unsure := [each for each, status in answered if each.result_ref and status != "ok"]:
+            await self._discard(unsure)
 
     async def fail(self, failed: Sequence[tuple[Lease, TaskError, Execution]]) -> None:
         """Ends failed attempts: a retry after a while if the error allows one, else failed."""
@@ -204,7 +206,7 @@ class ReplicaSession:
         """
         held = [(lease.task_id, lease.attempt) for lease in leases]
         held += [(claim.task_id, claim.attempt) for claim in self._loading.values()]
-        lost = await self._queue.extend(self.worker, held)
+        lost = await self._queue.extend(self.worker, held) if held else set()
         for task, claim in list(self._loading.items()):
             if claim.task_id in lost:
                 del self._loading[task]
@@ -223,7 +225,7 @@ class ReplicaSession:
         loading, self._loading = self._loading, {}
         for task in loading:
             task.cancel()
-        await self.release([_lease(claim) for claim in loading.values()])
+        await self.release([self._lease(claim) for claim in loading.values()])
         await self._queue.leave(self.worker)
         await self._bell.close()
         await self._notes.close()
@@ -240,7 +242,7 @@ class ReplicaSession:
 
     async def _store_result(self, lease: Lease, body: bytes, run: Execution) -> Completion | None:
         """Puts a large result into the object store; None if its task had to be given back."""
-        key = payloads.result_key(lease.task_id, lease.attempt, self.worker)
+        key = payloads.result_key(lease.task_id, lease.attempt, self.worker, lease.number)
         try:
             await self._store.put(key, body)
         except StorageUnavailableError as error:
@@ -248,22 +250,22 @@ class ReplicaSession:
             return None
         return Completion(lease.task_id, lease.attempt, b"", key, encode(run))
 
-    async def _discard(self, stale: Sequence[Completion]) -> None:
-        """Removes results that their tasks do not refer to.
+    async def _discard(self, unsure: Sequence[Completion]) -> None:
+        """Removes large results that their tasks do not refer to.
 
         A completion is also stale when it is repeated after its task was archived and
         forgotten. Such a task is not in Redis any more, and its result must stay.
         """
         try:
-            tasks = await self._queue.load([completion.task_id for completion in stale])
+            tasks = await self._queue.load([completion.task_id for completion in unsure])
         except QueueUnavailableError as error:
-            left = (completion.task_id for completion in stale)
+            left = (completion.task_id for completion in unsure)
             what = f"the result of a stale attempt stays behind: {error}"
             self._tell(what, left, logging.WARNING)
             return
         refs = [
             completion.result_ref
-            for completion, task in zip(stale, tasks, strict=True)
+            for completion, task in zip(unsure, tasks, strict=True)
             if task is not None and task.result_ref != completion.result_ref
         ]
         await payloads.discard(self._store, refs)
@@ -277,10 +279,10 @@ class ReplicaSession:
 
     async def _load_input(self, claim: Claim) -> Lease | None:
         """The lease with its input; None if it had to be given back or failed for want of it."""
-        lease = _lease(claim)
+        lease = self._lease(claim)
         problem: InferstackError
         try:
-            # An idle replica prolongs no lease; nor is there a use in waiting longer.
+            # There is no use in waiting longer: the store has given up by then.
             async with asyncio.timeout(self._settings.lease):
                 spec = await payloads.load_input(self._store, claim.spec)
         except TimeoutError:
@@ -310,6 +312,6 @@ class ReplicaSession:
         )
         await self._queue.fail(self.worker, [failure])
 
-
-def _lease(claim: Claim) -> Lease:
-    return Lease(claim.task_id, claim.attempt, claim.crashes, claim.spec, claim.failures)
+    def _lease(self, claim: Claim) -> Lease:
+        task_id, attempt, crashes, failures, spec = claim
+        return Lease(task_id, attempt, crashes, spec, failures, next(self._numbers))

@@ -259,7 +259,10 @@ class TaskQueue:
         """Moves what time moves; returns how many expired, were promoted, reaped, crashed out."""
         config = self._settings
         kept = int(config.archived_ttl * 1000)
-        moved = await self._run("tick", TICK_LIMIT, config.max_crashes, CRASHED, kept, self._rules)
+        most = config.max_crashes
+        moved = await self._run(
+            "tick", TICK_LIMIT, most, CRASHED, kept, self._rules, self._lease_ms
+        )
         expired, promoted, reaped, crashed = moved
         return expired, promoted, reaped, crashed
 

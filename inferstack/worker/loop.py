@@ -185,8 +185,6 @@ class Worker:
 
     async def _extend(self) -> None:
         leases = self._held.all()
-        if not leases:
-            return
         lost = await self._session.extend(leases)
         if lost:
             # Also tasks whose completion is being answered right now.

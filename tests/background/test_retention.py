@@ -77,7 +77,7 @@ async def test_bodies_that_no_task_refers_to_go_once_they_are_old(
     unfinished, restored = aged(queued()), aged(queued())
     young = queued().spec.task_id
     never = [aged(queued()).spec.task_id for _ in range(5)]
-    orphans = [input_key(task_id) for task_id in never] + [result_key(never[0], 2, "host:1:a")]
+    orphans = [input_key(task_id) for task_id in never] + [result_key(never[0], 2, "host:1:a", 7)]
     kept = [
         input_key(unfinished.spec.task_id),
         input_key(young),

@@ -76,7 +76,7 @@ async def finish_large(services: Services) -> str:
 
 async def complete_large(services: Services, claim: Claim) -> str:
     """The same for one that runs."""
-    key = result_key(claim.task_id, claim.attempt, "w")
+    key = result_key(claim.task_id, claim.attempt, "w", 7)
     await services.store.put(key, RESULT)
     done = Completion(claim.task_id, claim.attempt, b"", key, encode(Execution("w")))
     assert await services.work.queue.complete("w", [done]) == ["ok"]

@@ -12,7 +12,6 @@ import msgspec
 import psycopg
 import redis
 
-from inferstack.lifecycle.payloads import result_key
 from inferstack.queue.codec import Record, decode_record, decode_task
 from inferstack.task import TERMINAL, Task, TaskState
 from tests.faults.promises import Promises
@@ -174,7 +173,8 @@ def _stale(promises: Promises, task_id: str, live: Live) -> Iterator[str]:
     assert run is not None, "a completion says how it ran"
     if run.worker != record.worker:
         yield f"{run.worker} completed it when {record.worker} held it"
-    if task.result_ref not in (None, result_key(task_id, record.attempt, record.worker)):
+    named = f"tasks/{task_id}/result-{record.attempt}-{record.worker}-"
+    if not (task.result_ref or named).startswith(named):
         yield f"{task.result_ref} is its result when {record.attempt} was claimed"
     since = record.completed - record.started
     if promises.steady and run.compute_ms > since + ROUNDING_MS:

@@ -61,7 +61,7 @@ def case(tmp_path: Path) -> Case:
         ledger.accept(task_id, data["payload"])
         refs: list[str | None] = [None, None]
         if number == LARGE:
-            refs = [input_key(task_id), result_key(task_id, 2, "b")]
+            refs = [input_key(task_id), result_key(task_id, 2, "b", 7)]
             (tmp_path / str(refs[0])).parent.mkdir(parents=True)
             made.write(refs[0], msgspec.json.encode(data).decode())
             made.write(refs[1], msgspec.json.encode(answer(data)).decode())

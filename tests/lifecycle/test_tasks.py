@@ -28,6 +28,7 @@ from inferstack.lifecycle.waits import Departure
 from inferstack.queue.codec import UNREADABLE, decode_record
 from inferstack.queue.key_routes import UNUSED
 from inferstack.queue.registry import Registry
+from inferstack.queue.task_queue import prefix
 from inferstack.storage.history import HistoryFilter
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
@@ -322,6 +323,40 @@ async def test_a_claim_that_a_failover_lost_cannot_replace_the_result_of_the_nex
     await other.leave()
 
 
+async def test_a_second_lease_of_one_attempt_leaves_the_result_of_the_first(house: House) -> None:
+    """The same replica after a failover; history may refer to either result."""
+    receipt = await house.tasks.submit(ANN, hello())
+    redis = Work(house.redis, house.settings)
+    before = await redis.saved()
+    run = Execution(house.replica.worker)
+    for letter in ("a", "b"):
+        (lease,) = await house.replica.claim(1)
+        assert lease.attempt == 1
+        await house.replica.complete([(lease, msgspec.json.encode(letter * 5000), run)])
+        await house.archive()
+        if letter == "a":
+            await redis.went_back(before)
+    ended = await house.history.get(receipt.task_id)
+    assert ended is not None
+    assert await house.store.get(str(ended.result_ref)) == msgspec.json.encode("a" * 5000)
+
+
+async def test_a_result_that_an_earlier_lease_has_given_replaces_the_later_one(
+    house: House,
+) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    redis = Work(house.redis, house.settings)
+    before = await redis.saved()
+    (first,) = await house.replica.claim(1)
+    await redis.went_back(before)
+    (second,) = await house.replica.claim(1)
+    run = Execution(house.replica.worker)
+    for lease, letter in ((first, "a"), (second, "b"), (second, "b")):
+        await house.replica.complete([(lease, msgspec.json.encode(letter * 5000), run)])
+    folder = house.settings.inferstack_home / "objects/tasks" / receipt.task_id
+    assert [found.read_bytes() for found in folder.iterdir()] == [msgspec.json.encode("a" * 5000)]
+
+
 class HangingStore:
     """An object store that takes requests and does not answer until told."""
 
@@ -353,6 +388,18 @@ async def test_a_store_that_hangs_holds_up_no_small_input(
         while not (late := await house.replica.claim(5)):
             await house.replica.wait(1.0)
     assert [(lease.task_id, lease.spec.data) for lease in late] == [(large.task_id, LARGE)]
+
+
+async def test_a_task_that_waits_for_its_input_is_held_on_to(
+    house: House, hanging: HangingStore
+) -> None:
+    receipt = await house.tasks.submit(ANN, hello(data=LARGE))
+    assert await house.replica.claim(5) == []
+    lease = f"{prefix(ECHO.name)}lease"
+    await house.redis.zadd(lease, {receipt.task_id: 1})
+    assert await house.replica.extend([]) == set()
+    assert float(await house.redis.zscore(lease, receipt.task_id) or 0) > 1
+    hanging.answers.set()
 
 
 async def test_a_store_that_hangs_costs_a_task_no_attempt(

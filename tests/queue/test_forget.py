@@ -12,7 +12,7 @@ from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.task_queue import TaskQueue, prefix
-from inferstack.queue.types import Submit
+from inferstack.queue.types import Completion, Submit
 from inferstack.task import TaskSpec, new_task_id
 
 pytestmark = pytest.mark.asyncio
@@ -33,6 +33,10 @@ async def test_an_archived_task_is_deleted_after_its_time(redis: Redis) -> None:
     specs = [TaskSpec(task_id=i, model="echo", model_version=1, tenant="a") for i in ids]
     for start in range(0, len(ids), 250):
         await queue.enqueue([Submit(s, encode(s)) for s in specs[start : start + 250]])
+    while claims := await queue.claim("w", 1000, 1000):
+        await queue.complete(
+            "w", [Completion(c.task_id, c.attempt, b"1", "", b"{}") for c in claims]
+        )
     await outbox.archived(NAME, await outbox.read(1000), ids[:-1])
     await queue.tick()
     assert await redis.exists(*(f"{prefix(NAME)}t:{i}" for i in ids)) == len(ids)

@@ -304,6 +304,19 @@ async def test_a_task_whose_acknowledgement_a_failover_lost_leaves_redis_too(
     assert await work.forgettable(task_id)
 
 
+async def test_a_task_whose_end_a_failover_lost_while_it_was_archived_is_not_forgotten(
+    work: Work, outbox: CountingOutbox
+) -> None:
+    (task_id,) = await work.submit(1)
+    before = await work.saved()
+    await work.finish()
+    entries = await outbox.read(100)
+    await work.went_back(before)
+    await outbox.archived(NAME, entries, [task_id])
+    assert not await work.forgettable(task_id)
+    assert await work.finish() == [task_id]
+
+
 async def test_a_task_cancelled_after_a_failover_lost_its_claim_is_archived_as_cancelled(
     work: Work, outbox: CountingOutbox, history: History
 ) -> None:

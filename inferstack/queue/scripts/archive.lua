@@ -10,7 +10,12 @@ for first = 1, #entries, 2 do
   end
 end
 if forgotten > 0 then redis.call('HINCRBY', P .. 'meta', 'outbox', -forgotten) end
-local finished = cmsgpack.unpack(ARGV[3])
+-- Where a failover lost the end of a task, it goes on here, and must not be forgotten before that.
+local finished = {}
+for _, id in ipairs(cmsgpack.unpack(ARGV[3])) do
+  local row = read(id)
+  if row and not pending(row) then finished[#finished + 1] = id end
+end
 if #finished > 0 then
   redis.call('RPUSH', P .. 'archived', clock() .. ' ' .. table.concat(finished, ' '))
 end

@@ -3,12 +3,14 @@
 -- forgets replicas that fell silent and tasks that were archived long ago. Bounded work; run by
 -- every replica and the recorder.
 -- ARGV: limit, max_crashes, error as JSON for a task that took too many replicas down,
---       archived_ms, rules of the breaker
+--       archived_ms, rules of the breaker, lease_ms
 -- Returns {expired, promoted, reaped, crashed}.
 local now, limit, max_crashes = clock(), ARGV[1], tonumber(ARGV[2])
 local finish, woken = finishing(now), 0
 local expired, promoted, reaped, crashed = 0, 0, 0, 0
 local lost, losses = {}, 0
+-- How often a replica prolongs a lease before it would run out: `Worker` in worker/loop.py.
+local EXTENSIONS = 3
 
 local function due(index)
   return redis.call('ZRANGEBYSCORE', P .. index, '-inf', now, 'LIMIT', 0, limit)
@@ -35,20 +37,20 @@ for _, id in ipairs(due('delay')) do
   end
 end
 
--- After a time without ticks nobody could prolong a lease either: replicas get a moment to, however
--- many leases it is.
+-- After a time without ticks nobody could prolong a lease either, or the clock jumped and no replica
+-- knows of it: each gets as long as it takes until it prolongs its leases anyway, and a moment.
 local last, spared = unpack(redis.call('HMGET', P .. 'meta', 'ticked', 'spared'))
-local over = due('lease')
-if #over > 0 and now - (last or now) > LIVE_MS then
-  spared = now + LIVE_MS
+local moment = math.max(LIVE_MS, ARGV[6] / EXTENSIONS + 2000)
+if now - (last or now) > LIVE_MS then
+  spared = now + moment
   redis.call('HSET', P .. 'meta', 'spared', digits(spared))
 end
 redis.call('HSET', P .. 'meta', 'ticked', now)
 local left = (spared or now) - now
 -- More than that is left only after the clock of Redis stepped back.
-if left > 0 and left <= LIVE_MS then over = {} end
+local sparing = left > 0 and left <= moment
 
-for _, id in ipairs(over) do
+for _, id in ipairs(sparing and {} or due('lease')) do
   redis.call('ZREM', P .. 'lease', id)
   local row = read(id)
   if row and row[STATE] == 'running' then
