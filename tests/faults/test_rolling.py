@@ -138,7 +138,10 @@ async def replace(cluster: Cluster, process: Process, root: Path) -> float:
         Seconds that it took to end.
     """
     process.root = root
-    starts, began = process.starts, time.monotonic()
+    starts = process.starts
+    # Another one may have answered for one that is on its way.
+    await until(lambda: _served(cluster, process, starts))
+    began = time.monotonic()
     process.signal(signal.SIGTERM)
     await until(lambda: _started(process, starts + 1))
     took = time.monotonic() - began
