@@ -6,22 +6,20 @@ the first, and archiving is an upsert guarded by the state version, so a change 
 recorders see does no harm.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
 from inferstack.config import Settings
 from inferstack.queue import scripts
-from inferstack.queue.arguments import flat
+from inferstack.queue.arguments import flat, slices
 from inferstack.queue.codec import pack
 from inferstack.queue.connection import translated
 from inferstack.queue.task_queue import TaskQueue, prefix
 from inferstack.task import Task
-
-CHUNK = 1000
-"""Tasks that are marked as archived, and later deleted, in one go."""
 
 
 class OutboxEntry(NamedTuple):
@@ -36,21 +34,28 @@ class OutboxEntry(NamedTuple):
 class Outbox:
     """The outboxes of some deployments."""
 
-    def __init__(self, redis: "Redis", deployments: Sequence[str], settings: Settings) -> None:
+    def __init__(self, redis: "Redis", deployments: Iterable[str], settings: Settings) -> None:
         """Args: redis: a client that may block; deployments: `model:version` names."""
         self._redis = redis
-        self._streams = {f"{prefix(name)}out".encode(): name for name in deployments}
         self._settings = settings
         self._keep_ms = int(settings.archived_ttl * 1000)
+        self.follow(deployments)
+
+    def follow(self, deployments: Iterable[str]) -> None:
+        """From now on reads the outboxes of these."""
+        self._streams = {f"{prefix(name)}out".encode(): name for name in sorted(deployments)}
 
     async def read(self, limit: int, block_ms: int | None = None) -> list[OutboxEntry]:
-        """The oldest changes; nothing if none comes within `block_ms`.
+        """The oldest changes; nothing if none comes within `block_ms`, or there is no deployment.
 
         Args:
             limit: stream entries a deployment; each tells of up to a few hundred changes.
             block_ms: how long to wait for the first, below the client's socket timeout; None
                 does not wait. Redis ends such a wait up to 100 ms late.
         """
+        if not self._streams:
+            await asyncio.sleep((block_ms or 0) / 1000)
+            return []
         with translated():
             reply: Any = await self._redis.xread(
                 dict.fromkeys(self._streams, "0-0"), count=limit, block=block_ms
@@ -89,7 +94,7 @@ class Outbox:
         """
         sizes = Counter(entry.entry_id for entry in entries)
         gone = [(entry_id.decode(), size) for entry_id, size in sizes.items()]
-        *first, last = [finished[i : i + CHUNK] for i in range(0, len(finished), CHUNK)] or [()]
+        *first, last = [*slices(finished)] or [()]
         with translated():
             # Entries go last: until then the same changes come again after an error.
             for chunk in first:

@@ -1,13 +1,8 @@
-"""Which deployments there are: their outboxes, and their rows in PostgreSQL."""
-
-import asyncio
-from collections.abc import Callable, Sequence
+"""Which deployments there are, and their rows in PostgreSQL."""
 
 from inferstack.deployment import Deployment
-from inferstack.queue.outbox import Outbox, OutboxEntry
 from inferstack.queue.registry import Registry
 from inferstack.storage.models import Models
-from inferstack.task import Task
 
 
 class Deployments:
@@ -42,39 +37,3 @@ class Deployments:
             self.names |= self._stored.keys()
         await self._models.upsert([d for d in current if self._stored.get(d.name) != d])
         self._stored |= {d.name: d for d in current}
-
-
-class Outboxes:
-    """The outboxes of whatever deployments there are at the moment."""
-
-    def __init__(self, deployments: Deployments, make: Callable[[Sequence[str]], Outbox]) -> None:
-        """Args: make: an Outbox for some deployment names."""
-        self._deployments = deployments
-        self._make = make
-        self._names: frozenset[str] = frozenset()
-        self._outbox: Outbox | None = None
-
-    async def read(self, limit: int, block_ms: int) -> list[OutboxEntry]:
-        """As `Outbox.read`; waits as long when there is no deployment at all."""
-        if self._names != self._deployments.names:
-            self._names = self._deployments.names
-            self._outbox = self._make(sorted(self._names))
-        if self._outbox is None:
-            await asyncio.sleep(block_ms / 1000)
-            return []
-        return await self._outbox.read(limit, block_ms)
-
-    async def load(self, entries: Sequence[OutboxEntry]) -> list[Task | None]:
-        """As `Outbox.load`."""
-        return await self._current.load(entries)
-
-    async def archived(
-        self, deployment: str, entries: Sequence[OutboxEntry], finished: Sequence[str]
-    ) -> None:
-        """As `Outbox.archived`."""
-        await self._current.archived(deployment, entries, finished)
-
-    @property
-    def _current(self) -> Outbox:
-        assert self._outbox is not None, "read comes first"
-        return self._outbox

@@ -16,7 +16,7 @@ from inferstack.queue.outbox import Outbox
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import TaskQueue, waits_for_time
 from inferstack.recorder import spans, tally
-from inferstack.recorder.deployments import Deployments, Outboxes
+from inferstack.recorder.deployments import Deployments
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
@@ -49,10 +49,8 @@ class RecorderProcess:
         self._redis = connect(str(settings.redis_url))
         self._database = Database.from_settings(settings)
         self._deployments = Deployments(Registry(self._redis), Models(self._database))
-        outboxes = Outboxes(
-            self._deployments, lambda names: Outbox(self._redis, names, self._settings)
-        )
-        self._recorder = Recorder(outboxes, History(self._database), written=self._written)
+        self._outbox = Outbox(self._redis, (), settings)
+        self._recorder = Recorder(self._outbox, History(self._database), written=self._written)
         self._tracer = Tracer.from_settings(settings)
         self._stopping = asyncio.Event()
         self._pulse: pulse.Pulse | None = None
@@ -98,7 +96,10 @@ class RecorderProcess:
 
     async def _refresh(self) -> None:
         """Once Redis and PostgreSQL have answered this, the recorder is ready."""
-        await self._deployments.refresh()
+        try:
+            await self._deployments.refresh()
+        finally:
+            self._outbox.follow(self._deployments.names)
         if self._pulse is not None:
             self._pulse.ready()
 
