@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from inferstack.client import Client, Receipt, Submission
 from tests.e2e.browser import BUILT, DESKTOP, PHONE, STRANGER, Visitor, launched, missing
@@ -225,6 +225,30 @@ def test_a_retry_asks_for_exactly_the_same(client: Client, visit: Visit) -> None
     page.get_by_role("button", name="Retry as a new task").click()
     expect(page).not_to_have_url(re.compile(old))
     assert client.wait(page.url.split("/")[-1]).result == data
+
+
+def test_what_is_sent_again_after_its_answer_was_lost_is_one_task(
+    client: Client, visit: Visit
+) -> None:
+    page = visit().open("/playground")
+    accepted: list[str] = []
+
+    def lose(route: Route) -> None:
+        accepted.append(route.fetch().json()["task_id"])
+        route.abort()
+
+    page.route("**/api/inference", lose, times=1)
+    send(page, '{"text": "sent twice"}')
+    expect(page.get_by_role("alert")).to_contain_text("Repeat it: nothing is done twice.")
+    picture(page, "playground-lost")
+    page.get_by_role("button", name="Send", exact=True).click()
+    result = panel(page, "Result")
+    expect(result).to_contain_text('"text": "sent twice"')
+    link = result.get_by_role("link").first
+    expect(link).to_have_attribute("href", f"/tasks/{accepted[0]}")
+    # What is sent on purpose once more is another task.
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(link).not_to_have_attribute("href", f"/tasks/{accepted[0]}")
 
 
 def test_no_number_changes_on_its_way_through_the_browser(client: Client, visit: Visit) -> None:

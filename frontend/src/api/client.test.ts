@@ -49,6 +49,17 @@ describe('calls', () => {
     expect(currentToken()).toBeNull();
   });
 
+  it('tell of a change that was not answered that the page does not repeat it', async () => {
+    for (const fetched of [() => Promise.reject(new TypeError('cut')), answers(503, problem)]) {
+      vi.stubGlobal('fetch', fetched);
+      await expect(body(api.GET('/api/models'))).rejects.toMatchObject({ changes: false });
+      const login = { body: { username: 'a', password: 'b' } };
+      await expect(body(api.POST('/api/auth/login', login))).rejects.toMatchObject({
+        changes: true,
+      });
+    }
+  });
+
   it('notice a lost connection, and find it again by themselves', async () => {
     vi.useFakeTimers();
     const back = vi.fn();

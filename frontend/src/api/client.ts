@@ -12,6 +12,7 @@ export type Schemas = components['schemas'];
 /** `fetch` with credentials, whose failures are thrown. */
 export async function send(request: Request): Promise<Response> {
   const token = currentToken();
+  const changes = request.method !== 'GET';
   if (token !== null) request.headers.set('Authorization', `Bearer ${token}`);
   let response: Response;
   try {
@@ -19,11 +20,11 @@ export async function send(request: Request): Promise<Response> {
   } catch (error) {
     if (request.signal.aborted) throw error;
     connectionLost();
-    throw new ConnectionLost();
+    throw new ConnectionLost(changes);
   }
   if (unreachable(response.status)) {
     connectionLost();
-    throw new ConnectionLost();
+    throw new ConnectionLost(changes);
   }
   connectionWorks();
   if (response.ok) return response;
@@ -31,7 +32,7 @@ export async function send(request: Request): Promise<Response> {
   if (response.status === 401 && token !== null && token === currentToken()) {
     endSession({ expired: true });
   }
-  throw await problemOf(response);
+  throw await problemOf(response, changes);
 }
 
 export const api = createClient<paths>({ baseUrl: window.location.origin, fetch: send });

@@ -24,8 +24,10 @@ export class Problem extends Error {
   /** Seconds after which to come back. */
   readonly retryAfter: number | null;
   readonly errors: FieldError[];
+  /** Whether the request was to change something: the page does not repeat it by itself. */
+  readonly changes: boolean;
 
-  constructor(status: number, body: ProblemBody) {
+  constructor(status: number, body: ProblemBody, changes = false) {
     super(body.detail || body.title || `the server answered ${status}`);
     this.name = 'Problem';
     this.status = status;
@@ -35,21 +37,26 @@ export class Problem extends Error {
     this.taskId = body.task_id ?? null;
     this.retryAfter = body.retry_after ?? null;
     this.errors = body.errors ?? [];
+    this.changes = changes;
   }
 }
 
 /** No answer came at all. */
 export class ConnectionLost extends Error {
-  constructor() {
+  /** As of a `Problem`. */
+  readonly changes: boolean;
+
+  constructor(changes = false) {
     super('the server cannot be reached');
     this.name = 'ConnectionLost';
+    this.changes = changes;
   }
 }
 
-export async function problemOf(response: Response): Promise<Problem> {
+export async function problemOf(response: Response, changes: boolean): Promise<Problem> {
   const isJson = response.headers.get('content-type')?.includes('json');
   const body: ProblemBody = isJson ? await response.json().catch(() => ({})) : {};
-  return new Problem(response.status, body);
+  return new Problem(response.status, body, changes);
 }
 
 const ADVICE: Record<string, string> = {
@@ -64,22 +71,30 @@ const ADVICE: Record<string, string> = {
   'circuit-open': 'The model keeps failing. See its latest failures under Dead letters.',
   'deployment-unavailable': 'See the Models page for its state.',
   'deadline-unreachable': 'Send it with a longer timeout, or a higher priority.',
-  'queue-unavailable': 'Redis does not answer. Accepted tasks are safe. It is tried again.',
+  'queue-unavailable': 'Redis does not answer. Accepted tasks are safe.',
   'storage-unavailable': 'PostgreSQL or the object store does not answer. Inference goes on.',
   'login-unavailable': 'Set SECRET_KEY on the server; local calls need no login.',
   'not-a-dead-letter': 'It may have been redriven or purged meanwhile. Reload the list.',
   'not-archived-yet': 'Try again in a second.',
 };
 
-/** What somebody can do about an error, in one or two sentences. */
+/** What to do where nobody knows what became of a request. Each change is safe to repeat. */
+function repeat({ changes }: { changes: boolean }): string {
+  return changes
+    ? 'It may have been done. Repeat it: nothing is done twice.'
+    : 'This page tries again by itself.';
+}
+
+/** What somebody can do about an error, in a few sentences. */
 export function advice(error: unknown): string {
   if (error instanceof ConnectionLost) {
-    return 'Check that inferstack runs and that you are online. This page tries again by itself.';
+    return `Check that inferstack runs and that you are online. ${repeat(error)}`;
   }
   if (!(error instanceof Problem)) return 'Reload the page. If it comes back, report it.';
   const known = ADVICE[error.slug];
   const later = error.retryAfter ? `Try again in ${Math.ceil(error.retryAfter)} s.` : '';
-  if (known || later) return [known, later].filter(Boolean).join(' ');
+  const again = error.slug === 'queue-unavailable' && repeat(error);
+  if (known || later) return [known, again, later].filter(Boolean).join(' ');
   if (error.status >= 500) return 'Try again. If it stays so, the log of the API says why.';
   return 'Correct the request and try again.';
 }

@@ -1,6 +1,7 @@
 import { keepPreviousData, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { api, body, exactBody, type Schemas } from './client';
 import { stringifyExact } from './exact';
+import { withKey } from './repeats';
 
 export type Task = Schemas['TaskView'];
 export type TaskState = Task['status'];
@@ -111,12 +112,21 @@ function readRequest(taskId: string) {
   return exactBody<Request>(api.GET('/api/inference/{task_id}/request', request));
 }
 
-export function submit(
-  submission: Submission,
-  bodySerializer: (body: unknown) => string = stringifyExact,
-): Promise<Receipt> {
-  // It asks for no wait, so the answer is a receipt.
-  return body(api.POST('/api/inference', { body: submission, bodySerializer })) as Promise<Receipt>;
+/** Submits a task; after a failure, the same again finds the task that it may have made. */
+export function submit(submission: Submission): Promise<Receipt> {
+  return submitText(stringifyExact(submission));
+}
+
+function submitText(text: string, retryOf = ''): Promise<Receipt> {
+  return withKey(`${retryOf} ${text}`, (key) => {
+    const request = {
+      params: { header: { 'Idempotency-Key': key } },
+      body: text as unknown as Submission,
+      bodySerializer: String,
+    };
+    // It asks for no wait, so the answer is a receipt.
+    return body(api.POST('/api/inference', request)) as Promise<Receipt>;
+  });
 }
 
 export function useCancel() {
@@ -142,7 +152,7 @@ export function useRetry() {
       // Sent as it came: JavaScript would write 1.0 as 1.
       const request = { params, parseAs: 'text' } as const;
       const text = await body(api.GET('/api/inference/{task_id}/request', request));
-      return submit(text as unknown as Submission, String);
+      return submitText(text as unknown as string, taskId);
     },
     onSuccess: () => client.invalidateQueries({ queryKey: ['tasks', 'list'] }),
   });

@@ -1,5 +1,6 @@
 import { render, screen } from '@testing-library/react';
 import userEvent from '@testing-library/user-event';
+import { MemoryRouter } from 'react-router';
 import { describe, expect, it, vi } from 'vitest';
 import { ConnectionLost, Problem } from '@/api/problem';
 import { ErrorBoundary } from '@/app/ErrorBoundary';
@@ -31,6 +32,39 @@ describe('ProblemNotice', () => {
     render(<ProblemNotice error={invalid} onRetry={() => {}} />);
     expect(screen.getByText('data.sleep_ms')).toBeTruthy();
     expect(screen.queryByRole('button')).toBeNull();
+  });
+
+  it('promises a repeat of what changes nothing, and asks for one of what does', () => {
+    const down = { type: 'x/queue-unavailable', title: 'Redis is away', retry_after: 1 };
+    for (const of of [
+      (c: boolean) => new ConnectionLost(c),
+      (c: boolean) => new Problem(503, down, c),
+    ]) {
+      const reads = render(<ProblemNotice error={of(false)} />);
+      expect(screen.getByRole('alert').textContent).toContain('tries again by itself');
+      reads.unmount();
+      const changes = render(<ProblemNotice error={of(true)} />);
+      expect(screen.getByRole('alert').textContent).toContain('Repeat it: nothing is done twice.');
+      expect(screen.getByRole('alert').textContent).not.toContain('by itself');
+      changes.unmount();
+    }
+  });
+
+  it('leads to the task that there may be', () => {
+    const away = new Problem(
+      503,
+      { type: 'x/queue-unavailable', task_id: '0197-4d1f2c3b0a99' },
+      true,
+    );
+    render(<ProblemNotice error={away} />, { wrapper: MemoryRouter });
+    const link = screen.getByRole('link', { name: /^Task / });
+    expect(link.getAttribute('href')).toBe('/tasks/0197-4d1f2c3b0a99');
+  });
+
+  it('does not lead to a task that is not there', () => {
+    const none = new Problem(404, { type: 'x/task-not-found', task_id: '0197-4d1f2c3b0a99' });
+    render(<ProblemNotice error={none} />, { wrapper: MemoryRouter });
+    expect(screen.queryByRole('link')).toBeNull();
   });
 
   it('has advice for every problem, known or not', () => {

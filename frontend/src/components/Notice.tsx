@@ -1,6 +1,8 @@
 import type { ReactNode } from 'react';
+import { Link } from 'react-router';
 import { advice, ConnectionLost, detailOf, Problem, titleOf } from '@/api/problem';
 import { Button } from './Button';
+import { shortId } from './format';
 import { WarningIcon } from './icons';
 
 /** An error: what happened, where, and what to do. */
@@ -24,7 +26,9 @@ export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: ()
         ) : (
           says && <p className="break-words">{says}</p>
         )}
-        <p className="text-ink">{advice(error)}</p>
+        <p className="text-ink">
+          {advice(error)} {error instanceof Problem && <Concerned problem={error} />}
+        </p>
         {onRetry && mayPass(error) && (
           <Button small onClick={onRetry}>
             Try again
@@ -32,6 +36,16 @@ export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: ()
         )}
       </div>
     </div>
+  );
+}
+
+/** The task that a request may have made, although it failed. */
+function Concerned({ problem: { status, taskId } }: { problem: Problem }) {
+  if (taskId === null || status < 500) return null;
+  return (
+    <Link className="link" to={`/tasks/${taskId}`}>
+      Task {shortId(taskId)}
+    </Link>
   );
 }
 
