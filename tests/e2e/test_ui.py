@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -453,6 +454,26 @@ def test_a_lost_connection_is_shown_and_heals(
     lost = page.get_by_text("The connection to the server is lost")
     expect(lost).to_be_visible()
     stack.restarted("api", api)
+    expect(lost).not_to_be_visible()
+    expect(page.get_by_text(re.compile("^live"))).to_be_visible()
+
+
+def test_a_connection_that_stalls_is_as_lost_as_one_that_is_refused(
+    client: Client, stack: RealStack, visit: Visit
+) -> None:
+    page = visit().open("/overview")
+    expect(page.get_by_text(re.compile("^live"))).to_be_visible()
+    api = stack.child("api").process
+    assert api is not None
+    lost = page.get_by_text("The connection to the server is lost")
+    os.kill(api.pid, signal.SIGSTOP)
+    try:
+        expect(lost).to_be_visible()
+        expect(page.get_by_text("not live")).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)
+        picture(page, "overview-stalled")
+    finally:
+        os.kill(api.pid, signal.SIGCONT)
     expect(lost).not_to_be_visible()
     expect(page.get_by_text(re.compile("^live"))).to_be_visible()
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { api, body } from './client';
-import { onReconnect } from './connection';
+import { connectionWorks, onReconnect } from './connection';
 import { ConnectionLost, Problem } from './problem';
 import { beginSession, currentToken, endSession } from './session';
 
@@ -17,8 +17,15 @@ const problem = {
   retry_after: 2.5,
 };
 
+/** A connection that stalls. */
+const hangs = (request: Request, { signal = request.signal }: RequestInit = {}) =>
+  new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)));
+
 beforeEach(() => endSession({ expired: false }));
-afterEach(() => vi.useRealTimers());
+afterEach(() => {
+  connectionWorks();
+  vi.useRealTimers();
+});
 
 describe('calls', () => {
   it('carry the token of whoever signed in', async () => {
@@ -58,6 +65,33 @@ describe('calls', () => {
         changes: true,
       });
     }
+  });
+
+  it('give up what is not answered in time, and wait longer for a change', async () => {
+    vi.useFakeTimers();
+    vi.stubGlobal('fetch', hangs);
+    const failed = vi.fn();
+    const read = body(api.GET('/api/models')).catch(failed);
+    await vi.advanceTimersByTimeAsync(34_900);
+    expect(failed).not.toHaveBeenCalled();
+    await vi.advanceTimersByTimeAsync(200);
+    await read;
+    expect(failed.mock.calls[0]?.[0]).toBeInstanceOf(ConnectionLost);
+    const login = { body: { username: 'a', password: 'b' } };
+    const change = body(api.POST('/api/auth/login', login)).catch(failed);
+    await vi.advanceTimersByTimeAsync(119_900);
+    expect(failed).toHaveBeenCalledOnce();
+    await vi.advanceTimersByTimeAsync(200);
+    await change;
+    expect(failed.mock.calls[1]?.[0]).toBeInstanceOf(ConnectionLost);
+  });
+
+  it('that the page itself ended tell nothing of the connection', async () => {
+    vi.stubGlobal('fetch', hangs);
+    const left = new AbortController();
+    const read = body(api.GET('/api/models', { signal: left.signal })).catch((e) => e);
+    left.abort();
+    expect(await read).toMatchObject({ name: 'AbortError' });
   });
 
   it('notice a lost connection, and find it again by themselves', async () => {

@@ -9,14 +9,21 @@ import { currentToken, endSession } from './session';
 
 export type Schemas = components['schemas'];
 
-/** `fetch` with credentials, whose failures are thrown. */
-export async function send(request: Request): Promise<Response> {
+/**
+ * Milliseconds until a request without an answer counts as lost. The longest wait that a page asks for
+ * is 20 s. A change may bring a large input, which takes its time on a slow line.
+ */
+const PATIENCE = { read: 35_000, change: 120_000 };
+
+/** `fetch` with credentials, whose failures are thrown. Once `late` is aborted, no answer has come. */
+export async function send(request: Request, late?: AbortSignal): Promise<Response> {
   const token = currentToken();
   const changes = request.method !== 'GET';
   if (token !== null) request.headers.set('Authorization', `Bearer ${token}`);
   let response: Response;
   try {
-    response = await fetch(request);
+    const signal = late && AbortSignal.any([request.signal, late]);
+    response = await fetch(request, signal && { signal });
   } catch (error) {
     if (request.signal.aborted) throw error;
     connectionLost();
@@ -35,7 +42,19 @@ export async function send(request: Request): Promise<Response> {
   throw await problemOf(response, changes);
 }
 
-export const api = createClient<paths>({ baseUrl: window.location.origin, fetch: send });
+/** The same, for an answer that does not begin in time. */
+async function sendInTime(request: Request): Promise<Response> {
+  const late = new AbortController();
+  const patience = request.method === 'GET' ? PATIENCE.read : PATIENCE.change;
+  const alarm = setTimeout(() => late.abort(), patience);
+  try {
+    return await send(request, late.signal);
+  } finally {
+    clearTimeout(alarm);
+  }
+}
+
+export const api = createClient<paths>({ baseUrl: window.location.origin, fetch: sendInTime });
 
 /** The body of an answer; `send` has thrown if there is none. */
 export async function body<T>(answer: Promise<{ data?: T }>): Promise<T> {

@@ -2,7 +2,9 @@
 
 import { createStore, useStore } from './store';
 
+/** Milliseconds. */
 const PROBE_EVERY = 2000;
+const PROBE_PATIENCE = 3000;
 
 /** When the connection was lost, in milliseconds since the epoch; null while there is one. */
 const lostSince = createStore<number | null>(null);
@@ -32,14 +34,23 @@ export function onReconnect(listener: () => void): () => void {
   return () => listeners.delete(listener);
 }
 
-async function probe(): Promise<void> {
+/** Finds out whether the server can be reached, for everybody who follows it. */
+export async function probe(): Promise<boolean> {
+  clearTimeout(timer);
   timer = undefined;
+  const found = await isThere();
+  if (found) connectionWorks();
+  else connectionLost();
+  return found;
+}
+
+async function isThere(): Promise<boolean> {
   try {
-    const answer = await fetch('/health/live', { cache: 'no-store' });
-    if (unreachable(answer.status)) connectionLost();
-    else connectionWorks();
+    const signal = AbortSignal.timeout(PROBE_PATIENCE);
+    const answer = await fetch('/health/live', { cache: 'no-store', signal });
+    return !unreachable(answer.status);
   } catch {
-    connectionLost();
+    return false;
   }
 }
 

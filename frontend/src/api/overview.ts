@@ -2,6 +2,8 @@
 
 import { useEffect, useState } from 'react';
 import { type Schemas, send } from './client';
+import { probe } from './connection';
+import { ConnectionLost, Silence } from './problem';
 import { readEvents } from './sse';
 
 export type OverviewSample = Schemas['OverviewSample'];
@@ -98,7 +100,8 @@ class Listener {
       }
       return null;
     } catch (error) {
-      return error;
+      if (!silent.signal.aborted || stopped.aborted) return error;
+      return (await probe()) ? new Silence(SILENCE / 1000) : new ConnectionLost();
     } finally {
       clearTimeout(alarm);
     }

@@ -53,6 +53,14 @@ export class ConnectionLost extends Error {
   }
 }
 
+/** A stream stays open, but nothing comes. */
+export class Silence extends Error {
+  constructor(seconds: number) {
+    super(`nothing came for ${seconds} s`);
+    this.name = 'Silence';
+  }
+}
+
 export async function problemOf(response: Response, changes: boolean): Promise<Problem> {
   const isJson = response.headers.get('content-type')?.includes('json');
   const body: ProblemBody = isJson ? await response.json().catch(() => ({})) : {};
@@ -90,6 +98,9 @@ export function advice(error: unknown): string {
   if (error instanceof ConnectionLost) {
     return `Check that inferstack runs and that you are online. ${repeat(error)}`;
   }
+  if (error instanceof Silence) {
+    return 'This page tries again by itself. If other pages work, a proxy may hold the stream back.';
+  }
   if (!(error instanceof Problem)) return 'Reload the page. If it comes back, report it.';
   const known = ADVICE[error.slug];
   const later = error.retryAfter ? `Try again in ${Math.ceil(error.retryAfter)} s.` : '';
@@ -102,6 +113,7 @@ export function advice(error: unknown): string {
 export function titleOf(error: unknown): string {
   if (error instanceof Problem) return error.title;
   if (error instanceof ConnectionLost) return 'The server cannot be reached';
+  if (error instanceof Silence) return 'No live figures arrive';
   return 'Something went wrong on this page';
 }
 

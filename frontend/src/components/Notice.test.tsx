@@ -2,7 +2,7 @@ import { render, screen } from '@testing-library/react';
 import userEvent from '@testing-library/user-event';
 import { MemoryRouter } from 'react-router';
 import { describe, expect, it, vi } from 'vitest';
-import { ConnectionLost, Problem } from '@/api/problem';
+import { ConnectionLost, Problem, Silence } from '@/api/problem';
 import { ErrorBoundary } from '@/app/ErrorBoundary';
 import { Overview } from '@/pages/overview/Overview';
 import { Outdated, ProblemNotice } from './Notice';
@@ -68,7 +68,8 @@ describe('ProblemNotice', () => {
   });
 
   it('has advice for every problem, known or not', () => {
-    for (const error of [new ConnectionLost(), new Problem(500, {}), new Error('oops'), 'oops']) {
+    const named = [new ConnectionLost(), new Silence(5), new Problem(500, {})];
+    for (const error of [...named, new Error('oops'), 'oops']) {
       const { unmount } = render(<ProblemNotice error={error} />);
       expect(screen.getByRole('alert').textContent).toMatch(/[Tt]ry|tries|Reload/);
       unmount();
