@@ -426,6 +426,33 @@ def test_what_has_the_focus_is_not_hidden(client: Client, visit: Visit) -> None:
     assert link.evaluate(in_sight), "the header covers it"
 
 
+def test_a_new_page_begins_at_its_top_and_has_the_focus(client: Client, visit: Visit) -> None:
+    page = visit(viewport={"width": PHONE[0], "height": 400}).open("/tasks")
+    load = [{"data": {"text": "one of many"}} for _ in range(30)]
+    assert page.request.post("/api/inference/batch", data=load).ok
+    main = page.get_by_role("main")
+    state = page.get_by_label("State", exact=True)
+    state.focus()
+    state.select_option("completed")
+    expect(page).to_have_url(re.compile("status=completed"))
+    # The same page with another filter leaves the focus where it was.
+    expect(state).to_be_focused()
+
+    link = page.get_by_role("row").nth(25).get_by_role("link")
+    link.scroll_into_view_if_needed()
+    assert page.evaluate("window.scrollY") > 0
+    link.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("^Task 0"))
+    assert page.evaluate("window.scrollY") == 0
+    expect(main).to_be_focused()
+    expect(main).to_have_css("outline-style", "none")
+
+    old = page.url
+    page.get_by_role("button", name="Retry as a new task").press("Enter")
+    expect(page).not_to_have_url(old)
+    expect(main).to_be_focused()
+
+
 def test_strangers_sign_in(client: Client, stack: RealStack, visit: Visit) -> None:
     identity = stack.home.identity()
     assert identity is not None

@@ -1,4 +1,5 @@
-import { NavLink, Outlet, useLocation } from 'react-router';
+import { useEffect, useRef } from 'react';
+import { NavLink, Outlet, useLocation, useNavigationType } from 'react-router';
 import { useLostSince } from '@/api/connection';
 import { Account } from './Account';
 import { ErrorBoundary } from './ErrorBoundary';
@@ -15,6 +16,7 @@ const PAGES = [
 /** What surrounds every page. */
 export function Shell() {
   const { pathname } = useLocation();
+  useTop();
   return (
     <>
       <a
@@ -58,6 +60,23 @@ export function Shell() {
       </main>
     </>
   );
+}
+
+/**
+ * Begins a new page at its top, and moves the focus into it: what had the focus may be gone. On the
+ * way back the browser knows better, and an address with a hash names its own place.
+ */
+function useTop(): void {
+  const { pathname, hash } = useLocation();
+  const how = useNavigationType();
+  const shown = useRef(pathname);
+  useEffect(() => {
+    if (shown.current === pathname) return;
+    shown.current = pathname;
+    if (how !== 'PUSH' || hash !== '') return;
+    window.scrollTo(0, 0);
+    document.getElementById('main')?.focus({ preventScroll: true });
+  }, [pathname, hash, how]);
 }
 
 function LostConnection() {
