@@ -464,10 +464,16 @@ def test_strangers_sign_in(client: Client, stack: RealStack, visit: Visit) -> No
     expect(page.get_by_role("heading", level=1)).to_have_text("Tasks")
     page.goto("/playground")
     expect(panel(page, "The same request")).to_contain_text("Bearer $INFERSTACK_TOKEN")
+    given = page.get_by_label("Input (the request's data, as JSON)")
+    given.fill('{"text": "nobody else shall see this"}')
     page.goto("/overview")
     expect(page.get_by_text(re.compile("^live"))).to_be_visible()
+    page.get_by_role("link", name="Playground").click()
+    expect(given).to_have_value(re.compile("nobody else"))
     page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to inferstack")
+    sign_in(page, identity.admin_password)
+    expect(given).to_have_value(re.compile('"text"'))
+    expect(given).not_to_have_value(re.compile("nobody else"))
 
 
 def test_a_lost_connection_is_shown_and_heals(

@@ -16,5 +16,5 @@ export function useMe() {
 
 export async function signIn(username: string, password: string): Promise<void> {
   const answer = await body(api.POST('/api/auth/login', { body: { username, password } }));
-  beginSession(answer.access_token);
+  beginSession(answer.access_token, username);
 }

@@ -31,7 +31,7 @@ describe('calls', () => {
   it('carry the token of whoever signed in', async () => {
     const fetched = answers(200, { models: [] });
     vi.stubGlobal('fetch', fetched);
-    beginSession('abc');
+    beginSession('abc', 'ada');
     expect(await body(api.GET('/api/models'))).toEqual({ models: [] });
     const request = fetched.mock.calls[0]?.[0] as Request;
     expect(request.headers.get('authorization')).toBe('Bearer abc');
@@ -51,7 +51,7 @@ describe('calls', () => {
 
   it('end a session that the server does not take any more', async () => {
     vi.stubGlobal('fetch', answers(401, { type: 'x/unauthenticated', title: 'No' }));
-    beginSession('old');
+    beginSession('old', 'ada');
     await expect(body(api.GET('/api/models'))).rejects.toBeInstanceOf(Problem);
     expect(currentToken()).toBeNull();
   });

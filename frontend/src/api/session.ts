@@ -3,16 +3,17 @@
 import { createStore, useStore } from './store';
 
 const KEY = 'inferstack.token';
+const USER = 'inferstack.username';
 
-function remembered(): string | null {
+function remembered(key: string): string | null {
   try {
-    return sessionStorage.getItem(KEY);
+    return sessionStorage.getItem(key);
   } catch {
     return null;
   }
 }
 
-const token = createStore<string | null>(remembered());
+const token = createStore<string | null>(remembered(KEY));
 /** Whether a session ended by itself, which the sign-in page explains. */
 const expired = createStore(false);
 
@@ -26,21 +27,29 @@ export function useSessionExpired(): boolean {
   return useStore(expired);
 }
 
-export function beginSession(fresh: string): void {
-  keep(fresh);
+/** Whose session this is, or was until it expired; null if nobody signed in, or who did signed out. */
+export function lastUser(): string | null {
+  return remembered(USER);
+}
+
+export function beginSession(fresh: string, username: string): void {
+  token.set(fresh);
+  keep(KEY, fresh);
+  keep(USER, username);
   expired.set(false);
 }
 
 export function endSession(how: { expired: boolean }): void {
   expired.set(how.expired && token.get() !== null);
-  keep(null);
+  token.set(null);
+  keep(KEY, null);
+  if (!how.expired) keep(USER, null);
 }
 
-function keep(value: string | null): void {
-  token.set(value);
+function keep(key: string, value: string | null): void {
   try {
-    if (value === null) sessionStorage.removeItem(KEY);
-    else sessionStorage.setItem(KEY, value);
+    if (value === null) sessionStorage.removeItem(key);
+    else sessionStorage.setItem(key, value);
   } catch {
     // Without storage the session ends with the page.
   }

@@ -3,6 +3,7 @@ import { useState } from 'react';
 import { useMe } from '@/api/auth';
 import { endSession } from '@/api/session';
 import { Button } from '@/components/Button';
+import { forgetDraft } from '@/pages/playground/draft';
 import { SignInDialog } from '@/pages/SignIn';
 
 /** Who is signed in, and the way out; for local callers without an account, the way in. */
@@ -13,6 +14,7 @@ export function Account() {
   if (!me) return null;
   const signOut = () => {
     endSession({ expired: false });
+    forgetDraft();
     client.clear();
   };
   return (

@@ -1,11 +1,12 @@
 import { useQueryClient } from '@tanstack/react-query';
 import { type FormEvent, useState } from 'react';
 import { signIn } from '@/api/auth';
-import { useSessionExpired } from '@/api/session';
+import { lastUser, useSessionExpired } from '@/api/session';
 import { Button } from '@/components/Button';
 import { Dialog } from '@/components/Dialog';
 import { Field } from '@/components/Fields';
 import { ProblemNotice } from '@/components/Notice';
+import { forgetDraft } from './playground/draft';
 
 /** The page for callers that the API does not let in without credentials. */
 export function SignIn() {
@@ -45,8 +46,10 @@ function SignInForm({ onDone }: { onDone?: () => void }) {
     event.preventDefault();
     setBusy(true);
     setError(null);
+    const before = lastUser();
     try {
       await signIn(username, password);
+      if (before !== null && before !== username) forgetDraft();
       // What the one before saw is not for this one.
       void client.resetQueries();
       onDone?.();

@@ -99,6 +99,15 @@ export function submissionOf(draft: Draft): Submission | null {
   };
 }
 
+/** What somebody typed is not for the next one who uses the tab. */
+export function forgetDraft(): void {
+  try {
+    sessionStorage.removeItem(KEY);
+  } catch {
+    // Without storage there is none.
+  }
+}
+
 function remembered(): Draft {
   try {
     return { ...FRESH, ...JSON.parse(sessionStorage.getItem(KEY) ?? '{}') };
