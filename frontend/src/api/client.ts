@@ -10,12 +10,12 @@ import { currentToken, endSession } from './session';
 export type Schemas = components['schemas'];
 
 /**
- * Milliseconds until a request without an answer counts as lost. The longest wait that a page asks for
- * is 20 s. A change may bring a large input, which takes its time on a slow line.
+ * Milliseconds until a request without an answer counts as lost. The longest wait that a page asks
+ * for is 20 s. A change may bring a large input, which takes its time on a slow line.
  */
 const PATIENCE = { read: 35_000, change: 120_000 };
 
-/** `fetch` with credentials, whose failures are thrown. Once `late` is aborted, no answer has come. */
+/** `fetch` with credentials, whose failures are thrown. At `late`, an answer should have begun. */
 export async function send(request: Request, late?: AbortSignal): Promise<Response> {
   const token = currentToken();
   const changes = request.method !== 'GET';

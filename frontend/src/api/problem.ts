@@ -99,7 +99,7 @@ export function advice(error: unknown): string {
     return `Check that inferstack runs and that you are online. ${repeat(error)}`;
   }
   if (error instanceof Silence) {
-    return 'This page tries again by itself. If other pages work, a proxy may hold the stream back.';
+    return 'This page tries again by itself. If others work, a proxy may hold the stream back.';
   }
   if (!(error instanceof Problem)) return 'Reload the page. If it comes back, report it.';
   const known = ADVICE[error.slug];

@@ -1,6 +1,6 @@
 /**
- * Idempotency keys: a request that got no answer may have made a task. Sent again under the same key,
- * it finds that task instead of making another.
+ * Idempotency keys: a request that got no answer may have made a task. Sent again under the same
+ * key, it finds that task instead of making another.
  */
 
 import { Problem } from './problem';

@@ -27,7 +27,7 @@ export function useSessionExpired(): boolean {
   return useStore(expired);
 }
 
-/** Whose session this is, or was until it expired; null if nobody signed in, or who did signed out. */
+/** Whose session this is, or was until it expired; null if there is none, or its user ended it. */
 export function lastUser(): string | null {
   return remembered(USER);
 }

@@ -1,4 +1,4 @@
-import { useState } from 'react';
+import { useEffect, useState } from 'react';
 import type { LetterFilter } from '@/api/deadLetters';
 import { useModels } from '@/api/models';
 import { Button } from '@/components/Button';
@@ -13,7 +13,10 @@ export function LetterFilters({ filter, onChange }: Props) {
   const models = useModels().data ?? [];
   const names = new Set([...models.map((model) => model.model), filter.model ?? '']);
   const options = [...names].filter(Boolean).map((name) => ({ value: name, text: name }));
-  const [error, setError] = useState(filter.error ?? '');
+  const inForce = filter.error ?? '';
+  const [error, setError] = useState(inForce);
+  // The address changes without the form, too. A key would take the focus from whoever types here.
+  useEffect(() => setError(inForce), [inForce]);
   return (
     <search>
       <form

@@ -36,6 +36,15 @@ function useAnchor(ready: boolean): void {
   const { hash } = useLocation();
   useEffect(() => {
     if (!ready || hash === '') return;
-    document.getElementById(decodeURIComponent(hash.slice(1)))?.scrollIntoView();
+    document.getElementById(nameIn(hash))?.scrollIntoView();
   }, [ready, hash]);
+}
+
+/** The deployment that a hash names; empty if it is malformed. */
+function nameIn(hash: string): string {
+  try {
+    return decodeURIComponent(hash.slice(1));
+  } catch {
+    return '';
+  }
 }
