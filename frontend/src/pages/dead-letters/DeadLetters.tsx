@@ -11,6 +11,7 @@ import { Button } from '@/components/Button';
 import { Confirm } from '@/components/Confirm';
 import { count, counted } from '@/components/format';
 import { Empty, Missing, Outdated, ProblemNotice } from '@/components/Notice';
+import { Pager } from '@/components/Pager';
 import { PageTitle, Panel } from '@/components/Panel';
 import { useQueryParams } from '@/components/useQueryParams';
 import { Answers } from './Answers';
@@ -45,19 +46,13 @@ export function DeadLetters() {
           filter={filter}
           stale={letters.isPlaceholderData}
           pager={
-            <>
-              <Button small disabled={!cursor} onClick={() => change({ cursor: '' })}>
-                Latest
-              </Button>
-              <Button
-                small
-                // The page before, shown meanwhile, has another filter's cursor.
-                disabled={letters.isPlaceholderData || !page.next_cursor}
-                onClick={() => change({ cursor: page.next_cursor ?? '' })}
-              >
-                Older
-              </Button>
-            </>
+            <Pager
+              label="Pages of dead letters"
+              cursor={cursor}
+              next={page.next_cursor}
+              stale={letters.isPlaceholderData}
+              onGo={(cursor) => change({ cursor })}
+            />
           }
         />
       ) : (
@@ -118,9 +113,7 @@ function Letters({ letters, filter, stale, pager }: LettersProps) {
             >
               Purge selected…
             </Button>
-            <nav aria-label="Pages of dead letters" className="flex gap-2">
-              {pager}
-            </nav>
+            {pager}
           </div>
         }
       >

@@ -3,6 +3,7 @@ import { useNavigate } from 'react-router';
 import { PAGE_SIZE, useTasks } from '@/api/tasks';
 import { Button } from '@/components/Button';
 import { Empty, Missing, Outdated } from '@/components/Notice';
+import { Pager } from '@/components/Pager';
 import { PageTitle, Panel } from '@/components/Panel';
 import { useQueryParams } from '@/components/useQueryParams';
 import { filterOf, hasFilter } from './filter';
@@ -29,11 +30,16 @@ export function Tasks() {
           title={filter.cursor ? 'Older tasks' : 'Newest tasks'}
           aside={
             <Pager
-              first={!filter.cursor}
-              // The page before, shown meanwhile, has another filter's cursor.
-              next={(!tasks.isPlaceholderData && page.next_cursor) || null}
+              label="Pages of tasks"
+              cursor={filter.cursor}
+              next={page.next_cursor}
+              stale={tasks.isPlaceholderData}
               onGo={(cursor) => change({ cursor })}
-            />
+            >
+              {!filter.cursor && (
+                <span className="text-xs text-muted">{`follows live · ${PAGE_SIZE} a page`}</span>
+              )}
+            </Pager>
           }
           flush
         >
@@ -51,27 +57,6 @@ export function Tasks() {
         <Missing query={tasks} what="tasks" />
       )}
     </div>
-  );
-}
-
-interface PagerProps {
-  first: boolean;
-  next: string | null;
-  onGo: (cursor: string) => void;
-}
-
-/** Towards older tasks, and back to the newest; the browser's own way back works as well. */
-function Pager({ first, next, onGo }: PagerProps) {
-  return (
-    <nav aria-label="Pages of tasks" className="flex items-center gap-2">
-      {first && <span className="text-xs text-muted">{`follows live · ${PAGE_SIZE} a page`}</span>}
-      <Button small disabled={first} onClick={() => onGo('')}>
-        Newest
-      </Button>
-      <Button small disabled={next === null} onClick={() => onGo(next ?? '')}>
-        Older
-      </Button>
-    </nav>
   );
 }
 
