@@ -56,7 +56,7 @@ export class ConnectionLost extends Error {
 /** A stream stays open, but nothing comes. */
 export class Silence extends Error {
   constructor(seconds: number) {
-    super(`nothing came for ${seconds} s`);
+    super(`Nothing came for ${seconds} s`);
     this.name = 'Silence';
   }
 }
@@ -89,7 +89,7 @@ const ADVICE: Record<string, string> = {
 /** What to do where nobody knows what became of a request. Each change is safe to repeat. */
 function repeat({ changes }: { changes: boolean }): string {
   return changes
-    ? 'It may have been done. Repeat it: nothing is done twice.'
+    ? 'The request may have arrived. Repeat it: nothing is done twice.'
     : 'This page tries again by itself.';
 }
 
@@ -99,7 +99,7 @@ export function advice(error: unknown): string {
     return `Check that inferstack runs and that you are online. ${repeat(error)}`;
   }
   if (error instanceof Silence) {
-    return 'This page tries again by itself. If others work, a proxy may hold the stream back.';
+    return 'It is tried again. If other pages work, a proxy may hold the stream back.';
   }
   if (!(error instanceof Problem)) return 'Reload the page. If it comes back, report it.';
   const known = ADVICE[error.slug];

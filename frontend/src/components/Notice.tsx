@@ -43,9 +43,13 @@ export function ProblemNotice({ error, onRetry }: { error: unknown; onRetry?: ()
 function Concerned({ problem: { status, taskId } }: { problem: Problem }) {
   if (taskId === null || status < 500) return null;
   return (
-    <Link className="link" to={`/tasks/${taskId}`}>
-      Task {shortId(taskId)}
-    </Link>
+    <>
+      See{' '}
+      <Link className="link" to={`/tasks/${taskId}`}>
+        task {shortId(taskId)}
+      </Link>
+      .
+    </>
   );
 }
 
