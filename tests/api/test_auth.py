@@ -168,6 +168,12 @@ async def test_a_token_without_a_tenant_speaks_for_its_subject(
     assert world.tasks.calls[-1]["caller"] == Caller("ann", "ann", "user")
 
 
+async def test_a_token_of_a_machine_whose_clock_is_ahead_is_taken(
+    client: httpx.AsyncClient,
+) -> None:
+    assert (await submit(client, bearer(iat=int(time.time()) + 30))).status_code == 202
+
+
 async def test_a_cached_token_still_expires(client: httpx.AsyncClient) -> None:
     headers = bearer(exp=time.time() + 1.2)
     assert (await submit(client, headers)).status_code == 202
