@@ -7,7 +7,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from inferstack.api.edge import Edge
+from inferstack.api.edge import LINGER, Edge
 from inferstack.api.exchange import Response
 from inferstack.api.head import MAX_HEAD, MAX_URL, check_head, plain_head
 from inferstack.api.problems import problem_response
@@ -20,12 +20,6 @@ from inferstack.errors import (
 )
 
 log = logging.getLogger(__name__)
-
-LINGER = 2.0
-"""Seconds for which what a refused client still sends is read and dropped.
-
-Closing at once makes the kernel reset the connection, and the client may never see the answer.
-"""
 
 ARRIVAL = 0.5
 """Seconds, once the server ends, for the rest of a request that has begun to arrive, and from its
@@ -44,8 +38,10 @@ class Connection(HttpToolsProtocol):
         self._meter = edge.hot.meter
         self._heads: dict[int, bytes] = {}
         self._default_headers: Any = None
+        self.url = b""
         self._in_head = False
-        self._head_size = 0
+        self._held = 0
+        """Bytes read since the parser last handed something over: it may hold them all."""
         self._refused = False
         self._young_until = 0.0
 
@@ -59,7 +55,7 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._unset_keepalive_if_required()
-        began_before = self._in_head
+        self._held += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -67,17 +63,16 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(_reason(error))
         else:
-            if began_before and self._in_head:
-                self._bound_head(len(data))
+            if self._held:
+                self._bound_held()
 
-    def _bound_head(self, more: int) -> None:
-        """A head that goes on and on is never complete, and so never checked."""
-        self._head_size += more
-        if len(self.url) > MAX_URL:
+    def _bound_held(self) -> None:
+        """The parser holds what is not complete, and a client may never complete it."""
+        if self._in_head and len(self.url) > MAX_URL:
             self._refuse(UrlTooLongError(f"the URL has more than {MAX_URL} bytes"))
-        elif self._head_size > MAX_HEAD:
-            message = f"URL and header fields have more than {MAX_HEAD} bytes"
-            self._refuse(HeadersTooLargeError(message))
+        elif self._held > MAX_HEAD:
+            what = "URL and header fields have" if self._in_head else "what is around a body has"
+            self._refuse(HeadersTooLargeError(f"{what} more than {MAX_HEAD} bytes"))
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Parses the request again, as one that offers no other protocol."""
@@ -94,7 +89,7 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._in_head = True
-        self._head_size = 0
+        self._held = 0
         self._young_until = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -109,6 +104,7 @@ class Connection(HttpToolsProtocol):
             InferstackError: the request cannot be taken; it comes back from the parser.
         """
         self._in_head = False
+        self._held = 0
         check_head(self.url, self.headers)
         if self.parser.get_method() == b"CONNECT":
             raise BadRequestError("this is no proxy")
@@ -125,6 +121,11 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         if self._edge.leaving:
             self.answer_last()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body has arrived."""
+        self._held = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -158,12 +159,18 @@ class Connection(HttpToolsProtocol):
             if self.pipeline:
                 self.transport.close()
                 return
+        # `edge` may have answered what is too large before it was there.
+        answered = cycle is not None and cycle.more_body and cycle.response_started
+        if not answered:
+            self._write_problem(error)
+        self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.abort)
+
+    def _write_problem(self, error: InferstackError) -> None:
         path = self.url.partition(b"?")[0][:200].decode("latin-1")
         response = problem_response(error, path)
         response.headers.append((b"x-request-id", self._meter.request_id({})))
         self._write(response, keep_alive=False)
-        self.transport.write_eof()
-        self.loop.call_later(LINGER, self.transport.abort)
 
     def shutdown(self) -> None:
         """The server ends; called once.

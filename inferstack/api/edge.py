@@ -1,6 +1,7 @@
 """The outermost ASGI layer: limits, problem details, request ids, metrics, the hot routes."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,12 @@ log = logging.getLogger(__name__)
 READ_DEADLINE = 30.0
 """Seconds in which a whole body must have arrived."""
 
+LINGER = 2.0
+"""Seconds for which what a refused client still sends is read and dropped.
+
+Closing at once makes the kernel reset the connection, and the client may never see the answer.
+"""
+
 LARGE = 64 * 1024
 """Bytes of a body above which the hot routes are answered here, too: here it is counted."""
 
@@ -36,6 +43,7 @@ ARRIVING = 256 * 1024 * 1024
 FORM_PATHS = frozenset({"/api/auth/login"})
 """Paths that also take a form, and check the content type themselves."""
 
+CLOSE = (b"connection", b"close")
 UNMATCHED = "unmatched"
 UI_ROUTE = "/{ui}"
 
@@ -55,6 +63,34 @@ class Hooks(NamedTuple):
 
 class ClientGoneError(Exception):
     """The client closed the connection before its request was whole."""
+
+
+class _Body:
+    """The body of one request, while it arrives."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.ended = False
+        self._receive = receive
+
+    async def next(self) -> bytes:
+        """What has arrived since the last call.
+
+        Raises:
+            ClientGoneError: the connection has ended, and the body has not.
+        """
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        self.ended = not message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
+
+    async def drop(self) -> None:
+        """Reads on for a moment, so that the client gets to read what it was answered."""
+        with contextlib.suppress(ClientGoneError, TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while not self.ended:
+                    await self.next()
 
 
 class Edge:
@@ -98,15 +134,16 @@ class Edge:
             scope = {**scope, "method": "GET"}
         request = Request(scope["method"], scope["path"], scope["query_string"], headers)
         start = time.perf_counter()
-        try:
-            if _has_body(headers):
-                request.body = await self._body(headers, receive)
+        if _has_body(headers):
+            body = _Body(receive)
+            try:
+                request.body = await self._read(body, headers)
                 _check_type(request)
-        except ClientGoneError:
-            return
-        except InferstackError as error:
-            await self._refuse(request, error, start, send)
-            return
+            except ClientGoneError:
+                return
+            except InferstackError as error:
+                await self._refuse(request, error, start, body, send)
+                return
         matched = self.hot.match(request.method, request.path)
         if matched is not None:
             watching = asyncio.create_task(_watch(request, receive))
@@ -119,14 +156,19 @@ class Edge:
             await _Cold(self, request, start, only_head=only_head).run(scope, receive, send)
 
     async def _refuse(
-        self, request: Request, error: InferstackError, start: float, send: Send
+        self, request: Request, error: InferstackError, start: float, body: _Body, send: Send
     ) -> None:
+        """Answers; where the body has not ended, nothing can follow it on this connection."""
         response = problem_response(error, request.path)
         response.headers.append((b"x-request-id", self._meter.request_id(request.headers)))
+        if not body.ended:
+            response.headers.append(CLOSE)
         self._meter.observe(UNMATCHED, request.method, response.status, time.perf_counter() - start)
-        await _respond(response, send)
+        await _respond(response, send, more_body=True)
+        await body.drop()
+        await send({"type": "http.response.body", "body": b""})
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _read(self, body: _Body, headers: dict[bytes, bytes]) -> bytes:
         """The whole body, counted while it arrives: a length may be missing or a lie."""
         too_large = PayloadTooLargeError(f"the body has more than {self.max_body} bytes")
         declared = headers.get(b"content-length", b"0")
@@ -134,15 +176,11 @@ class Edge:
             raise InvalidRequestError("Content-Length is not a number")
         if int(declared) > self.max_body:
             raise too_large
-        chunks, size, more = [], 0, True
+        chunks, size = [], 0
         try:
             async with asyncio.timeout(READ_DEADLINE):
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGoneError
-                    chunk = message.get("body", b"")
-                    more = message.get("more_body", False)
+                while not body.ended:
+                    chunk = await body.next()
                     size += len(chunk)
                     self._arriving += len(chunk)
                     if size > self.max_body:
@@ -226,9 +264,9 @@ def _check_type(request: Request) -> None:
         require_json(request.headers.get(b"content-type"))
 
 
-async def _respond(response: Response, send: Send) -> None:
+async def _respond(response: Response, send: Send, *, more_body: bool = False) -> None:
     length = (b"content-length", b"%d" % len(response.body))
     # A 304 has no body, and would belie the length of the one it stands for.
     headers = response.headers if response.status == 304 else [*response.headers, length]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
+    await send({"type": "http.response.body", "body": response.body, "more_body": more_body})

@@ -97,6 +97,7 @@ class DirectProtocol(Connection):
         if self._direct is None:
             super().on_body(body)
         else:
+            self._held = 0
             self._direct.body.append(body)
 
     def on_message_complete(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from inferstack.api import edge, protocol, server
+from inferstack.api import connection, edge, protocol, server
 from inferstack.api.connection import ARRIVAL
 from inferstack.api.listener import bind
 from inferstack.api.server import Server
@@ -194,6 +194,10 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
         (SUBMIT.replace(b"Host:", b"X: y\r\n" * 260 + b"Host:"), 431),
         (POST + b"X: " + b"x" * 1_000_000, 431),
         (POST + b"X: y\r\n" * 100_000, 431),
+        (CHUNKED + b"1b\r\n" + BODY + b"\r\n0\r\nX: " + b"x" * 1_000_000, 431),
+        (CHUNKED + b"1b\r\n" + BODY + b"\r\n0\r\n" + b"X: y\r\n" * 100_000, 431),
+        (CHUNKED + b"1b;x=" + b"x" * 1_000_000, 431),
+        (b"\r\n" * 1_000_000, 431),
     ],
 )
 async def test_what_is_no_fit_request_gets_problem_details(
@@ -208,6 +212,68 @@ async def test_what_is_no_fit_request_gets_problem_details(
     assert await client.ended()
     # and the server goes on
     assert (await (await running.connect()).ask(SUBMIT))[0] == 202
+
+
+@pytest.mark.parametrize("path", [b"/api/inference", b"/api/auth/login"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_in_many_pieces_is_not_taken_for_what_is_around_it(
+    running: Running, path: bytes, chunked: bool
+) -> None:
+    client = await running.connect()
+    body = BODY + b" " * 90_000
+    head, end = b"Content-Length: %d\r\n\r\n" % len(body), b""
+    if chunked:
+        head, end = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body), b"\r\n0\r\n\r\n"
+    client.writer.write(POST.replace(b"/api/inference", path) + head)
+    for start in range(0, 90_000, 10_000):
+        client.writer.write(body[start : start + 10_000])
+        async with asyncio.timeout(10):
+            while running.world.edge._arriving < start + 10_000:
+                await asyncio.sleep(0)
+    status, headers, _ = await client.ask(body[90_000:] + end)
+    assert status == (202 if path == b"/api/inference" else 422)
+    assert "connection" not in headers
+
+
+async def test_who_is_refused_before_the_end_of_its_body_can_read_that(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "LINGER", 60.0)
+    size = 20_000_000  # More than the buffers on the way hold.
+    client = await running.connect()
+    client.writer.write(POST + b"Content-Length: %d\r\n\r\n" % size + b" " * size)
+    async with asyncio.timeout(10):
+        await client.writer.drain()
+    status, headers, _ = await client.read()
+    assert (status, headers["connection"]) == (413, "close")
+    assert await client.ended()
+
+
+CHUNK = b"fffff\r\n%b\r\n" % (b" " * 0xFFFFF)
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [(b"", b""), (b"", CHUNK), (b"", b"nonsense"), (b"0\r\nX: ", b"x" * 65_536)],
+    ids=["nothing", "body", "nonsense", "trailer"],
+)
+async def test_who_was_refused_before_the_end_of_its_body_is_cut_off(
+    running: Running, monkeypatch: pytest.MonkeyPatch, begin: bytes, more: bytes
+) -> None:
+    """Whatever it goes on to send, and it gets no second answer."""
+    monkeypatch.setattr(edge, "LINGER", 0.5)
+    monkeypatch.setattr(connection, "LINGER", 0.1)
+    client = await running.connect()
+    status, headers, _ = await client.ask(CHUNKED + CHUNK)
+    assert (status, headers["connection"]) == (413, "close")
+    client.writer.write(begin)
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionError):
+            while running.server.server_state.connections:
+                client.writer.write(more)
+                await client.writer.drain()
+                await asyncio.sleep(0.01)
+    assert await client.ended()
 
 
 async def test_a_request_before_nonsense_is_still_answered(running: Running) -> None:
@@ -398,8 +464,8 @@ async def test_a_slow_body_is_told_so_when_there_is_still_somebody_to_tell(
     monkeypatch.setattr("inferstack.api.edge.READ_DEADLINE", 0.05)
     client = await running.connect()
     head = POST.replace(b"inference", b"auth/login") + b"Content-Length: 9\r\n\r\n{"
-    status, _, body = await client.ask(head)
-    assert status == 408
+    status, headers, body = await client.ask(head)
+    assert (status, headers["connection"]) == (408, "close")
     assert json.loads(body)["type"].endswith("/request-timeout")
 
 
