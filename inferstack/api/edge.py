@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inferstack.api.bodies import require_json
-from inferstack.api.exchange import Request, Response, header_map
+from inferstack.api.exchange import NO_STORE, Request, Response, header_map
 from inferstack.api.hot import HotRoutes
 from inferstack.api.problems import problem_response
 from inferstack.api.ui import Ui
@@ -220,8 +220,12 @@ class _Cold:
             if message["type"] == "http.response.start":
                 self._status = message["status"]
                 request_id = self._meter.request_id(self._request.headers)
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-                if self._only_head and b"content-length" not in header_map(message["headers"]):
+                headers = [*message["headers"], (b"x-request-id", request_id)]
+                names = {name for name, _ in headers}
+                if b"cache-control" not in names:
+                    headers.append(NO_STORE)
+                message["headers"] = headers
+                if self._only_head and b"content-length" not in names:
                     await send(message)
                     await send({"type": "http.response.body", "body": b""})
                     # A stream would hold the connection up, and nobody listens.

@@ -14,6 +14,9 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON_TYPE = (b"content-type", b"application/json")
 PROBLEM_TYPE = (b"content-type", b"application/problem+json")
+NO_STORE = (b"cache-control", b"no-store")
+"""Of every answer that says nothing else: caches do not know `X-API-Key` for a credential, and the
+same URL has another answer for each tenant."""
 
 
 class Request(msgspec.Struct):

@@ -9,7 +9,7 @@ import msgspec
 from inferstack.api import preferences
 from inferstack.api.auth import Authenticator
 from inferstack.api.bodies import read_submission, require_json
-from inferstack.api.exchange import JSON_TYPE, Handler, Headers, Request, Response
+from inferstack.api.exchange import JSON_TYPE, NO_STORE, Handler, Headers, Request, Response
 from inferstack.api.meter import Meter
 from inferstack.api.views import receipt_view, task_view
 from inferstack.errors import TaskNotFoundError
@@ -99,7 +99,7 @@ class HotRoutes:
 
 
 def _task_response(task: Task, caller: Caller, wait: float) -> Response:
-    headers: Headers = [JSON_TYPE, (b"x-task-id", task.spec.task_id.encode())]
+    headers: Headers = [JSON_TYPE, NO_STORE, (b"x-task-id", task.spec.task_id.encode())]
     if wait > 0:
         headers.append(preferences.applied(wait))
     return Response(200, headers, _encode(task_view(task, caller)))
@@ -109,6 +109,7 @@ def _receipt_response(receipt: Receipt, wait: float) -> Response:
     task_id = receipt.task_id.encode()
     headers: Headers = [
         JSON_TYPE,
+        NO_STORE,
         (b"x-task-id", task_id),
         (b"location", _PREFIX + task_id),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from inferstack.api.exchange import PROBLEM_TYPE, Headers, Response
+from inferstack.api.exchange import NO_STORE, PROBLEM_TYPE, Headers, Response
 from inferstack.errors import InferstackError, InvalidRequestError, wrong_field
 from inferstack.task import Priority, task_id_hint
 from inferstack.telemetry import metrics
@@ -47,7 +47,7 @@ def problem(error: Exception, instance: str) -> tuple[int, Headers, dict[str, An
         log.error("request failed: %s", instance, exc_info=error)
         error = InferstackError("the server failed; its log says why")
     metrics.HTTP_PROBLEMS.labels(error.slug).inc()
-    headers = [PROBLEM_TYPE]
+    headers = [PROBLEM_TYPE, NO_STORE]
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b'Bearer realm="inferstack"'))
     if error.retry_after is not None:

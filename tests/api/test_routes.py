@@ -207,6 +207,28 @@ async def test_an_unknown_path_is_a_problem(client: httpx.AsyncClient, path: str
     assert answer.headers["x-request-id"]
 
 
+async def test_no_cache_may_keep_an_answer(client: httpx.AsyncClient) -> None:
+    answers = [
+        await client.post(URL, json=GOOD, headers={"prefer": prefer}) for prefer in ("", "wait=1")
+    ]
+    task_id = answers[0].json()["task_id"]
+    paths = (URL, f"{URL}/{task_id}", "/api/models", "/api/auth/me", "/health", "/api/docs")
+    answers += [await client.get(path) for path in paths]
+    answers += [await client.head(URL)]
+    assert all(answer.is_success for answer in answers)
+    problems = [await client.get(path) for path in ("/nope", f"{URL}/{UNKNOWN}", f"{URL}?limit=0")]
+    problems += [
+        await client.put(URL),
+        await client.post(URL, content=b"x"),
+        await client.post(URL),
+    ]
+    assert all(answer.is_client_error for answer in problems)
+    for answer in answers + problems:
+        assert answer.headers.get_list("cache-control") == ["no-store"], answer.request
+    script = await client.get("/api/docs/assets/swagger-ui-bundle.js")
+    assert script.headers.get_list("cache-control") == ["max-age=86400"]
+
+
 async def test_models_are_shown_with_state_and_queue(client: httpx.AsyncClient) -> None:
     found = (await client.get("/api/models")).json()["models"]
     shown = [(model["model"], model["state"], model["default"]) for model in found]

@@ -102,6 +102,7 @@ async def test_a_connection_serves_many_requests(running: Running) -> None:
         status, headers, body = await client.ask(SUBMIT)
         assert status == 202
         assert headers["date"]
+        assert headers["cache-control"] == "no-store"
         path = headers["location"].encode()
         assert json.loads(body)["status"] == "queued", n
         status, _, body = await client.ask(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
@@ -207,6 +208,7 @@ async def test_what_is_no_fit_request_gets_problem_details(
     answered, headers, body = await client.ask(request_)
     assert (answered, headers["connection"]) == (status, "close")
     assert headers["content-type"] == "application/problem+json"
+    assert headers["cache-control"] == "no-store"
     assert headers["x-request-id"]
     assert json.loads(body)["status"] == status
     assert await client.ended()

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 from msgspec import Meta
 from pydantic import BaseModel
 
@@ -105,7 +105,7 @@ class Keys(BaseModel):
 
 
 @router.post("/login", openapi_extra=LOGIN_DOC)
-async def login(request: Request, response: Response, services: ServicesOf) -> Token:
+async def login(request: Request, services: ServicesOf) -> Token:
     """Gives an access token for a username and a password, as JSON or as an OAuth2 form."""
     if services.tokens is None:
         raise LoginUnavailableError("set SECRET_KEY to log in; local calls need no credentials")
@@ -113,7 +113,6 @@ async def login(request: Request, response: Response, services: ServicesOf) -> T
     user = await services.accounts.verify_password(given.username, given.password)
     if user is None:
         raise AuthenticationError("the username or the password is wrong")
-    response.headers["cache-control"] = "no-store"
     token = services.tokens.issue(Caller(user.tenant, user.username, user.role))
     return Token(access_token=token, expires_in=int(services.tokens.ttl))
 
@@ -126,13 +125,10 @@ async def me(who: CallerOf) -> Me:
 
 # FastAPI reads a body that is a parameter before it asks who sends it, whatever its size.
 @router.post("/keys", status_code=201, openapi_extra=NEW_KEY_DOC, responses=TOO_MANY)
-async def create_key(
-    request: Request, response: Response, who: AccountOf, services: ServicesOf
-) -> CreatedKey:
+async def create_key(request: Request, who: AccountOf, services: ServicesOf) -> CreatedKey:
     """Makes an API key that speaks for the caller; a user has at most 100 that are not revoked."""
     wanted = read_json(request.headers.get("content-type"), await request.body(), NewKey)
     key, plaintext = await services.accounts.create_api_key(who.user, wanted.name)
-    response.headers["cache-control"] = "no-store"
     return CreatedKey(**_key(key).model_dump(), key=plaintext)
 
 

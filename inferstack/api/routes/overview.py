@@ -21,6 +21,6 @@ async def stream(services: ServicesOf, _: CallerOf) -> StreamingResponse:
     return StreamingResponse(
         services.overview.listen(),
         media_type="text/event-stream",
-        # The second header tells NGINX to pass events on as they come.
-        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+        # Tells NGINX to pass events on as they come.
+        headers={"x-accel-buffering": "no"},
     )
