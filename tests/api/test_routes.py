@@ -305,7 +305,7 @@ async def test_the_documentation_needs_no_other_host(client: httpx.AsyncClient, 
     # Also what its scripts would ask for: the browser does not let them.
     policy = answer.headers["content-security-policy"]
     sources = {word for rule in policy.split("; ") for word in rule.split(" ")[1:]}
-    assert sources == {"'self'", "'unsafe-inline'", "data:", "blob:"}
+    assert sources == {"'none'", "'self'", "'unsafe-inline'", "data:", "blob:"}
     wanted = re.findall(r"""(?:src|href|url|spec-url)(?:=|: )["']([^"']+)""", answer.text)
     assert {"openapi.json", "data:,"} < set(wanted)
     for url in wanted:
@@ -314,6 +314,18 @@ async def test_the_documentation_needs_no_other_host(client: httpx.AsyncClient, 
             found = await client.get(str(answer.url.join(url)))
             assert found.status_code == 200
             assert len(found.content) > 10_000
+
+
+@pytest.mark.parametrize("page", ["/api/docs", "/api/redoc"])
+async def test_no_other_page_can_frame_the_documentation(
+    client: httpx.AsyncClient, page: str
+) -> None:
+    headers = (await client.get(page)).headers
+    (policy,) = headers.get_list("content-security-policy")
+    rules = {"frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"}
+    assert rules <= set(policy.split("; "))
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
 
 
 async def test_an_asset_that_is_none_is_404(client: httpx.AsyncClient) -> None:

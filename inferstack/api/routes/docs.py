@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
+from inferstack.api.ui import SECURITY
 from inferstack.errors import NotFoundError
 
 router = APIRouter(include_in_schema=False)
@@ -16,11 +17,13 @@ ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js")
 """Files of the package fastapi-offline that the pages need."""
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; worker-src 'self' blob:"
+    "img-src 'self' data:; worker-src 'self' blob:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 """Keeps the browser from asking other hosts, whatever the scripts want: ReDoc has its logo there,
 and an operator of a closed network has nobody to tell about it."""
-HEADERS = {"Content-Security-Policy": POLICY}
+HEADERS = {name.decode(): value.decode() for name, value in SECURITY}
+HEADERS["content-security-policy"] = POLICY
 # All URLs are relative: they also hold below the prefix of a proxy.
 NO_ICON = "data:,"
 
