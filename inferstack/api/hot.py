@@ -12,11 +12,10 @@ from inferstack.api.bodies import read_submission, require_json
 from inferstack.api.exchange import JSON_TYPE, NO_STORE, Handler, Headers, Request, Response
 from inferstack.api.meter import Meter
 from inferstack.api.views import receipt_view, task_view
-from inferstack.errors import TaskNotFoundError
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import Caller, Receipt
 from inferstack.lifecycle.waits import Departure
-from inferstack.task import Task, task_id_hint
+from inferstack.task import Task
 
 COLLECTION = "/api/inference"
 PREFIX = "/api/inference/"
@@ -86,8 +85,6 @@ class HotRoutes:
             caller = await self._authenticator.caller(request.headers)
         task_id = request.path[len(PREFIX) :]
         wait = self._wait(request)
-        if task_id_hint(task_id) is None:
-            raise TaskNotFoundError("there is no such task", task_id=task_id)
         task = await self._tasks.get(caller, task_id, wait)
         return _task_response(task, caller, wait)
 

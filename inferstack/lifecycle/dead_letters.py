@@ -25,7 +25,7 @@ from inferstack.storage import dead_letters as storage
 from inferstack.storage.database import Database
 from inferstack.storage.dead_letters import DeadLetter, DeadLetterPage, LetterFilter, Purgeable
 from inferstack.storage.objects import ObjectStore
-from inferstack.task import TaskState, task_id_hint
+from inferstack.task import TaskState
 from inferstack.telemetry.metrics import DEAD_LETTERS_PURGED
 
 SHOWN = 1024 * 1024
@@ -189,8 +189,6 @@ class DeadLetters:
 
     async def _failed(self, caller: Caller, task_id: str) -> DeadLetter:
         """An archived task of this caller that failed."""
-        if task_id_hint(task_id) is None:
-            raise TaskNotFoundError("there is no such task", task_id=task_id)
         letter = await self._letters.get(task_id)
         if letter is None or not letter.task.state.terminal:
             task = await self._tasks.get(caller, task_id)

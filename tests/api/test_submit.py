@@ -244,6 +244,24 @@ async def test_another_content_type_is_refused(
     assert _problem(answer)["type"].endswith("/unsupported-media-type")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        URL,
+        f"{URL}/batch",
+        "/api/auth/login",
+        "/api/auth/keys",
+        "/api/dead-letters/redrive",
+        "/api/dead-letters/x/redrive",
+    ],
+)
+async def test_every_route_with_a_body_refuses_another_content_type(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answer = await client.post(path, content=b"[]", headers={"content-type": "text/plain"})
+    assert answer.status_code == 415
+
+
 async def test_parameters_of_the_content_type_do_not_matter(client: httpx.AsyncClient) -> None:
     headers = {"content-type": "Application/JSON ; charset=utf-8"}
     answer = await client.post(URL, content=b'{"data": {}}', headers=headers)

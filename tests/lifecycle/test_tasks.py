@@ -147,6 +147,17 @@ async def test_a_key_with_another_body_is_refused_and_keys_are_per_tenant(house:
     assert other.task_id != first.task_id
 
 
+async def test_what_is_no_id_is_no_task(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello())
+    await house.archive()
+    tasks = house.tasks
+    for written in ("x", "0" * 36, "\0", "\ud800", receipt.task_id.upper()):
+        for call in (tasks.get, tasks.cancel, tasks.position, tasks.request):
+            with pytest.raises(TaskNotFoundError) as caught:
+                await call(ANN, written)
+            assert caught.value.task_id == written
+
+
 async def test_a_foreign_task_does_not_exist(house: House) -> None:
     receipt = await house.tasks.submit(ANN, hello())
     for call in (house.tasks.get(BOB, receipt.task_id), house.tasks.cancel(BOB, receipt.task_id)):

@@ -10,9 +10,9 @@ from msgspec import Meta
 from pydantic import BaseModel
 
 from inferstack.api.auth import ANONYMOUS
-from inferstack.api.bodies import SMALL, read_json
+from inferstack.api.bodies import SMALL, read_json, require_json
 from inferstack.api.routes.answers import content, described
-from inferstack.api.routes.dependencies import AccountOf, CallerOf, ServicesOf
+from inferstack.api.routes.dependencies import AccountOf, CallerOf, HeadersOf, ServicesOf
 from inferstack.errors import AuthenticationError, LoginUnavailableError, wrong_field
 from inferstack.lifecycle.types import Caller
 from inferstack.storage.accounts import ApiKey
@@ -105,11 +105,11 @@ class Keys(BaseModel):
 
 
 @router.post("/login", openapi_extra=LOGIN_DOC)
-async def login(request: Request, services: ServicesOf) -> Token:
+async def login(request: Request, headers: HeadersOf, services: ServicesOf) -> Token:
     """Gives an access token for a username and a password, as JSON or as an OAuth2 form."""
     if services.tokens is None:
         raise LoginUnavailableError("set SECRET_KEY to log in; local calls need no credentials")
-    given = _credentials(request.headers.get("content-type"), await request.body())
+    given = _credentials(headers.get(b"content-type"), await request.body())
     user = await services.accounts.verify_password(given.username, given.password)
     if user is None:
         raise AuthenticationError("the username or the password is wrong")
@@ -127,7 +127,7 @@ async def me(who: CallerOf) -> Me:
 @router.post("/keys", status_code=201, openapi_extra=NEW_KEY_DOC, responses=TOO_MANY)
 async def create_key(request: Request, who: AccountOf, services: ServicesOf) -> CreatedKey:
     """Makes an API key that speaks for the caller; a user has at most 100 that are not revoked."""
-    wanted = read_json(request.headers.get("content-type"), await request.body(), NewKey)
+    wanted = read_json(await request.body(), NewKey)
     key, plaintext = await services.accounts.create_api_key(who.user, wanted.name)
     return CreatedKey(**_key(key).model_dump(), key=plaintext)
 
@@ -162,10 +162,11 @@ def _key(key: ApiKey) -> Key:
     )
 
 
-def _credentials(content_type: str | None, body: bytes) -> Credentials:
-    media = (content_type or "").partition(";")[0].strip().lower()
-    if media != FORM:
-        return read_json(content_type, body, Credentials)
+def _credentials(content_type: bytes | None, body: bytes) -> Credentials:
+    media = (content_type or b"").partition(b";")[0].strip().lower()
+    if media != FORM.encode():
+        require_json(content_type)
+        return read_json(body, Credentials)
     if len(body) > SMALL:
         # Undoing the percent signs of megabytes would stop the event loop.
         raise wrong_field("body", f"has {len(body)} bytes; a form takes {SMALL} at most")

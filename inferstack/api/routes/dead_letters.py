@@ -1,6 +1,6 @@
 """`/api/dead-letters`: failed tasks, and what to do with them."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
@@ -15,8 +15,6 @@ from inferstack.errors import wrong_field
 from inferstack.lifecycle.dead_letters import UNCHANGED
 from inferstack.lifecycle.redrive import Changes
 from inferstack.storage.dead_letters import LetterFilter
-
-T = TypeVar("T")
 
 router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
 
@@ -82,7 +80,7 @@ async def list_dead_letters(
 )
 async def redrive_many(request: Request, services: ServicesOf, who: CallerOf) -> Response:
     """Redrives up to 1,000 dead letters; one that is refused does not sink the others."""
-    wanted = await _read(request, RedriveMany)
+    wanted = read_json(await request.body(), RedriveMany)
     named = wanted.task_ids
     if named is not None:
         if wanted != RedriveMany(task_ids=named):
@@ -121,7 +119,8 @@ async def read_dead_letter(task_id: str, services: ServicesOf, who: CallerOf) ->
 )
 async def redrive(task_id: str, request: Request, services: ServicesOf, who: CallerOf) -> Response:
     """Submits a failed task again as a new one; repeats give the same new task."""
-    changes = await _read(request, Changes) if await request.body() else UNCHANGED
+    body = await request.body()
+    changes = read_json(body, Changes) if body else UNCHANGED
     receipt = await services.dead_letters.redrive(who, task_id, changes)
     response = answer(views.redrive_view(receipt), 202)
     response.headers["location"] = f"/api/inference/{receipt.task_id}"
@@ -162,7 +161,3 @@ async def purge_many(
 
 def _time(text: str | None, field: str) -> float | None:
     return None if text is None else seconds(text, field)
-
-
-async def _read(request: Request, kind: type[T]) -> T:
-    return read_json(request.headers.get("content-type"), await request.body(), kind)

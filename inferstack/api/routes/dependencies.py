@@ -1,4 +1,4 @@
-"""What FastAPI routes ask for: the services and the caller."""
+"""What FastAPI routes ask for: the services, the headers, the caller."""
 
 from typing import Annotated
 
@@ -21,13 +21,21 @@ def services(request: Request) -> Services:
 ServicesOf = Annotated[Services, Depends(services)]
 
 
-async def caller(request: Request, found: ServicesOf) -> Caller:
+def headers(request: Request) -> dict[bytes, bytes]:
+    """Headers by name, in lower case, as the hot routes have them."""
+    return header_map(request.headers.raw)
+
+
+HeadersOf = Annotated[dict[bytes, bytes], Depends(headers)]
+
+
+async def caller(given: HeadersOf, found: ServicesOf) -> Caller:
     """Who sends the request.
 
     Raises:
         AuthenticationError: there is no credential, or it is not valid.
     """
-    return await found.authenticator.caller(header_map(request.headers.raw))
+    return await found.authenticator.caller(given)
 
 
 CallerOf = Annotated[Caller, Depends(caller)]

@@ -5,13 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from inferstack.api import preferences, views
-from inferstack.api.bodies import read_batch, require_json
+from inferstack.api.bodies import read_batch
 from inferstack.api.queries import refuse_nul, seconds
 from inferstack.api.routes.answers import answer, described, ref
-from inferstack.api.routes.dependencies import CallerOf, ServicesOf
-from inferstack.errors import TaskNotFoundError
+from inferstack.api.routes.dependencies import CallerOf, HeadersOf, ServicesOf
 from inferstack.storage.history import HistoryFilter
-from inferstack.task import Priority, TaskState, task_id_hint
+from inferstack.task import Priority, TaskState
 
 router = APIRouter(prefix="/api/inference", tags=["inference"])
 
@@ -55,13 +54,14 @@ async def list_tasks(
     responses=described("BatchView", "A receipt or problem details for each request, in order."),
     openapi_extra=BATCH,
 )
-async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) -> Response:
+async def submit_batch(
+    request: Request, headers: HeadersOf, services: ServicesOf, who: CallerOf
+) -> Response:
     """Submits up to 1,000 tasks; a bad one does not sink the others."""
-    require_json((request.headers.get("content-type") or "").encode("latin-1"))
     items = await read_batch(await request.body(), services.settings.max_batch_items)
-    trace = preferences.traceparent((request.headers.get("traceparent") or "").encode("latin-1"))
-    given = request.headers.get("idempotency-key")
-    key = None if given is None else preferences.idempotency_key(given.encode("latin-1"))
+    trace = preferences.traceparent(headers.get(b"traceparent"))
+    given = headers.get(b"idempotency-key")
+    key = None if given is None else preferences.idempotency_key(given)
     answers = [*await services.tasks.submit_many(who, items, idempotency_key=key, trace=trace)]
     return answer(views.batch_view(answers, request.url.path))
 
@@ -73,7 +73,6 @@ async def submit_batch(request: Request, services: ServicesOf, who: CallerOf) ->
 )
 async def position(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     """Where a task stands in its queue now."""
-    _check_id(task_id)
     return answer(views.position_view(await services.tasks.position(who, task_id)))
 
 
@@ -84,7 +83,6 @@ async def position(task_id: str, services: ServicesOf, who: CallerOf) -> Respons
 )
 async def read_request(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     """The request that made a task, input included; 409 if the input was not kept."""
-    _check_id(task_id)
     return answer(views.request_view(await services.tasks.request(who, task_id)))
 
 
@@ -92,10 +90,4 @@ async def read_request(task_id: str, services: ServicesOf, who: CallerOf) -> Res
 @router.post("/{task_id}/cancel", response_class=Response, responses=TASK)
 async def cancel(task_id: str, services: ServicesOf, who: CallerOf) -> Response:
     """Cancels a task: at once while it waits, cooperatively while it runs."""
-    _check_id(task_id)
     return answer(views.task_view(await services.tasks.cancel(who, task_id), who))
-
-
-def _check_id(task_id: str) -> None:
-    if task_id_hint(task_id) is None:
-        raise TaskNotFoundError("there is no such task", task_id=task_id)
