@@ -2,11 +2,14 @@
 
 import asyncio
 import re
+from inspect import iscoroutinefunction
 from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 
+from inferstack.api.app import ROUTERS
 from inferstack.api.bodies import read_batch
 from inferstack.api.health import Check
 from inferstack.errors import StorageUnavailableError
@@ -339,6 +342,19 @@ async def test_a_browser_that_was_given_the_address_only_is_led_to_the_documenta
     answer = await client.get("/")
     assert answer.status_code == 307
     assert (await client.get(str(answer.url.join(answer.headers["location"])))).status_code == 200
+
+
+def test_no_route_and_nothing_that_it_asks_for_takes_a_thread() -> None:
+    found = [
+        route.dependant
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    ]
+    assert len(found) > 20
+    for dependant in found:
+        assert iscoroutinefunction(dependant.call), dependant.call
+        found += dependant.dependencies
 
 
 def _missing(node: Any, document: dict[str, Any]) -> Any:

@@ -1,4 +1,7 @@
-"""What FastAPI routes ask for: the services, the headers, the caller."""
+"""What FastAPI routes ask for: the services, the headers, the caller.
+
+All are coroutines: FastAPI runs any other function in a thread, which takes longer than it does.
+"""
 
 from typing import Annotated
 
@@ -11,7 +14,7 @@ from inferstack.errors import AuthenticationError
 from inferstack.lifecycle.types import Caller
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     """The services of this process."""
     found = request.app.state.services
     assert isinstance(found, Services)
@@ -21,7 +24,7 @@ def services(request: Request) -> Services:
 ServicesOf = Annotated[Services, Depends(services)]
 
 
-def headers(request: Request) -> dict[bytes, bytes]:
+async def headers(request: Request) -> dict[bytes, bytes]:
     """Headers by name, in lower case, as the hot routes have them."""
     return header_map(request.headers.raw)
 
@@ -41,7 +44,7 @@ async def caller(given: HeadersOf, found: ServicesOf) -> Caller:
 CallerOf = Annotated[Caller, Depends(caller)]
 
 
-def account(who: CallerOf) -> Caller:
+async def account(who: CallerOf) -> Caller:
     """A caller that has an account.
 
     Raises:
