@@ -67,7 +67,7 @@ class PythonEngine:
             if isinstance(data, dict) and field in data:
                 return InvalidInputError(f"data.{field} is for tests; refused in production")
         try:
-            cost = _number(self._cost(data)) if self._cost is not None else 1.0
+            cost = _number(self._cost(_copy(data))) if self._cost is not None else 1.0
         except InferstackError as error:
             return error
         # SystemExit and the like in a model's code must not end the thread either.
@@ -81,7 +81,7 @@ class PythonEngine:
         Raises:
             OutputMismatchError: it returned something else.
         """
-        outputs: Any = self._predict(values)
+        outputs: Any = self._predict([_copy(data) for data in values])
         if isinstance(outputs, list | tuple) or hasattr(outputs, "__array__"):
             return cast("list[Any]", outputs)
         raise OutputMismatchError(f"predict returned {type(outputs).__name__}; it takes a list")
@@ -97,6 +97,11 @@ class PythonEngine:
         close = getattr(self._model, "close", None)
         if close is not None:
             close()
+
+
+def _copy(data: Any) -> Any:
+    """What a model may change: its input comes again, whole, if the batch is halved."""
+    return data.copy() if type(data) is dict else data
 
 
 def _number(cost: Any) -> float:

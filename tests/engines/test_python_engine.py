@@ -72,6 +72,22 @@ def test_a_model_that_does_not_load_says_why_in_one_line(
     assert "\n" not in caught.value.detail
 
 
+def test_a_model_may_take_its_inputs_apart_and_gets_them_whole_the_next_time(
+    tmp_path: Path,
+) -> None:
+    code = """
+class Model:
+    def cost(self, data):
+        return len(data.pop("text"))
+    def predict(self, inputs):
+        return [data.pop("text") for data in inputs]
+"""
+    engine = make(tmp_path, code)
+    inputs = [{"text": "a"}, {"text": "bc"}]
+    values = [made.value for made in engine.prepare(inputs) if isinstance(made, Prepared)]
+    assert engine.predict(values) == engine.predict(values) == ["a", "bc"]
+
+
 def echo(**overrides: Any) -> Engine:
     settings = load(**overrides)
     return create(find(scan(MODELS, settings), "echo", 1), settings, "cpu")
