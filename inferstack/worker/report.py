@@ -183,12 +183,23 @@ class Report:
 
 def _as_json(output: Any) -> bytes | TaskError:
     try:
-        return orjson.dumps(output, option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(output, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
         if "64-bit" in str(error):
             # Not with the escapes of ASCII, which would let lone surrogates through.
             with contextlib.suppress(TypeError, ValueError, RecursionError):
                 marks = (",", ":")
-                text = json.dumps(output, allow_nan=False, ensure_ascii=False, separators=marks)
+                text = json.dumps(
+                    output, default=_plain, allow_nan=False, ensure_ascii=False, separators=marks
+                )
                 return text.encode()
         return TaskError("engine-error", f"the output is not JSON: {summary(error)}")
+
+
+def _plain(value: Any) -> Any:
+    """Lists of a numpy array that orjson does not read itself, such as a transposed one."""
+    if type(value).__module__ == "numpy":
+        plain = getattr(value, "tolist", lambda: value)()
+        if type(plain) is not type(value):
+            return plain
+    raise TypeError(f"Type is not JSON serializable: {type(value).__name__}")

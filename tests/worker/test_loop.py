@@ -73,6 +73,16 @@ async def test_numpy_outputs_become_json_numbers() -> None:
     assert session.done["task-1"][0] == b'{"embedding":[0.5,-1.0]}'
 
 
+@pytest.mark.parametrize("name", ["float32", "float64", "int8", "bool"])
+async def test_rows_of_a_transposed_array_become_json(name: str) -> None:
+    columns = np.array([[1, 0], [1, 1]]).astype(name).T
+    assert not columns[0].flags.c_contiguous
+    session = MemorySession([lease(0), lease(1)])
+    await work_off(session, FakeEngine(lambda values: [{"row": row} for row in columns]))
+    rows = [orjson.loads(session.done[f"task-{n}"][0])["row"] for n in range(2)]
+    assert rows == [[1, 1], [0, 1]]
+
+
 async def test_only_the_poisonous_task_of_a_batch_fails() -> None:
     def picky(values: list[Any]) -> list[Any]:
         if any(value["n"] == 13 for value in values):
@@ -174,6 +184,13 @@ async def test_an_error_that_cannot_be_encoded_is_readable(error: Exception, mes
     await work_off(session, FakeEngine(fails))
     assert session.failed["task-1"].message == message
     assert msgspec.json.encode(session.failed["task-1"])
+
+
+@pytest.mark.parametrize("array", [np.array(["a", "b"]), np.array([2**70, "b"], dtype=object)])
+async def test_arrays_of_other_things_than_numbers_become_json(array: Any) -> None:
+    session = MemorySession([lease(1)])
+    await work_off(session, FakeEngine(lambda _: [array]))
+    assert json.loads(session.done["task-1"][0]) == array.tolist()
 
 
 @pytest.mark.parametrize("output", ["\udce9", {"\udce9": 1}, [2**70, "\udce9"], [2**70, DEEP]])
