@@ -9,6 +9,16 @@ import torch
 from inferstack.engines.text import read_json
 from inferstack.errors import ModelFolderError
 
+POOLINGS = {
+    "mean": "mean",
+    "cls": "cls",
+    "max": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+}
+"""What sentence-transformers calls the ways to pool that are known here, now and in older files."""
+
 
 class EmbeddingHead:
     """Pools token vectors into sentence vectors, as sentence-transformers stores it.
@@ -101,13 +111,14 @@ def _scores(problem: str | None, labels: int) -> Callable[[torch.Tensor], torch.
 
 
 def _pooling(path: Path) -> str:
+    """How a model pools, by its `<n>_Pooling/config.json`; older ones have a key for each way."""
     config = read_json(path) or {}
-    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
-    known = {
-        "pooling_mode_mean_tokens": "mean",
-        "pooling_mode_cls_token": "cls",
-        "pooling_mode_max_tokens": "max",
-    }
-    if len(chosen) != 1 or chosen[0] not in known:
-        raise ModelFolderError(f"{path.name}: pooling {chosen or 'none'} is not supported")
-    return known[chosen[0]]
+    said = config.get("pooling_mode")
+    if said is None:
+        said = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
+    chosen = [said] if isinstance(said, str) else said
+    for name, way in POOLINGS.items():
+        if chosen == [name]:
+            return way
+    where = f"{path.parent.name}/{path.name}"
+    raise ModelFolderError(f"{where}: pooling {chosen or 'none'} is not supported")
