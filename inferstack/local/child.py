@@ -121,10 +121,12 @@ class Child:
         """Runs it once, to its end, and returns its exit status."""
         try:
             process = await self._spawn()
-        except OSError as error:
+        # RuntimeError: the system starts no thread just now.
+        except (OSError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or error
             # No log either, perhaps: it is tried again all the same.
             with contextlib.suppress(OSError), self.log.open("a") as output:
-                output.write(f"cannot run {self.program.command[0]}: {error.strerror}\n")
+                output.write(f"cannot run {self.program.command[0]}: {why}\n")
             return 127
         self._process = process
         self._pid = process.pid

@@ -65,7 +65,9 @@ class EarlyOutput:
             line = line.replace(READY + b"\n", b"")
         if text := line.decode(errors="replace").strip():
             self.last_line = text[:LONGEST_LINE]
-        os.write(sys.stderr.fileno(), line)
+        # Where the disk under it is full, a replica must start all the same.
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), line)
 
     def _close(self) -> None:
         if self._open:

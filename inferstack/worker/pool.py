@@ -169,8 +169,30 @@ class Pool:
 
     async def _run(self, replica: ReplicaPlan) -> Ended:
         """Runs a replica once, to its end."""
-        early, stderr = EarlyOutput(), os.dup(sys.stderr.fileno())
         try:
+            early = EarlyOutput()
+            try:
+                code = await self._start_and_wait(replica, early)
+            finally:
+                early.finish()
+        except (OSError, RuntimeError) as error:
+            # Perhaps the system has no process, thread or file left just now: the other replicas
+            # live on.
+            why = getattr(error, "strerror", None) or error
+            return Ended(CANNOT_START, False, f"it cannot be started: {why}")
+        return Ended(code, early.ready, early.last_line)
+
+    async def _start_and_wait(self, replica: ReplicaPlan, early: EarlyOutput) -> int:
+        """Its exit status.
+
+        Raises:
+            OSError: the system starts no process, or opens no file.
+            RuntimeError: it starts no thread.
+        """
+        with contextlib.ExitStack() as ours:
+            ours.callback(early.close_write_end)
+            stderr = os.dup(sys.stderr.fileno())
+            ours.callback(os.close, stderr)
             child = await asyncio.create_subprocess_exec(
                 *replica.command,
                 f"--stderr={stderr}",
@@ -178,21 +200,13 @@ class Pool:
                 stderr=early.write_end,
                 pass_fds=(stderr,),
             )
-        except OSError as error:
-            # Perhaps the system has no process left just now: the other replicas live on.
-            early.finish()
-            return Ended(CANNOT_START, False, f"it cannot be started: {error.strerror}")
-        finally:
-            early.close_write_end()
-            os.close(stderr)
         self._children.add(child)
         if self.stopping.is_set():
             with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
                 child.terminate()
         code = await child.wait()
         self._children.discard(child)
-        early.finish()
-        return Ended(code, early.ready, early.last_line)
+        return code
 
     async def _end(self) -> None:
         children = list(self._children)

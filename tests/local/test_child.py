@@ -5,6 +5,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,6 +165,27 @@ async def test_a_child_without_a_log_is_tried_again_until_it_has_one(
     folder.unlink()
     await until(lambda: child.state.process is not None)
     assert (folder / "log").exists()
+    await child.stop()
+
+
+async def test_a_child_for_which_there_is_no_thread_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY", 0.0)
+    start = asyncio.create_subprocess_exec
+    errors = [RuntimeError("can't start new thread")]
+
+    async def starts(*command: Any, **options: Any) -> asyncio.subprocess.Process:
+        if errors:
+            raise errors.pop()
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", starts)
+    child = Child(program(sleeper(tmp_path / "ready"), tmp_path / "ready"), tmp_path / "log", _no)
+    child.start()
+    await until(lambda: child.state.process is not None)
+    assert "ended with status 127" in (child.state.note or "")
+    assert f"cannot run {sys.executable}: can't start new thread" in (child.state.note or "")
     await child.stop()
 
 

@@ -67,3 +67,15 @@ async def test_a_process_that_holds_the_pipe_open_is_not_waited_for() -> None:
     early.finish()
     early.close_write_end()
     assert early.last_line == ""
+
+
+async def test_a_full_disk_under_the_stderr_of_the_pool_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        early = EarlyOutput()
+        os.write(early.write_end, b"loading\n" + READY + b"\n")
+        early.close_write_end()
+        early.finish()
+    assert (early.ready, early.last_line) == (True, "loading")

@@ -1,11 +1,13 @@
 """Replicas as plain processes: what is done about those that do not stay alive."""
 
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from inferstack.engines.repository import find, scan
@@ -96,6 +98,27 @@ async def test_a_replica_gets_an_environment_of_its_own() -> None:
 async def test_a_replica_that_the_system_does_not_start_leaves_the_pool_alive() -> None:
     reports = await reports_of(Refused, lambda said: len(said) >= 2)
     assert "it cannot be started: Permission denied" in reports[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("os.pipe", OSError(errno.EMFILE, "Too many open files")),
+        ("os.dup", OSError(errno.EMFILE, "Too many open files")),
+        ("asyncio.create_subprocess_exec", RuntimeError("can't start new thread")),
+    ],
+)
+async def test_a_replica_for_which_files_or_threads_are_lacking_leaves_the_pool_alive(
+    monkeypatch: pytest.MonkeyPatch, call: str, error: Exception
+) -> None:
+    def lacking(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(call, lacking)
+    before = psutil.Process().num_fds()
+    reports = await reports_of(Telling, lambda said: len(said) >= 2)
+    assert psutil.Process().num_fds() == before
+    assert f"it cannot be started: {error.args[-1]} (" in reports[0]
 
 
 async def test_a_replica_that_ends_after_it_was_ready_does_not_fail_its_deployment(
