@@ -16,13 +16,16 @@ from inferstack.engines.base import Engine, device_lost
 from inferstack.errors import EngineError, InferstackError, OutputMismatchError
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import TaskError
-from inferstack.telemetry.logs import tell
 from inferstack.wording import encodable, summary
 from inferstack.worker.held import Held
 
 log = logging.getLogger(__name__)
 
 MAX_TRACEBACK = 4000
+TELL_EVERY = 60.0
+"""Seconds between two lines about batches that were halved for nothing."""
+NOT_COMPUTED = object()
+"""In place of an output: a drain came first, its task goes back."""
 
 
 class Work:
@@ -51,7 +54,8 @@ class Job:
         self.started = 0.0
         self.finished = 0.0
         self.outputs: list[Any] = []
-        """One for each item of the batch: an output, or a TaskError in its place."""
+        """One for each item of the batch: an output, or in its place a TaskError, NOT_COMPUTED, or
+        None where nobody wants it any more."""
 
     def keep(self, held: Held) -> None:
         """Leaves out tasks that are no longer wanted."""
@@ -69,15 +73,20 @@ class Job:
 class Compute:
     """Runs jobs in order. Everything here but `_main` and below is for the event loop."""
 
-    def __init__(self, engine: Engine, fit: CostFit, held: Held, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: Engine, fit: CostFit, held: Held, wake: Callable[[], None], timeout: float
+    ) -> None:
         """Starts nothing.
 
         Args:
             engine: a loaded model.
             fit: learns how long batches take.
-            held: tells which tasks are still wanted when their batch starts.
+            held: tells which tasks are still wanted when the model is called.
             wake: called in the compute thread when there is something in `finished`.
+            timeout: seconds after which no further call is made for a batch that goes wrong.
         """
+        self.draining = False
+        """Set when no further call is to be made for a batch that goes wrong."""
         self.finished: deque[Job] = deque()
         self.lost: BaseException | None = None
         """Why the process cannot go on."""
@@ -87,8 +96,10 @@ class Compute:
         self._fit = fit
         self._held = held
         self._wake = wake
+        self._timeout = timeout
         self._called = 0.0
         self._calls = 0
+        self._told = -TELL_EVERY
         self._ahead: deque[Job] = deque()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="compute", daemon=True)
@@ -156,7 +167,7 @@ class Compute:
             job.started = self._called = time.monotonic()
             failpoint.hit("before-predict")
             self._calls = 0
-            job.outputs = self._run(job.batch.items)
+            failure = self._run(job)
             failpoint.hit("after-predict")
             self._called = 0.0
             if self.lost is not None:
@@ -170,38 +181,74 @@ class Compute:
                 # What was halved took longer for its bad input, which says nothing of the next.
                 items = len(job.batch.items)
                 self._fit.observe(items, job.batch.longest, job.finished - job.started)
+            elif failure is not None:
+                self._tell_if_for_nothing(job, failure)
             self.finished.append(job)
             self._ahead.popleft()
             self._wake()
 
-    def _run(self, items: list[Work]) -> list[Any]:
-        """Outputs in order; a batch that goes wrong is halved until the poisonous item is alone."""
-        if not items:
-            return []
+    def _run(self, job: Job) -> BaseException | None:
+        """Computes the outputs of a job; returns the first error.
+
+        A batch that goes wrong is halved until the poisonous item is alone. Larger parts come
+        first: if time runs out, few are left.
+        """
+        outputs: dict[Work, Any] = {}
+        first: BaseException | None = None
+        parts = deque([job.batch.items])
+        while parts and self.lost is None:
+            part = [work for work in parts.popleft() if work.lease in self._held]
+            if not part:
+                continue
+            if first is not None and (instead := self._instead(job, first)) is not None:
+                outputs |= dict.fromkeys(part, instead)
+                continue
+            try:
+                outputs |= zip(part, self._call(part), strict=True)
+            # SystemExit and the like in a model's code must not end the thread either.
+            except BaseException as error:
+                first = error if first is None else first
+                if device_lost(error):
+                    self.lost = error
+                elif len(part) == 1:
+                    outputs[part[0]] = as_task_error(error)
+                else:
+                    half = len(part) // 2
+                    parts += [part[:half], part[half:]]
+        job.outputs = [outputs.get(work) for work in job.batch.items]
+        return first
+
+    def _call(self, items: list[Work]) -> list[Any]:
         self._called = time.monotonic()
         self._calls += 1
-        try:
-            outputs = list(self._engine.predict([work.value for work in items]))
-            if len(outputs) != len(items):
-                raise OutputMismatchError(f"{len(items)} inputs gave {len(outputs)} outputs")
-        # SystemExit and the like in a model's code must not end the thread either.
-        except BaseException as error:
-            if device_lost(error):
-                self.lost = error
-                return [as_task_error(error)] * len(items)
-            if len(items) == 1:
-                return [as_task_error(error)]
-            if isinstance(error, OutputMismatchError):
-                # Every batch may do this, at the cost of many calls: somebody should know.
-                why = f"{error}: the batch is halved"
-                tell(log, logging.WARNING, why, [work.lease.task_id for work in items])
-        else:
-            return outputs
-        half = len(items) // 2
-        first = self._run(items[:half])
-        if self.lost is not None:
-            return first + [as_task_error(self.lost)] * (len(items) - half)
-        return first + self._run(items[half:])
+        outputs = list(self._engine.predict([work.value for work in items]))
+        if len(outputs) != len(items):
+            raise OutputMismatchError(f"{len(items)} inputs gave {len(outputs)} outputs")
+        return outputs
+
+    def _instead(self, job: Job, first: BaseException) -> Any:
+        """What stands for the outputs that are not there yet if no further call may be made."""
+        if self.draining:
+            return NOT_COMPUTED
+        if time.monotonic() - job.started <= self._timeout:
+            return None
+        # Each call may take this long, and a batch could need many: others wait meanwhile, and the
+        # circuit breaker hears of no failure before the job is over.
+        late = EngineError(
+            f"its batch failed and was not halved to the end within {self._timeout:g} s: "
+            f"{summary(first)}"
+        )
+        late.__cause__ = first
+        return as_task_error(late)
+
+    def _tell_if_for_nothing(self, job: Job, first: BaseException) -> None:
+        """Tells that a batch was halved without a bad input in it: each one may be, unseen."""
+        now = time.monotonic()
+        if now - self._told < TELL_EVERY or any(type(each) is TaskError for each in job.outputs):
+            return
+        self._told = now
+        what = "a batch of %d took %d calls, though no input of it is bad: %s"
+        log.warning(what, len(job.batch.items), self._calls, summary(first))
 
 
 def as_task_error(error: BaseException) -> TaskError:

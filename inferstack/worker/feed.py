@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from inferstack.batching import Batch, CostFit, CostModel, Limits, plan
@@ -164,11 +165,17 @@ class Feed:
         began = self._preparing
         return now - began if began else 0.0
 
-    def _prepared_in_time(self, leases: list[Lease]) -> list[Prepared | BaseException]:
-        """What the engine makes of inputs; code of the model has its time for each of them."""
+    def _prepared_in_time(self, leases: list[Lease]) -> list[Prepared | BaseException | None]:
+        """What the engine makes of inputs; code of the model has its time for each of them.
+
+        None in place of those that nobody wants any more, and of those that a drain came before.
+        """
         by_itself = self._engine.prepares_by_model
-        made: list[Prepared | BaseException] = []
+        made: list[Prepared | BaseException | None] = []
         for some in ([lease] for lease in leases) if by_itself else (leases,):
+            if by_itself and (self.draining or some[0] not in self._held):
+                made.append(None)
+                continue
             self.preparing, self._preparing = some, time.monotonic()
             made += _prepared(self._engine, [lease.spec.data for lease in some])
         self.preparing, self._preparing = [], 0.0
@@ -201,16 +208,22 @@ class Feed:
         return await self._prepare_some(leases)
 
     async def _prepare_some(self, leases: list[Lease]) -> list[Work]:
+        prepared: Sequence[Prepared | BaseException | None]
         if self._engine.prepares_quickly:
             prepared = _prepared(self._engine, [lease.spec.data for lease in leases])
         else:
             prepared = await asyncio.to_thread(self._prepared_in_time, leases)
         works: list[Work] = []
+        back: list[Lease] = []
         for lease, made in zip(leases, prepared, strict=True):
-            if isinstance(made, BaseException):
+            if made is None:
+                back.append(lease)
+            elif isinstance(made, BaseException):
                 self._report.refuse(lease, as_task_error(made))
             else:
                 works.append(Work(lease, made.value, made.cost, RANKS[lease.spec.priority]))
+        if back := [lease for lease in back if lease in self._held]:
+            await self._give_back(back)
         return works
 
     def _cost_model(self) -> CostModel:

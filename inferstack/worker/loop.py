@@ -74,7 +74,7 @@ class Worker:
         self._extend_every = settings.lease / 3
         self._end_process = end_process
         self._held = Held()
-        self._compute = Compute(engine, fit, self._held, self._wake_from_thread)
+        self._compute = Compute(engine, fit, self._held, self._wake_from_thread, self._timeout)
         self._measures = Measures(deployment)
         self._report = Report(
             session, self._held, self._compute, appetite.batch_size, self._measures
@@ -111,9 +111,9 @@ class Worker:
     def drain(self) -> None:
         """Claims no more, finishes the batch that computes, gives the rest back; then `run` ends.
 
-        May be called from any thread.
+        Of a batch that goes wrong only the running call is finished. May be called from any thread.
         """
-        self._feed.draining = True
+        self._feed.draining = self._compute.draining = True
         self._wake_from_thread()
 
     def status(self) -> ReplicaStatus:

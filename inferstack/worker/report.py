@@ -11,7 +11,7 @@ import orjson
 from inferstack.lifecycle.replica import Lease
 from inferstack.task import Execution, TaskError
 from inferstack.wording import summary
-from inferstack.worker.compute import Compute, Job
+from inferstack.worker.compute import NOT_COMPUTED, Compute, Job
 from inferstack.worker.held import Held, insist
 from inferstack.worker.measures import Measures
 from inferstack.worker.session import Session
@@ -92,9 +92,10 @@ class Report:
 
     async def _send(self) -> None:
         done: list[Done] = []
+        back: list[Lease] = []
         failed, self._refused = self._refused, []
         while self._finished:
-            self._sort(self._finished.popleft(), done, failed)
+            self._sort(self._finished.popleft(), done, failed, back)
         limit = self._session.inline_limit
         if large := [item for item in done if len(item[1]) > limit]:
             self._store(large)
@@ -104,6 +105,9 @@ class Report:
         if failed:
             await insist("fail", lambda: self._session.fail(failed))
             self._held.forget(lease for lease, _, _ in failed)
+        if back:
+            await insist("release", lambda: self._session.release(back))
+            self._held.forget(back)
 
     async def _complete(self, done: list[Done]) -> None:
         await insist("complete", lambda: self._session.complete(done))
@@ -137,7 +141,7 @@ class Report:
             await insist("release", lambda: self._session.release(late))
             self._held.forget(late)
 
-    def _sort(self, job: Job, done: list[Done], failed: list[Failed]) -> None:
+    def _sort(self, job: Job, done: list[Done], failed: list[Failed], back: list[Lease]) -> None:
         """Turns outputs into JSON; drops those of tasks that are no longer held."""
         items = job.batch.items
         if not items:
@@ -152,6 +156,9 @@ class Report:
         for work, output in zip(items, job.outputs, strict=True):
             lease = work.lease
             if lease not in self._held:
+                continue
+            if output is NOT_COMPUTED:
+                back.append(lease)
                 continue
             result = output if type(output) is TaskError else _as_json(output)
             if isinstance(result, bytes):

@@ -464,25 +464,6 @@ def test_the_process_ends_if_a_call_holds_the_interpreter_and_not_after_its_work
     assert ("in match" in done.stderr) == (status == 1)
 
 
-async def test_the_calls_of_a_batch_that_is_halved_are_timed_one_by_one() -> None:
-    def picky(values: list[Any]) -> list[Any]:
-        time.sleep(0.2)
-        if any(value["n"] == 0 for value in values):
-            raise ValueError
-        return values
-
-    ended: list[int] = []
-    session = MemorySession([lease(n) for n in range(8)])
-    await work_off(
-        session,
-        FakeEngine(picky),
-        deployment=deployment(compute_timeout=1.0, batch_size=8),
-        end_process=ended.append,
-    )
-    assert ended == []
-    assert len(session.done) == 7
-
-
 class ModelPrepares(FakeEngine):
     """Runs code of the model for each input before it is planned."""
 
@@ -610,6 +591,42 @@ async def test_a_drain_prepares_no_suspect_that_waits_for_the_device() -> None:
     go_on.set()
     await asyncio.wait_for(running, 10)
     assert (seen, session.released) == ([0], ["task-1"])
+
+
+async def test_what_nobody_wants_any_more_is_not_prepared() -> None:
+    session = MemorySession([lease(n) for n in range(4)])
+    session.expected = 3
+    seen: list[int] = []
+    loop, dropped = asyncio.get_running_loop(), threading.Event()
+
+    def drop() -> None:
+        session.drop("task-2")
+        dropped.set()
+
+    def look(data: Any) -> None:
+        seen.append(data["n"])
+        if data["n"] == 0:
+            loop.call_soon_threadsafe(drop)
+            assert dropped.wait(10)
+
+    await work_off(session, ModelPrepares(look))
+    assert seen == [0, 1, 3]
+    assert (set(session.done), session.released) == ({"task-0", "task-1", "task-3"}, [])
+
+
+async def test_a_drain_waits_for_one_preparation_and_gives_everything_back() -> None:
+    session = MemorySession([lease(n) for n in range(4)])
+    seen: list[int] = []
+
+    def look(data: Any) -> None:
+        seen.append(data["n"])
+        worker.drain()
+
+    worker = Worker(session, ModelPrepares(look), deployment(batch_size=4), settings())
+    await asyncio.wait_for(worker.run(), 10)
+    assert seen == [0]
+    assert sorted(session.released) == [f"task-{n}" for n in range(4)]
+    assert session.done == {}
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
