@@ -71,6 +71,7 @@ class Worker:
         self._engine = engine
         self._device = gpu.on_machine(engine.device)
         self._timeout = deployment.compute_timeout
+        self._lease = settings.lease
         self._extend_every = settings.lease / 3
         self._end_process = end_process
         self._held = Held()
@@ -211,7 +212,15 @@ class Worker:
             faulthandler.cancel_dump_traceback_later()
 
     def _check(self) -> None:
-        now = self._alive_at = time.monotonic()
+        now = time.monotonic()
+        still, self._alive_at = now - self._alive_at, now
+        if still > self._lease - self._extend_every:
+            what = (
+                "this process stood still for %.1f s, and LEASE is %g s: its tasks may have been "
+                "taken back, as from a crash. If a call of the model kept the interpreter, have it "
+                "release the GIL, or raise LEASE"
+            )
+            log.error(what, still, self._lease)
         if self._compute.lost is not None:
             self._say(f"device lost: {summary(self._compute.lost)}", self._running())
             self._end_process(EXIT_STUCK)

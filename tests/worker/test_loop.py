@@ -419,6 +419,25 @@ async def test_a_replica_counts_batches_claims_failures_and_stale_results() -> N
     assert "process_resident_memory_bytes" in text
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(0.1, 0), (1.8, 1)])
+async def test_a_call_that_keeps_the_interpreter_for_longer_than_a_lease_is_told(
+    caplog: pytest.LogCaptureFixture, seconds: float, told: int
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def keep(values: list[Any]) -> list[Any]:
+        over = threading.Event()
+        # To the event loop this is the same.
+        loop.call_soon_threadsafe(time.sleep, seconds)
+        loop.call_soon_threadsafe(over.set)
+        assert over.wait(10)
+        return values
+
+    session = MemorySession([lease(1)])
+    await work_off(session, FakeEngine(keep), settings=settings(lease=1.5))
+    assert sum("stood still for" in line for line in caplog.messages) == told
+
+
 async def test_a_stuck_batch_ends_the_process_and_each_task_of_it_is_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
