@@ -24,6 +24,7 @@ from inferstack.errors import (
     ModelLoadError,
     OutputMismatchError,
 )
+from inferstack.wording import summary
 
 Arrays = tuple[np.ndarray[Any, Any], ...]
 
@@ -44,7 +45,7 @@ class TorchEngine:
 
         Args:
             entry: the model's folder.
-            settings: not used; every engine takes them.
+            settings: BATCH_SIZE, where the folder says nothing.
             device: where to compute; what the configuration says if None.
 
         Raises:
@@ -55,6 +56,7 @@ class TorchEngine:
         self._target = prepare_device(config, device)
         self.device = str(self._target)
         self._inputs, self._outputs = config.inputs, config.outputs
+        self._takes_many = entry.batch_size(settings) > 1
         self._program = load_program(entry.source, self._target)
 
     def prepare(self, inputs: list[Any]) -> list[Prepared | InferstackError]:
@@ -109,12 +111,24 @@ class TorchEngine:
         return dict(zip(names, tensors, strict=True))
 
     def warm_up(self, fit: CostFit) -> None:
-        """Computes one batch of ones; open dimensions are 1."""
+        """Computes ones, alone and where batches are larger two together; open dimensions are 1.
+
+        Raises:
+            ModelLoadError: the program computes one input, but not two.
+        """
         one = tuple(
             np.ones([max(size, 1) for size in declared.shape], dtype=declared.dtype)
             for declared in self._inputs
         )
         self.predict([one])
+        if self._takes_many:
+            try:
+                self.predict([one, one])
+            except Exception as error:
+                raise ModelLoadError(
+                    "the program takes one input only: export it with a dynamic batch dimension, "
+                    f"or set batch.max_size: 1 ({summary(error)})"
+                ) from error
 
     def close(self) -> None:
         """Frees the program."""

@@ -47,6 +47,8 @@ class LoadedModel:
         self.engine: Engine = create(entry, settings, device)
         try:
             self.engine.warm_up(self.fit)
+        except ModelLoadError:
+            raise
         except (Exception, SystemExit) as error:
             raise ModelLoadError(f"warm-up: {summary(error)}") from error
 

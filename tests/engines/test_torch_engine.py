@@ -170,6 +170,21 @@ def test_a_program_exported_on_one_device_computes_on_another(tmp_path: Path) ->
     assert load_program(tmp_path, there)(torch.ones(2, 3, device=there)).device == there
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_program_exported_for_one_input_loads_only_if_batches_are_of_one(
+    tmp_path: Path, size: int
+) -> None:
+    path = folder(tmp_path, f"{CONFIG}batch: {{max_size: {size}}}\n")
+    example = (torch.ones(1, 3), torch.ones(1, dtype=torch.int64))
+    torch.export.save(torch.export.export(Scale(), example), path / "model.pt2")
+    engine = engine_of(tmp_path)
+    if size == 1:
+        engine.warm_up(CostFit())
+        return
+    with pytest.raises(ModelLoadError, match=r"one input only: .*, or set batch\.max_size: 1 \("):
+        engine.warm_up(CostFit())
+
+
 def test_a_folder_without_a_program_says_so(tmp_path: Path) -> None:
     folder(tmp_path)
     with pytest.raises(ModelLoadError, match=r"neither model\.pt2 nor model\.pt"):
