@@ -1,12 +1,16 @@
 """Brings a replica up: loads its model, joins the queue, works until told to stop."""
 
 import asyncio
+import contextlib
+import faulthandler
 import logging
 import os
 import socket
 import sys
+import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -30,6 +34,9 @@ from inferstack.worker.loop import Worker
 
 log = logging.getLogger(__name__)
 
+SLOW_LOAD = 300.0
+"""Seconds between two lines about a model that is not loaded yet."""
+
 
 class LoadedModel:
     """A model that is ready to serve."""
@@ -44,13 +51,14 @@ class LoadedModel:
         self.entry = entry
         self.settings = settings
         self.fit = CostFit()
-        self.engine: Engine = create(entry, settings, device)
-        try:
-            self.engine.warm_up(self.fit)
-        except ModelLoadError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise ModelLoadError(f"warm-up: {summary(error)}") from error
+        with _told_while_slow(entry.name):
+            self.engine: Engine = create(entry, settings, device)
+            try:
+                self.engine.warm_up(self.fit)
+            except ModelLoadError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise ModelLoadError(f"warm-up: {summary(error)}") from error
 
     async def serve(self, made: Callable[[Worker], object]) -> None:
         """Works until the worker is drained.
@@ -80,6 +88,27 @@ class LoadedModel:
         finally:
             await redis.aclose()
             self.engine.close()
+
+
+@contextlib.contextmanager
+def _told_while_slow(name: str) -> Iterator[None]:
+    """Tells every SLOW_LOAD seconds that a model still loads, and where: nothing else ends that."""
+    loaded = threading.Event()
+
+    def tell() -> None:
+        began = time.monotonic()
+        while not loaded.wait(SLOW_LOAD):
+            minutes = (time.monotonic() - began) / 60
+            log.warning("%s still loads or warms up after %.0f min, see stderr", name, minutes)
+            faulthandler.dump_traceback()
+
+    # Without a thread to be had, it loads all the same.
+    with contextlib.suppress(RuntimeError):
+        threading.Thread(target=tell, name="slow-load", daemon=True).start()
+    try:
+        yield
+    finally:
+        loaded.set()
 
 
 def load(model: str, version: int, settings: Settings, device: str | None) -> LoadedModel:
