@@ -187,14 +187,15 @@ class Compute:
             self._ahead.popleft()
             self._wake()
 
-    def _run(self, job: Job) -> BaseException | None:
+    def _run(self, job: Job) -> TaskError | None:
         """Computes the outputs of a job; returns the first error.
 
         A batch that goes wrong is halved until the poisonous item is alone. Larger parts come
         first: if time runs out, few are left.
         """
         outputs: dict[Work, Any] = {}
-        first: BaseException | None = None
+        # Not the exception itself: it holds on to the memory of the call that raised it.
+        first: TaskError | None = None
         parts = deque([job.batch.items])
         while parts and self.lost is None:
             part = [work for work in parts.popleft() if work.lease in self._held]
@@ -207,7 +208,7 @@ class Compute:
                 outputs |= zip(part, self._call(part), strict=True)
             # SystemExit and the like in a model's code must not end the thread either.
             except BaseException as error:
-                first = error if first is None else first
+                first = first or as_task_error(error)
                 if device_lost(error):
                     self.lost = error
                 elif len(part) == 1:
@@ -226,7 +227,7 @@ class Compute:
             raise OutputMismatchError(f"{len(items)} inputs gave {len(outputs)} outputs")
         return outputs
 
-    def _instead(self, job: Job, first: BaseException) -> Any:
+    def _instead(self, job: Job, first: TaskError) -> Any:
         """What stands for the outputs that are not there yet if no further call may be made."""
         if self.draining:
             return NOT_COMPUTED
@@ -234,21 +235,20 @@ class Compute:
             return None
         # Each call may take this long, and a batch could need many: others wait meanwhile, and the
         # circuit breaker hears of no failure before the job is over.
-        late = EngineError(
-            f"its batch failed and was not halved to the end within {self._timeout:g} s: "
-            f"{summary(first)}"
-        )
-        late.__cause__ = first
-        return as_task_error(late)
+        within = f"was not halved to the end within {self._timeout:g} s"
+        message = f"its batch failed and {within}: {first.message}"
+        return TaskError(EngineError.slug, message, EngineError.retryable, first.traceback)
 
-    def _tell_if_for_nothing(self, job: Job, first: BaseException) -> None:
+    def _tell_if_for_nothing(self, job: Job, first: TaskError) -> None:
         """Tells that a batch was halved without a bad input in it: each one may be, unseen."""
         now = time.monotonic()
-        if now - self._told < TELL_EVERY or any(type(each) is TaskError for each in job.outputs):
+        if now - self._told < TELL_EVERY:
+            return
+        if any(type(each) is TaskError or each is NOT_COMPUTED for each in job.outputs):
             return
         self._told = now
         what = "a batch of %d took %d calls, though no input of it is bad: %s"
-        log.warning(what, len(job.batch.items), self._calls, summary(first))
+        log.warning(what, len(job.batch.items), self._calls, first.message)
 
 
 def as_task_error(error: BaseException) -> TaskError:

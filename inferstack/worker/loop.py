@@ -213,7 +213,8 @@ class Worker:
 
     def _check(self) -> None:
         now = time.monotonic()
-        still, self._alive_at = now - self._alive_at, now
+        # Less the pause between two turns.
+        still, self._alive_at = now - self._alive_at - BEAT, now
         if still > self._lease - self._extend_every:
             what = (
                 "this process stood still for %.1f s, and LEASE is %g s: its tasks may have been "

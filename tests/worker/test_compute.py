@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,25 @@ async def test_a_batch_is_halved_for_no_longer_than_one_call_may_take() -> None:
             "its batch failed and was not halved to the end within 0.5 s: ValueError: no answer"
         )
         assert "in function" in (error.traceback or "")
+
+
+async def test_nothing_of_a_call_that_failed_is_kept_while_its_batch_is_halved() -> None:
+    class Memory:
+        """What a model holds while it computes."""
+
+    held: list[weakref.ref[Memory]] = []
+
+    def fails(values: list[Any]) -> list[Any]:
+        assert all(each() is None for each in held)
+        memory = Memory()
+        held.append(weakref.ref(memory))
+        if len(values) > 1:
+            raise MemoryError
+        return values
+
+    session = MemorySession([lease(n) for n in range(4)])
+    await work_off(session, FakeEngine(fails))
+    assert set(session.done) == {f"task-{n}" for n in range(4)}
 
 
 async def test_of_a_batch_that_is_halved_larger_parts_come_first() -> None:

@@ -419,7 +419,7 @@ async def test_a_replica_counts_batches_claims_failures_and_stale_results() -> N
     assert "process_resident_memory_bytes" in text
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0.1, 0), (1.8, 1)])
+@pytest.mark.parametrize(("seconds", "told"), [(0.1, 0), (2.5, 1)])
 async def test_a_call_that_keeps_the_interpreter_for_longer_than_a_lease_is_told(
     caplog: pytest.LogCaptureFixture, seconds: float, told: int
 ) -> None:
@@ -431,10 +431,11 @@ async def test_a_call_that_keeps_the_interpreter_for_longer_than_a_lease_is_told
         loop.call_soon_threadsafe(time.sleep, seconds)
         loop.call_soon_threadsafe(over.set)
         assert over.wait(10)
+        time.sleep(1.3)  # a turn of what watches over the event loop
         return values
 
     session = MemorySession([lease(1)])
-    await work_off(session, FakeEngine(keep), settings=settings(lease=1.5))
+    await work_off(session, FakeEngine(keep), settings=settings(lease=1))
     assert sum("stood still for" in line for line in caplog.messages) == told
 
 
