@@ -19,7 +19,7 @@ class Identity(msgspec.Struct, kw_only=True):
     """What is chosen once and kept for the life of a home: its secrets and its ports."""
 
     stack_id: str
-    """Marks every process that belongs to this home."""
+    """Marks every process that belongs to this home; a copy of the home has the same."""
     redis_password: str
     postgres_password: str
     secret_key: str
@@ -109,6 +109,10 @@ class Home:
                 "to a new folder"
             ) from None
 
+    def mark(self, identity: Identity) -> str:
+        """What the processes of this home carry; another one than those of a copy of it."""
+        return f"{identity.stack_id}:{folder_id(self.root)}"
+
     def choose(self, *, redis: bool, postgres: bool) -> Identity:
         """Makes secrets and ports, or finds them again.
 
@@ -145,6 +149,12 @@ def _new_identity() -> Identity:
         secret_key=secrets.token_urlsafe(48),
         admin_password=secrets.token_urlsafe(12),
     )
+
+
+def folder_id(folder: Path) -> str:
+    """Tells a folder from its copies, also once it is renamed; holds while the machine runs."""
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def write_private(path: Path, body: bytes) -> None:

@@ -34,11 +34,13 @@ def end(home: Home) -> list[str]:
     """
     ended = []
     known = state.read(home.state_file)
+    # Looked for first: once its parent has ended, nobody knows whose a replica is.
+    strays = _strays(home)
     for child in reversed(known.children if known else []):
         if child.process is not None and _lives(child.process):
             processes.end(child.process, [(s, min(g, GRACE)) for s, g in child.stop])
             ended.append(child.name)
-    if strays := _strays(home):
+    if strays := list(filter(processes.alive, {*strays, *_strays(home)})):
         processes.end_all(strays, GRACE)
         ended.append(f"{len(strays)} more")
     for name, server, steps in _servers(home):
@@ -64,7 +66,7 @@ def _lives(process: ProcessId | None) -> bool:
 def _strays(home: Home) -> list[ProcessId]:
     """Processes with the mark of this home: inferstack's own, and what these have started."""
     identity = home.identity()
-    return processes.marked(identity.stack_id) if identity else []
+    return processes.marked(home.mark(identity)) if identity else []
 
 
 def _servers(home: Home) -> Iterator[tuple[str, ProcessId, tuple[StopStep, ...]]]:

@@ -62,22 +62,24 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def marked(stack_id: str) -> list[ProcessId]:
-    """Living processes whose environment carries the mark of a stack; empty without /proc.
+def marked(mark: str) -> list[ProcessId]:
+    """Living processes that carry the mark of a home, and their descendants; empty without /proc.
 
     Finds what a state file misses: the grandchildren (Ray's processes leave their parent's
     session), and a child of a supervisor killed before it could write the child down.
     """
-    wanted = f"{MARK}={stack_id}".encode()
-    found = []
+    wanted = f"{MARK}={mark}".encode()
+    found = set()
     for entry in PROC.glob("[0-9]*"):
-        try:
-            ours = wanted in (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if ours and int(entry.name) != os.getpid() and (process := identify(int(entry.name))):
-            found.append(process)
-    return found
+        with contextlib.suppress(OSError):
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.add(int(entry.name))
+    # Ray's replicas write their titles over their environment: only their parent tells.
+    parents = {process.pid: process.info["ppid"] for process in psutil.process_iter(["ppid"])}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    found.discard(os.getpid())
+    return [process for pid in sorted(found) if (process := identify(pid))]
 
 
 def end_all(processes: Iterable[ProcessId], grace: float) -> None:

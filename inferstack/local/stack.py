@@ -30,7 +30,8 @@ class Stack(msgspec.Struct, frozen=True):
 
     settings: Settings
     """What the children get: every URL is set."""
-    stack_id: str
+    mark: str
+    """What its processes carry in their environment."""
     redis: Program | None
     """None when REDIS_URL names one that runs already."""
     postgres: Program | None
@@ -72,7 +73,7 @@ def plan(home: Home, wanted: Settings) -> Stack:
         postgres = _postgres(place, identity)
         notes = [place.note] if place.note else []
     settings = stack_settings(home, identity, wanted)
-    return Stack(settings, identity.stack_id, redis, postgres, notes)
+    return Stack(settings, home.mark(identity), redis, postgres, notes)
 
 
 def stack_settings(home: Home, identity: Identity, wanted: Settings) -> Settings:
@@ -109,7 +110,7 @@ def python_program(stack: Stack, name: str, *arguments: str, grace: float = 30.0
         arguments: a module and its arguments.
         grace: seconds that it gets to drain.
     """
-    environment = {**code_environment(stack.settings), MARK: stack.stack_id}
+    environment = {**code_environment(stack.settings), MARK: stack.mark}
     return Program(
         name=name,
         command=(sys.executable, "-P", "-m", *arguments),

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from inferstack.errors import StackError
-from inferstack.local.home import write_private
+from inferstack.local.home import folder_id, write_private
 from inferstack.local.processes import ProcessId, StopStep
 
 STOP = "stop "
@@ -59,6 +59,8 @@ class StackState(msgspec.Struct, kw_only=True):
     """The state file: who supervises what."""
 
     supervisor: ProcessId
+    folder: str | None = None
+    """The home that it was written for, by `folder_id`: it says nothing of a copy's processes."""
     url: str
     redis_url: str
     database_url: str
@@ -77,7 +79,7 @@ class StackState(msgspec.Struct, kw_only=True):
 
 
 def read(path: Path) -> StackState | None:
-    """The state that a supervisor wrote; None if there is none or it cannot be understood.
+    """The state that a supervisor of this home wrote; None if there is none to be understood.
 
     A state that cannot be understood was written by another version: its processes are
     still found by their mark and by the pid files of the servers.
@@ -86,7 +88,8 @@ def read(path: Path) -> StackState | None:
         StackError: it may not be read.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=StackState)
+        found = msgspec.json.decode(path.read_bytes(), type=StackState)
+        return found if found.folder in (None, folder_id(path.parent)) else None
     except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
         return None
     except OSError as error:

@@ -14,7 +14,7 @@ from inferstack.config import Settings
 from inferstack.errors import StackError
 from inferstack.local import checks, leftovers, logs, model_watch, stack, state
 from inferstack.local.child import Child
-from inferstack.local.home import Home
+from inferstack.local.home import Home, folder_id
 from inferstack.local.processes import MARK, identify
 from inferstack.local.program import Program
 from inferstack.local.stack import Stack
@@ -58,7 +58,11 @@ class Supervisor:
         supervisor = identify(os.getpid())
         assert supervisor is not None
         self.state = StackState(
-            supervisor=supervisor, url=stack.api_url(wanted), redis_url="", database_url=""
+            supervisor=supervisor,
+            folder=folder_id(home.root),
+            url=stack.api_url(wanted),
+            redis_url="",
+            database_url="",
         )
 
     async def run(self) -> None:
@@ -222,11 +226,11 @@ class Supervisor:
     def _asked_to_stop(self) -> None:
         if self._stop.is_set():
             # Asked twice: no more waiting for a drain. The servers still end in good order.
+            # Ray's replicas have sessions of their own, and are known by their living parents.
+            leftovers.kill(self._home)
             for child in self._children:
                 if MARK in child.program.environment:
                     child.kill()
-            # Ray's replicas have sessions of their own.
-            leftovers.kill(self._home)
             return
         self._stop.set()
         self.state.phase = Phase.STOPPING

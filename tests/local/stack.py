@@ -145,7 +145,7 @@ class RealStack:
     def left(self) -> list[ProcessId]:
         """Processes of this stack that still live."""
         identity = self.home.identity()
-        marked = processes.marked(identity.stack_id) if identity else []
+        marked = processes.marked(self.home.mark(identity)) if identity else []
         return [*marked, *(process for process in self.seen if processes.alive(process))]
 
     def _remember(self, found: StackState) -> None:

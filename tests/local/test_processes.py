@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from inferstack.local import processes
@@ -16,6 +17,12 @@ DEAF = [
     "-c",
     "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)",
 ]
+PARENT = [
+    sys.executable,
+    "-c",
+    f"import subprocess; subprocess.Popen({SLEEP}, env={{}}, start_new_session=True).wait()",
+]
+"""Its child has no environment, and speaks for both."""
 
 
 def started(command: list[str], env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -77,6 +84,16 @@ def test_processes_with_the_mark_are_found_and_no_others() -> None:
             assert other.poll() is None
         finally:
             other.kill()
+
+
+def test_a_descendant_of_a_marked_process_is_found_without_an_environment() -> None:
+    """As Ray's replicas, which write their titles where their environment was."""
+    with started(PARENT, {processes.MARK: "mine"}) as mine:
+        (child,) = psutil.Process(mine.pid).children()
+        found = processes.marked("mine")
+        assert {process.pid for process in found} == {mine.pid, child.pid}
+        processes.end_all(found, 5.0)
+        assert not any(map(processes.alive, found))
 
 
 def test_a_pid_file_that_names_something_else_is_not_believed(
