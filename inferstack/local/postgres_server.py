@@ -8,7 +8,7 @@ from signal import SIGINT, SIGQUIT
 
 from inferstack.errors import StackError
 from inferstack.local.binaries import PostgresBinaries
-from inferstack.local.processes import identify
+from inferstack.local.processes import server_at
 from inferstack.local.program import PLAIN_ENVIRONMENT, Account, Program, run_as
 
 NAMES = ("postgres",)
@@ -124,9 +124,12 @@ def _run(command: list[str], account: Account | None, stdin: str = "") -> None:
 
 
 async def _accepts(data: Path) -> bool:
-    """Whether the server says in its pid file that it is ready, as `pg_ctl -w` reads it."""
+    """Whether the server says in its pid file that it is ready, as `pg_ctl -w` reads it.
+
+    After a power loss the file is that of the last run, and its id may be anybody's.
+    """
     try:
-        lines = pid_file(data).read_text().splitlines()
-        return lines[7].strip() == "ready" and identify(int(lines[0])) is not None
-    except (OSError, IndexError, ValueError):
+        ready = pid_file(data).read_text().splitlines()[7].strip() == "ready"
+    except (OSError, IndexError):
         return False
+    return ready and server_at(pid_file(data), data, NAMES) is not None

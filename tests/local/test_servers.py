@@ -118,6 +118,14 @@ async def test_postgres_keeps_every_write_and_asks_for_the_password(
     await run(program, home, read)
 
 
+async def test_a_pid_file_of_the_last_run_does_not_tell_that_postgres_is_ready(home: Home) -> None:
+    found = binaries.postgres(None)
+    program = postgres_server.program(found, home.root, free_port(None), None)
+    lines = [str(os.getpid()), str(home.root), *["0"] * 5, "ready   "]
+    postgres_server.pid_file(home.root).write_text("\n".join(lines))
+    assert not await program.ready()
+
+
 def test_the_wheel_brings_postgresql() -> None:
     assert WHEEL
 
