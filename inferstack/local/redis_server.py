@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from signal import SIGTERM
 
@@ -12,6 +13,11 @@ from inferstack.local.home import write_private
 from inferstack.local.program import PLAIN_ENVIRONMENT, Program
 
 NAMES = ("redis-server", "valkey-server")
+CGROUP_MEMORY = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Bytes that the container may use, by cgroups v2 and v1."""
 
 
 def program(binary: Path, folder: Path, port: int, password: str) -> Program:
@@ -85,6 +91,16 @@ def pid_file(folder: Path) -> Path:
     return folder / "redis.pid"
 
 
+def memory(limits: Sequence[Path] = CGROUP_MEMORY) -> int:
+    """Bytes of memory that this machine has, or this container if it may use less."""
+    least = psutil.virtual_memory().total
+    for limit in limits:
+        # No such cgroup, or no limit: version 2 says "max", version 1 an enormous number.
+        with contextlib.suppress(OSError, ValueError):
+            least = min(least, int(limit.read_text()))
+    return least
+
+
 async def answers(port: int, password: str) -> bool:
     """Whether the server has loaded its data and takes commands."""
     try:
@@ -103,8 +119,6 @@ async def answers(port: int, password: str) -> bool:
 
 
 def _configuration(folder: Path, port: int, password: str) -> str:
-    # Work is refused at half of the memory, before the kernel kills somebody.
-    memory = psutil.virtual_memory().total // 2
     return "\n".join(
         [
             "bind 127.0.0.1",
@@ -130,7 +144,8 @@ def _configuration(folder: Path, port: int, password: str) -> str:
             # A few dozen tasks in a list would be compared one by one, their scores as text.
             "zset-max-listpack-entries 0",
             "latency-tracking no",
-            f"maxmemory {memory}",
+            # Work is refused at half of the memory, before the kernel kills somebody.
+            f"maxmemory {memory() // 2}",
             "tcp-keepalive 60",
             "",
         ]

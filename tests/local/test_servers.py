@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -82,6 +83,32 @@ async def test_the_redis_of_the_wheel_runs_with_jemalloc(home: Home) -> None:
 
     await run(program, home, look)
     assert binaries.redis_preload(Path("/usr/bin/redis-server")) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("268435456\n", 2**28),
+        ("max\n", psutil.virtual_memory().total),
+        (f"{2**63 - 4096}\n", psutil.virtual_memory().total),
+        (None, psutil.virtual_memory().total),
+    ],
+)
+def test_redis_counts_on_the_memory_of_its_container(
+    tmp_path: Path, content: str | None, expected: int
+) -> None:
+    limit = tmp_path / "memory.max"
+    if content is not None:
+        limit.write_text(content)
+    assert redis_server.memory([tmp_path / "other version", limit]) == expected
+
+
+def test_redis_refuses_work_at_half_of_that_memory(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_server, "memory", lambda: 2**28)
+    redis_server.program(redis_of_the_wheel(), home.redis, free_port(None), "secret")
+    assert f"maxmemory {2**27}" in (home.redis / "redis.conf").read_text().splitlines()
 
 
 @pytest.mark.parametrize("found", BINARIES, ids=_name)
