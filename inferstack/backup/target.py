@@ -9,7 +9,7 @@ from inferstack.config import Settings
 from inferstack.errors import BackupError, InferstackError
 from inferstack.local import control, leftovers
 from inferstack.local.home import SPACE_NEEDED, Home
-from inferstack.local.place import locate
+from inferstack.local.place import data_of
 from inferstack.local.servers import servers
 from inferstack.queue.connection import connect
 from inferstack.queue.transfer import empty
@@ -70,7 +70,7 @@ def _refuse_data(home: Home) -> None:
         raise BackupError(
             f"these still run in {home.root}: {', '.join(left)}; end them with `inferstack down`"
         )
-    for path in (home.redis, home.objects, locate(home.root).data):
+    for path in (home.redis, home.objects, data_of(home)):
         if path.is_dir() and any(path.iterdir()):
             raise BackupError(
                 f"{path} holds data: a backup is restored into an empty home only, "
@@ -134,7 +134,8 @@ def _told(wanted: Settings) -> Iterator[None]:
 def _clear(home: Home) -> None:
     """Removes what a restore has put into a home that was empty."""
     leftovers.end(home)
-    folders = (home.redis, home.objects, locate(home.root).data.parent)
+    folders = (home.redis, home.objects, data_of(home).parent)
+    home.keep_outside(None)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     if not any(folder.exists() for folder in folders):

@@ -26,6 +26,11 @@ class Identity(msgspec.Struct, kw_only=True):
     admin_password: str
     redis_port: int | None = None
     postgres_port: int | None = None
+    postgres_data: str | None = None
+    """Where PostgreSQL's data is if not in the home; empty if it is, None if an earlier version
+    did not say."""
+    postgres_home: str = ""
+    """The path that the home had when that was written."""
 
 
 class Home:
@@ -137,6 +142,13 @@ class Home:
         chosen.secret_key, chosen.admin_password = secret_key, admin_password
         self._write(chosen)
 
+    def keep_outside(self, data: Path | None) -> None:
+        """Remembers where PostgreSQL's data is outside of this home; None if there is none."""
+        if chosen := self.identity():
+            chosen.postgres_data = str(data or "")
+            chosen.postgres_home = str(self.root)
+            self._write(chosen)
+
     def _write(self, identity: Identity) -> None:
         write_private(self._identity_file, msgspec.json.format(msgspec.json.encode(identity)))
 
@@ -148,6 +160,7 @@ def _new_identity() -> Identity:
         postgres_password=secrets.token_urlsafe(24),
         secret_key=secrets.token_urlsafe(48),
         admin_password=secrets.token_urlsafe(12),
+        postgres_data="",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from inferstack.local import postgres_server, processes, redis_server, state
 from inferstack.local.home import Home
-from inferstack.local.place import locate
+from inferstack.local.place import data_of
 from inferstack.local.processes import ProcessId, StopStep
 from inferstack.telemetry import discovery, peers
 
@@ -74,7 +74,7 @@ def _servers(home: Home) -> Iterator[tuple[str, ProcessId, tuple[StopStep, ...]]
     found = processes.server_at(redis_server.pid_file(home.redis), home.redis, redis_server.NAMES)
     if found:
         yield "redis", found, ((signal.SIGTERM, GRACE),)
-    data = locate(home.root).data
+    data = data_of(home)
     found = processes.server_at(postgres_server.pid_file(data), data, postgres_server.NAMES)
     if found:
         yield "postgres", found, ((signal.SIGINT, GRACE), (signal.SIGQUIT, GRACE))

@@ -10,6 +10,7 @@ import msgspec
 
 from inferstack.errors import StackError
 from inferstack.local.binaries import PostgresBinaries
+from inferstack.local.home import Home, Identity
 from inferstack.local.program import Account
 
 SHARED = Path("/var/lib/inferstack")
@@ -26,26 +27,50 @@ class Place(msgspec.Struct, frozen=True):
     """What to tell the user, when the data is not inside the home."""
 
 
-def locate(home: Path) -> Place:
+def data_of(home: Home) -> Path:
+    """Where the data of a home is, if it has any; never where that of another one is.
+
+    Raises:
+        StackError: it belongs to another user.
+    """
+    inside = _inside(home)
+    if os.geteuid() != 0:
+        _check_owner(inside)
+        return inside
+    identity = home.identity()
+    if identity is None or inside.exists():
+        return inside
+    if identity.postgres_data is None:
+        # Earlier versions named the folder after the home's path, and wrote that down nowhere.
+        name = hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:12]
+        earlier = SHARED / name / "postgres" / "data"
+        return earlier if earlier.exists() else inside
+    if identity.postgres_data and _original(home, identity) is None:
+        return Path(identity.postgres_data)
+    return inside
+
+
+def locate(home: Home, identity: Identity) -> Place:
     """Finds the data of a home, or a place for it.
 
     Data that exists decides; without any, root's PostgreSQL goes into the home if its user
-    can get there, else to a folder below `SHARED` that is named after the home's path.
+    can get there, else to a folder of its own below `SHARED`.
 
     Raises:
-        StackError: the data belongs to another user, or there is no user to run as.
+        StackError: the data is gone or belongs to another user or home, or there is no user to
+            run as.
     """
-    inside = home / "postgres" / "data"
+    data = data_of(home)
+    if identity.postgres_data and not _inside(home).exists():
+        _check_outside(home, identity, Path(identity.postgres_data))
     if os.geteuid() != 0:
-        _check_owner(inside)
-        return Place(inside, None)
-    name = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
-    outside = SHARED / name / "postgres" / "data"
-    for data in (inside, outside):
-        if data.exists():
-            return _with_note(home, data, _account(data.stat().st_uid))
+        return Place(data, None)
+    if data.exists():
+        return _with_note(home.root, data, _account(data.stat().st_uid))
     account = system_account()
-    return _with_note(home, inside if _reachable(inside, account) else outside, account)
+    if not _reachable(data, account) and data == _inside(home):
+        data = SHARED / identity.stack_id / "postgres" / "data"
+    return _with_note(home.root, data, account)
 
 
 def make_parent(place: Place) -> None:
@@ -82,6 +107,35 @@ def _with_note(home: Path, data: Path, account: Account) -> Place:
         f"PostgreSQL runs as {account.name}, who cannot reach {home}: its data is in {data.parent}"
     )
     return Place(data, account, note)
+
+
+def _inside(home: Home) -> Path:
+    return home.root / "postgres" / "data"
+
+
+def _original(home: Home, identity: Identity) -> Path | None:
+    """The home of which this one is a copy, as long as it is where it was; None if it is none."""
+    known = Home(Path(identity.postgres_home))
+    if not known.root.exists() or known.root.samefile(home.root):
+        return None
+    other = known.identity()
+    return known.root if other is not None and other.stack_id == identity.stack_id else None
+
+
+def _check_outside(home: Home, identity: Identity, data: Path) -> None:
+    """A copy of a home must not use the data of its original, nor begin without any."""
+    if os.geteuid() != 0:
+        _check_owner(data)
+    if original := _original(home, identity):
+        raise StackError(
+            f"{home.root} is a copy of {original}, whose PostgreSQL data is in {data}: "
+            "restore a backup into a new home instead"
+        )
+    if not data.parent.exists():
+        raise StackError(
+            f"the PostgreSQL data of {home.root} was in {data}, which is gone: put it back, "
+            "or set INFERSTACK_HOME to a new folder"
+        )
 
 
 def _check_owner(data: Path) -> None:

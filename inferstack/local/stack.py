@@ -69,8 +69,8 @@ def plan(home: Home, wanted: Settings) -> Stack:
             redis_binary, home.redis, identity.redis_port or 0, identity.redis_password
         )
     if own_postgres:
-        place = locate(home.root)
-        postgres = _postgres(place, identity)
+        place = locate(home, identity)
+        postgres = _postgres(home, place, identity)
         notes = [place.note] if place.note else []
     settings = stack_settings(home, identity, wanted)
     return Stack(settings, home.mark(identity), redis, postgres, notes)
@@ -179,8 +179,10 @@ def check_external(wanted: Settings) -> list[tuple[str, str, int]]:
     return found
 
 
-def _postgres(place: Place, identity: Identity) -> Program:
+def _postgres(home: Home, place: Place, identity: Identity) -> Program:
     make_parent(place)
+    if not place.data.is_relative_to(home.root):
+        home.keep_outside(place.data)
     found = binaries.postgres(postgres_server.major(place.data))
     runnable = reachable_binaries(found, place.account)
     postgres_server.create(runnable, place.data, identity.postgres_password, place.account)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from inferstack.errors import StackError
-from inferstack.local import binaries, place, postgres_server, redis_server
+from inferstack.local import binaries, postgres_server, redis_server
 from inferstack.local.binaries import PostgresBinaries
 from inferstack.local.child import Child
 from inferstack.local.home import Home, free_port
@@ -115,7 +115,7 @@ def test_redis_refuses_work_at_half_of_that_memory(
 async def test_postgres_keeps_every_write_and_asks_for_the_password(
     home: Home, found: PostgresBinaries
 ) -> None:
-    where = locate(home.root)
+    where = locate(home, home.choose(redis=False, postgres=True))
     make_parent(where)
     runnable = reachable_binaries(found, where.account)
     elsewhere = home.root / "elsewhere"
@@ -168,7 +168,7 @@ def test_data_of_a_version_that_is_missing_is_refused_with_what_to_do() -> None:
 
 
 def test_a_half_made_database_is_made_again(home: Home) -> None:
-    where = locate(home.root)
+    where = locate(home, home.choose(redis=False, postgres=True))
     make_parent(where)
     half = where.data.with_name("data.new")
     half.mkdir()
@@ -187,31 +187,3 @@ def test_nothing_on_this_machine_is_told_in_one_line(monkeypatch: pytest.MonkeyP
         binaries.redis_server()
     with pytest.raises(StackError, match="install the package postgresql"):
         binaries.postgres(None)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give its data to another user")
-def test_a_home_that_postgres_cannot_reach_gets_its_data_elsewhere(folder: Path) -> None:
-    private = folder / "private"
-    private.mkdir(mode=0o700)
-    where = locate(private / "home")
-    assert not where.data.is_relative_to(folder)
-    assert where.account is not None
-    assert where.account.name in (where.note or "")
-    assert locate(private / "home") == where
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give its data to another user")
-def test_programs_of_a_wheel_that_postgres_cannot_reach_are_copied(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    private = folder / "private" / "pginstall" / "bin"
-    private.mkdir(parents=True)
-    (private / "postgres").write_text("program")
-    (folder / "private").chmod(0o700)
-    monkeypatch.setattr(place, "SHARED", folder / "shared")
-    account = locate(folder / "home").account
-    found = PostgresBinaries(private, 18, wheel=True)
-    runnable = reachable_binaries(found, account)
-    assert runnable.folder == folder / "shared" / "postgresql-18" / "bin"
-    assert runnable.server.read_text() == "program"
-    assert reachable_binaries(found, account) == runnable
