@@ -29,10 +29,7 @@ def run(home: Home, wanted: Settings, *, ray: bool, show: Callable[[StackState],
     # Imported by `up` alone: other commands answer sooner without.
     from inferstack.local.supervisor import Supervisor
 
-    refuse_second(home)
-    refuse_part(home)
-    checks.default_model(wanted)
-    home.prepare()
+    _prepare(home, wanted)
     if not home.lock():
         raise StackError(f"another `inferstack up` is starting or stopping in {home.root}")
     try:
@@ -55,10 +52,7 @@ def run_detached(
     Raises:
         StackError: one runs already, or it could not start.
     """
-    refuse_second(home)
-    refuse_part(home)
-    checks.default_model(wanted)
-    home.prepare()
+    _prepare(home, wanted)
     log = home.logs / "supervisor.log"
     log.write_bytes(b"")
     # For appending: it is cut when it has grown too long.
@@ -147,6 +141,14 @@ def known_settings(home: Home, wanted: Settings) -> Settings:
     """The settings with the URLs of a home filled in, for commands beside a running stack."""
     identity = home.identity()
     return wanted if identity is None else stack.stack_settings(home, identity, wanted)
+
+
+def _prepare(home: Home, wanted: Settings) -> None:
+    """Refuses what cannot start before anything is written, and makes the folders."""
+    refuse_second(home)
+    refuse_part(home)
+    checks.default_model(wanted)
+    home.prepare()
 
 
 def _await_end(home: Home, found: StackState, show: Callable[[StackState], None]) -> None:

@@ -11,9 +11,7 @@ from inferstack.errors import InferstackError, StackError
 from inferstack.local.child import Child
 from inferstack.queue.connection import connect
 from inferstack.queue.registry import Registry
-
-PATIENCE = 180.0
-"""Seconds that the default model may take to load before the stack counts as up without it."""
+from inferstack.worker.registrar import PATIENCE
 
 
 async def forget_readiness(redis_url: str) -> None:
@@ -32,7 +30,7 @@ async def forget_readiness(redis_url: str) -> None:
 
 
 async def wait(redis_url: str, model: str, worker: Child) -> str:
-    """Waits until the default model is served, has failed, or takes too long.
+    """Waits until the default model is served, has failed, or others wait no longer for it.
 
     Args:
         redis_url: the Redis with the registry.
