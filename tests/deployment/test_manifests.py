@@ -106,6 +106,21 @@ def test_the_cluster_on_aws_is_valid() -> None:
     assert (pod["namespace"], pod["serviceAccountName"]) == ("ai-inference", "inferstack")
 
 
+def test_pods_on_aws_get_nothing_from_their_node_and_are_told_what_they_would_ask() -> None:
+    (cluster,) = manifests.parse((manifests.FOLDER / "eks-cluster.yaml").read_text())
+    assert all(group["disablePodIMDS"] is True for group in cluster["managedNodeGroups"])
+    (account,) = [
+        each["serviceAccountName"]
+        for each in cluster["iam"]["podIdentityAssociations"]
+        if each.get("wellKnownPolicies") == {"awsLoadBalancerController": True}
+    ]
+    name, region = cluster["metadata"]["name"], cluster["metadata"]["region"]
+    guide = pages.text("docs/deployment.md")
+    assert f"aws eks describe-cluster --name {name} --region {region} " in guide
+    assert f'--set clusterName={name} --set region={region} --set vpcId="$VPC" ' in guide
+    assert f"--set serviceAccount.name={account}\n" in guide
+
+
 @needs_kubectl
 def test_nodes_on_aws_grow_with_the_gpu_workers() -> None:
     (cluster,) = manifests.parse((manifests.FOLDER / "eks-cluster.yaml").read_text())
