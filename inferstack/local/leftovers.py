@@ -34,7 +34,7 @@ def end(home: Home) -> list[str]:
     """
     ended = []
     known = state.read(home.state_file)
-    # Looked for first: once its parent has ended, nobody knows whose a replica is.
+    # Looked for first: once its parent has ended, nothing may tell whose a process is.
     strays = _strays(home)
     for child in reversed(known.children if known else []):
         if child.process is not None and _lives(child.process):

@@ -74,7 +74,7 @@ def marked(mark: str) -> list[ProcessId]:
         with contextlib.suppress(OSError):
             if wanted in (entry / "environ").read_bytes().split(b"\0"):
                 found.add(int(entry.name))
-    # Ray's replicas write their titles over their environment: only their parent tells.
+    # A title may be written over the environment, as Ray does it: then only the parent tells.
     parents = {process.pid: process.info["ppid"] for process in psutil.process_iter(["ppid"])}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more

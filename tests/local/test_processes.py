@@ -87,7 +87,7 @@ def test_processes_with_the_mark_are_found_and_no_others() -> None:
 
 
 def test_a_descendant_of_a_marked_process_is_found_without_an_environment() -> None:
-    """As Ray's replicas, which write their titles where their environment was."""
+    """As one of Ray, which may write its title where its environment was."""
     with started(PARENT, {processes.MARK: "mine"}) as mine:
         (child,) = psutil.Process(mine.pid).children()
         found = processes.marked("mine")
