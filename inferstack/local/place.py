@@ -28,7 +28,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def data_of(home: Home) -> Path:
-    """Where the data of a home is, if it has any; never where that of another one is.
+    """Where the data of a home is, or would be inside of it; never that of another home.
 
     Raises:
         StackError: it belongs to another user.
@@ -42,8 +42,7 @@ def data_of(home: Home) -> Path:
         return inside
     if identity.postgres_data is None:
         # Earlier versions named the folder after the home's path, and wrote that down nowhere.
-        name = hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:12]
-        earlier = SHARED / name / "postgres" / "data"
+        earlier = _outside(str(home.root.resolve()))
         return earlier if earlier.exists() else inside
     if identity.postgres_data and _original(home, identity) is None:
         return Path(identity.postgres_data)
@@ -69,7 +68,7 @@ def locate(home: Home, identity: Identity) -> Place:
         return _with_note(home.root, data, _account(data.stat().st_uid))
     account = system_account()
     if not _reachable(data, account) and data == _inside(home):
-        data = SHARED / identity.stack_id / "postgres" / "data"
+        data = _outside(home.mark(identity))
     return _with_note(home.root, data, account)
 
 
@@ -111,6 +110,10 @@ def _with_note(home: Path, data: Path, account: Account) -> Place:
 
 def _inside(home: Home) -> Path:
     return home.root / "postgres" / "data"
+
+
+def _outside(name: str) -> Path:
+    return SHARED / hashlib.sha256(name.encode()).hexdigest()[:12] / "postgres" / "data"
 
 
 def _original(home: Home, identity: Identity) -> Path | None:

@@ -226,7 +226,7 @@ class Supervisor:
     def _asked_to_stop(self) -> None:
         if self._stop.is_set():
             # Asked twice: no more waiting for a drain. The servers still end in good order.
-            # Ray's replicas have sessions of their own; their parents, while they live, tell of them.
+            # Ray's replicas have sessions of their own; while their parents live, these tell.
             leftovers.kill(self._home)
             for child in self._children:
                 if MARK in child.program.environment:

@@ -88,6 +88,12 @@ def test_a_copied_home_takes_nothing_of_its_original_and_says_where_the_data_is(
     assert located(copy).data == data
 
 
+def test_a_home_and_its_copy_that_had_no_data_yet_make_their_own(private: Home) -> None:
+    private.choose(redis=False, postgres=False)
+    copy = copied(private)
+    assert made(private) != made(copy)
+
+
 def test_data_that_is_gone_is_not_replaced_by_an_empty_database(private: Home) -> None:
     """As in a new container, which has the home on a volume, and nothing else."""
     data = made(private)
