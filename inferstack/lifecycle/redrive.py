@@ -114,7 +114,7 @@ class Redriver:
             return None
         if known is not None:
             await held.settle(new_id)
-            return _receipt_of(known)
+            return Receipt.of(known)
         spec = msgspec.structs.replace(planned, task_id=new_id)
         receipt = await self._enqueue(target, spec, until)
         await held.settle(receipt.task_id)
@@ -207,11 +207,7 @@ class Redriver:
                 f"it was redriven as {letter.redriven_as}, which has been removed since",
                 task_id=letter.task.spec.task_id,
             )
-        return _receipt_of(found)
+        return Receipt.of(found)
 
     def _queue(self, deployment: str) -> TaskQueue:
         return TaskQueue(self._redis, deployment, self._settings)
-
-
-def _receipt_of(task: Task) -> Receipt:
-    return Receipt(task.spec, task.state, 0, 0.0, task.created_at, existing=True)

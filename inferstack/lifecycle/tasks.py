@@ -18,7 +18,8 @@ from inferstack.queue.completions import CompletionChannel
 from inferstack.queue.connection import Redis, connect
 from inferstack.queue.key_routes import UNUSED, KeyRoutes
 from inferstack.queue.statistics import QueueStatistics
-from inferstack.queue.types import Accepted, Enqueued
+from inferstack.queue.types import Enqueued
+from inferstack.queue.withdraw import withdraw
 from inferstack.storage.history import History, HistoryFilter, HistoryPage
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskSpec, TaskState
@@ -34,6 +35,7 @@ class Tasks:
         self, redis: "Redis", store: ObjectStore, history: History, settings: Settings
     ) -> None:
         """Args: redis: for commands; completions come over a connection of their own."""
+        self._redis = redis
         self._store = store
         self._history = history
         self._listening = connect(str(settings.redis_url), timeout=None)
@@ -98,7 +100,8 @@ class Tasks:
     ) -> Answer:
         """Submits and waits: the finished task, or its receipt when `wait` seconds pass first.
 
-        A task whose caller departs meanwhile is cancelled; `target` is for the method itself.
+        A task whose caller departs meanwhile is cancelled, and its idempotency key is free: who
+        waits under it, too, then waits for a new task. `target` is for the method itself.
         Errors as in `submit`.
         """
         target, submit = await self._intake.prepare(
@@ -118,7 +121,7 @@ class Tasks:
             if (joined := await self._join(caller, target, ticket, left)) is not None:
                 return joined
         elif departure is not None and departure.gone:
-            await target.queue.cancel(submit.spec.task_id)
+            await withdraw(self._redis, submit.spec)
             return await self._receipt(target, ticket)
         elif (other := self._elsewhere(target, ticket)) is None:
             return await self._receipt(target, ticket)
@@ -233,9 +236,8 @@ class Tasks:
 
     async def _free(self, target: Target, ticket: Ticket) -> None:
         """Frees an idempotency key whose task was purged, so that it makes a new one."""
-        spec, answer = ticket.submit.spec, ticket.answer
-        assert answer is not None, "the queue has named the task that it holds the key for"
-        await target.queue.free(spec.tenant, spec.idempotency_key or "", answer.task_id)
+        spec = ticket.submit.spec
+        await target.queue.free(spec.tenant, spec.idempotency_key or "", ticket.holder)
 
     def _elsewhere(self, target: Target, ticket: Ticket) -> Target | None:
         """What takes over where the queue turned a task away since its circuit is open.
@@ -295,40 +297,49 @@ class Tasks:
         answer, spec = ticket.answer, ticket.submit.spec
         assert answer is not None, "the future resolves after the answer is noted"
         if answer.status is Enqueued.DUPLICATE and ticket.unused:
-            return await self._existing(target, answer)
+            return await self._existing(target, answer.task_id)
         raise_refusal(target, answer)
         position = answer.ahead + 1
         wait = target.wait_for(answer.ahead)
         return Receipt(spec, TaskState.QUEUED, position, wait, answer.created_at)
 
-    async def _existing(self, target: Target, answer: Accepted) -> Receipt:
+    async def _existing(self, target: Target, task_id: str) -> Receipt:
         """The receipt of the task that holds an idempotency key."""
-        task = await target.queue.get(answer.task_id) or await self._history.get(answer.task_id)
+        task = await target.queue.get(task_id) or await self._history.get(task_id)
         if task is None:
-            raise TaskNotFoundError(task_id=answer.task_id)
-        return Receipt(task.spec, task.state, 0, 0.0, task.created_at, existing=True)
+            raise TaskNotFoundError(task_id=task_id)
+        return Receipt.of(task)
 
     async def _join(
         self, caller: Caller, target: Target, ticket: Ticket, wait: float
     ) -> Answer | None:
-        """Waits for a task that was submitted before with the same key; None if it was purged."""
-        assert ticket.answer is not None, "it has named the task"
+        """Waits for a task that was submitted before with the same key.
+
+        None if it was purged, or if who submitted it departed: then the key is free.
+        """
         try:
-            task = await self._reader.get(caller, ticket.answer.task_id, max(wait, 0.001))
+            task = await self._reader.get(caller, ticket.holder, max(wait, 0.001))
         except TaskNotFoundError:
             return await self._left(target, ticket)
+        if task.state is TaskState.CANCELLED and not await self._holds(target, ticket):
+            return None
         if task.state.terminal:
             return task
-        return Receipt(task.spec, task.state, 0, 0.0, task.created_at, existing=True)
+        return Receipt.of(task)
+
+    async def _holds(self, target: Target, ticket: Ticket) -> bool:
+        """Whether the task of before still has the key."""
+        spec = ticket.submit.spec
+        holder = await target.queue.holder(spec.tenant, spec.idempotency_key or "")
+        return holder == ticket.holder
 
     async def _left(self, target: Target, ticket: Ticket) -> Receipt | None:
         """The receipt of a task that its reader does not find; None if it was purged.
 
         A deployment that is gone may have one that history does not know yet.
         """
-        assert ticket.answer is not None, "it has named the task"
         try:
-            return await self._existing(target, ticket.answer)
+            return await self._existing(target, ticket.holder)
         except TaskNotFoundError:
             await self._free(target, ticket)
             return None

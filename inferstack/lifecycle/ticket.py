@@ -35,6 +35,12 @@ class Ticket:
         """Whether the queue has said that this task will never exist."""
         return self.answer is not None and not self._is_own(self.answer)
 
+    @property
+    def holder(self) -> str:
+        """The id of the task that the queue has named: this one, or that which has the key."""
+        assert self.answer is not None, "the queue has answered"
+        return self.answer.task_id
+
     def _is_own(self, answer: Accepted) -> bool:
         """Whether the task exists: accepted now, or, if a commit was repeated, at its first try."""
         if answer.status is Enqueued.DUPLICATE:

@@ -67,6 +67,11 @@ class Receipt(msgspec.Struct, frozen=True):
     existing: bool = False
     """Whether an idempotency key found a task of before."""
 
+    @classmethod
+    def of(cls, task: Task) -> "Receipt":
+        """That of a task which was there before."""
+        return cls(task.spec, task.state, 0, 0.0, task.created_at, existing=True)
+
     @property
     def task_id(self) -> str:
         """The id to ask for."""

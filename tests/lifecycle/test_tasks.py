@@ -29,6 +29,7 @@ from inferstack.queue.codec import UNREADABLE, decode_record
 from inferstack.queue.key_routes import UNUSED
 from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import prefix
+from inferstack.queue.withdraw import withdraw
 from inferstack.storage.history import HistoryFilter
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Execution, Priority, Task, TaskError, TaskState
@@ -79,10 +80,12 @@ async def test_a_wait_that_ends_first_gives_a_receipt_and_the_task_lives_on(hous
     assert (await house.tasks.get(ANN, receipt.task_id)).state is TaskState.COMPLETED
 
 
-async def left(house: House) -> Task:
+async def left(house: House, key: str | None = None) -> Task:
     """A task whose caller departed while it ran."""
     departure = Departure()
-    waiting = asyncio.create_task(house.tasks.run(ANN, hello(), 60.0, departure=departure))
+    waiting = asyncio.create_task(
+        house.tasks.run(ANN, hello(), 60.0, idempotency_key=key, departure=departure)
+    )
     async with asyncio.timeout(10):
         while not (leases := await house.replica.claim(1)):
             await asyncio.sleep(0.01)
@@ -111,6 +114,62 @@ async def test_a_caller_that_departs_leaves_a_task_of_before_alone(house: House)
     departure.happened()
     await house.tasks.run(ANN, hello(), 0.05, idempotency_key="k", departure=departure)
     assert (await house.tasks.get(ANN, receipt.task_id)).state is TaskState.QUEUED
+
+
+async def test_a_key_makes_a_new_task_once_its_caller_departed(house: House) -> None:
+    cancelled = await left(house, key="k")
+    assert cancelled.state is TaskState.CANCELLED
+    repeat = asyncio.create_task(house.tasks.run(ANN, hello(), 10.0, idempotency_key="k"))
+    assert await served(house) != [cancelled.spec.task_id]
+    assert state_of(await repeat) is TaskState.COMPLETED
+
+
+async def test_a_departure_takes_no_key_of_a_task_that_has_finished(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    await house.work()
+    await withdraw(house.redis, receipt.spec)
+    again = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    assert (again.task_id, again.state) == (receipt.task_id, TaskState.COMPLETED)
+
+
+async def test_a_repeat_that_came_before_the_departure_waits_for_a_new_task(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    repeat = asyncio.create_task(house.tasks.run(ANN, hello(), 10.0, idempotency_key="k"))
+    await joined(house, receipt.task_id)
+    await withdraw(house.redis, receipt.spec)
+    assert await served(house) != [receipt.task_id]
+    assert state_of(await repeat) is TaskState.COMPLETED
+
+
+async def test_a_repeat_does_not_bring_back_what_its_owner_cancelled(house: House) -> None:
+    receipt = await house.tasks.submit(ANN, hello(), idempotency_key="k")
+    repeat = asyncio.create_task(house.tasks.run(ANN, hello(), 10.0, idempotency_key="k"))
+    await joined(house, receipt.task_id)
+    await house.tasks.cancel(ANN, receipt.task_id)
+    assert state_of(await repeat) is TaskState.CANCELLED
+    assert await house.replica.claim(1) == []
+
+
+async def joined(house: House, task_id: str) -> None:
+    """Returns once somebody waits for a task under its key."""
+    async with asyncio.timeout(10):
+        while True:
+            record: Any = await house.redis.hget(f"is:{{{ECHO.name}}}:t:{task_id}", "s")
+            if decode_record(record).apis:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def served(house: House) -> list[str]:
+    """The first task that comes, once it is done."""
+    async with asyncio.timeout(10):
+        while not (done := await house.work()):
+            await asyncio.sleep(0.01)
+    return done
+
+
+def state_of(answer: Task | Receipt) -> TaskState:
+    return answer.state
 
 
 async def test_several_callers_can_wait_for_one_task(house: House) -> None:

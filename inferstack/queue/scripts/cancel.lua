@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Cancels an unfinished task. A replica that computes it finds its completion refused.
--- ARGV: id
+-- ARGV: id; then, to free its idempotency key if it is cancelled by this: tenant, key
 -- Returns the state that the task is in now, or nil if there is no such task.
 local id = ARGV[1]
 local row = read(id)
@@ -9,5 +9,8 @@ if pending(row) then
   local finish = finishing(clock())
   finish:abandon(id, row, 'cancelled')
   finish:flush()
+  local name = ARGV[3] and holder_of(ARGV[2], ARGV[3])
+  local held = name and redis.call('GET', name)
+  if held and string.sub(held, 1, #id + 1) == id .. ' ' then redis.call('UNLINK', name) end
 end
 return row[STATE]
