@@ -83,7 +83,9 @@ class Recovery:
                 return 0
             try:
                 submit = _submit_of(task, await self._now())
-                (answer,) = await queue.enqueue([submit], version=task.version + 1)
+                # Never that of a new task: attempts of before the loss must stay refused.
+                version = max(2, task.version + 1)
+                (answer,) = await queue.enqueue([submit], version=version)
             except InferstackError as error:
                 log.warning("task %s stays lost for now: %s", lost.task_id, error)
                 return 0

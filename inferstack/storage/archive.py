@@ -24,6 +24,9 @@ REFUSALS = ("22", "23", "54")
 """SQLSTATE classes that are about a value, not about the server: data exception, integrity
 violation, and a program limit (JSON nested deeper than the server's stack, a row too long)."""
 
+KEPT = ("id", "created_at")
+"""Columns that stay as they were written first: Redis counts from anew what it had lost."""
+
 
 class _Array(bytes):
     """An array in PostgreSQL's binary format."""
@@ -43,7 +46,7 @@ class _RefusedError(Exception):
 def _upsert() -> str:
     names = ", ".join(COLUMNS)
     arrays = ", ".join(f"%b::{kind}[]" for kind in COLUMNS.values())
-    changes = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "id")
+    changes = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in KEPT)
     return (
         f"INSERT INTO tasks ({names}) SELECT * FROM unnest({arrays}) "
         f"ON CONFLICT (id) DO UPDATE SET {changes}, recorded_at = now() "

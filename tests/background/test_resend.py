@@ -139,6 +139,21 @@ async def test_the_clock_of_this_process_decides_nothing(
     assert deadline / 1000 == pytest.approx(now + 480, abs=30)
 
 
+async def test_a_second_loss_grants_no_time_again(
+    settings: Settings, history: History, redis: Redis, recorder: Recorder
+) -> None:
+    now = time.time()
+    task = queued(timeout=600.0)
+    await history.upsert([msgspec.structs.replace(task, created_at=now - 120)])
+    for _ in range(2):
+        await redis.flushdb()
+        assert await duties.resend(settings) == 1
+        await archive(recorder)
+    deadline = await redis.zscore(f"{prefix(NAME)}deadline", task.spec.task_id)
+    assert deadline is not None
+    assert deadline / 1000 == pytest.approx(now + 480, abs=30)
+
+
 async def test_a_task_that_cannot_be_read_does_not_keep_others_lost(
     settings: Settings, history: History, redis: Redis, work: Work
 ) -> None:

@@ -98,12 +98,17 @@ async def test_an_unfinished_task_that_redis_never_had_is_queued_by_the_recovery
     key = "tasks/x/input.json"
     await old.store.put(key, b"{}")
     (lost,) = await old.work.submit(1, data=None, data_ref=key)
+    (before,) = await old.work.queue.claim("host:1:a", 1)
     (kept,) = await old.work.submit(1)
     history = await archived(old)
     await old.redis.delete(f"{prefix(NAME)}t:{lost}")
-    await old.redis.zrem(f"{prefix(NAME)}w:normal", lost)
+    await old.redis.zrem(f"{prefix(NAME)}lease", lost)
     assert await reconcile(old.redis, old.database) == 1
     assert await recovery.Recovery(old.redis, old.database, old.settings).run() == 1
+    claims = await old.work.queue.claim("host:1:a", 2)
+    late = Completion(lost, before.attempt, b'"late"', "", encode(Execution("host:1:a")))
+    assert await old.work.queue.complete("host:1:a", [late]) == ["stale"]
+    await old.work.queue.release("host:1:a", [(claim.task_id, claim.attempt) for claim in claims])
     assert set(await old.work.finish(b'{"n":1}')) == {lost, kept}
     await archived(old)
     for task_id in (lost, kept):

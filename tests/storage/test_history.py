@@ -83,6 +83,19 @@ async def test_the_end_of_a_task_stands_whatever_a_redis_that_forgot_it_says(
     assert await history.get(task.spec.task_id) == done
 
 
+async def test_a_task_that_redis_got_again_was_made_when_it_was_made_first(
+    history: History,
+) -> None:
+    task = queued()
+    await history.upsert([task])
+    again = msgspec.structs.replace(task, version=2, created_at=task.created_at + 100)
+    await history.upsert([again])
+    await history.upsert([completed(again)])
+    found = await history.get(task.spec.task_id)
+    assert found is not None
+    assert (found.state, found.created_at) == (TaskState.COMPLETED, task.created_at)
+
+
 async def test_the_end_of_a_task_counts_whatever_its_version(history: History) -> None:
     task = queued()
     await history.upsert([msgspec.structs.replace(task, state=TaskState.RUNNING, version=6)])
