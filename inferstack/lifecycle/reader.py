@@ -5,7 +5,12 @@ import itertools
 from collections.abc import Sequence
 from functools import partial
 
-from inferstack.errors import ConflictError, NotFoundError, TaskNotFoundError
+from inferstack.errors import (
+    ConflictError,
+    NotFoundError,
+    QueueUnavailableError,
+    TaskNotFoundError,
+)
 from inferstack.lifecycle import payloads
 from inferstack.lifecycle.directory import Directory, Target
 from inferstack.lifecycle.types import Caller, Position
@@ -18,6 +23,8 @@ from inferstack.storage.objects import ObjectStore
 from inferstack.task import Task, TaskSpec, TaskState
 
 UNFINISHED = (TaskState.QUEUED, TaskState.RUNNING)
+RESTORED = 60.0
+"""Seconds after which a task that Redis has lost is probably back: recovery looks every minute."""
 
 
 class Reader:
@@ -54,8 +61,13 @@ class Reader:
 
         Raises:
             TaskNotFoundError: there is no such task, or it is another tenant's.
+            QueueUnavailableError: Redis has lost it, and `recovery.py` has yet to bring it back.
         """
         target, task = await self._find(caller, task_id)
+        if target is None and not task.state.terminal:
+            raise QueueUnavailableError(
+                "the task is being restored", task_id=task_id, retry_after=RESTORED
+            )
         if target is not None and not task.state.terminal:
             await target.queue.cancel(task_id)
             task = await target.queue.get(task_id) or task

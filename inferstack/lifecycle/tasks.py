@@ -183,6 +183,7 @@ class Tasks:
 
         Raises:
             TaskNotFoundError: there is no such task, or it is another tenant's.
+            QueueUnavailableError: Redis has lost it, and it is about to be queued again.
         """
         return await self._reader.cancel(caller, task_id)
 

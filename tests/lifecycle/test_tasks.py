@@ -19,9 +19,11 @@ from inferstack.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     QueueFullError,
+    QueueUnavailableError,
     TaskNotFoundError,
     TenantQueueFullError,
 )
+from inferstack.lifecycle import recovery
 from inferstack.lifecycle.replica import ReplicaSession
 from inferstack.lifecycle.types import MAX_METADATA, Caller, Receipt, Submission
 from inferstack.lifecycle.waits import Departure
@@ -244,6 +246,20 @@ async def test_cancelling_a_running_task_discards_its_result(house: House) -> No
     assert house.replica.stale == 1
     task = await house.tasks.get(ANN, receipt.task_id)
     assert (task.state, task.result) == (TaskState.CANCELLED, None)
+
+
+async def test_cancelling_what_redis_has_lost_is_refused_until_it_is_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "AGE", -60.0)
+    receipt = await house.tasks.submit(ANN, hello())
+    await house.archive()
+    await house.redis.flushall()
+    with pytest.raises(QueueUnavailableError, match="being restored") as refused:
+        await house.tasks.cancel(ANN, receipt.task_id)
+    assert refused.value.retry_after == 60.0
+    assert await recovery.Recovery(house.redis, house.database, house.settings).run() == 1
+    assert (await house.tasks.cancel(ANN, receipt.task_id)).state is TaskState.CANCELLED
 
 
 async def test_cancelling_a_finished_task_changes_nothing(house: House) -> None:
