@@ -4,8 +4,11 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
 
 from inferstack.concurrency import end
 from inferstack.errors import ConfigurationError, InferstackError
@@ -20,6 +23,12 @@ Listener = Callable[[News], None]
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 2.0
 """Seconds between two tries to connect; they double from the first to the longest."""
+
+PING = 5.0
+"""Seconds between two pings."""
+SILENCE = 15.0
+"""Seconds without a message or an answer to a ping until the connection is given up: a server
+that stands still keeps it open for ever, and meanwhile its name may lead to another."""
 
 
 class CompletionChannel:
@@ -41,6 +50,7 @@ class CompletionChannel:
         self._sweep = sweep
         self._listeners: dict[str, list[Listener]] = {}
         self._failing = False
+        self._heard = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -98,19 +108,52 @@ class CompletionChannel:
         self._failing = True
 
     async def _listen(self, started: "asyncio.Future[None]") -> None:
-        async with self._redis.pubsub(ignore_subscribe_messages=False) as pubsub:
+        async with (
+            asyncio.timeout(SILENCE) as limit,
+            self._redis.pubsub(ignore_subscribe_messages=False) as pubsub,
+        ):
             await pubsub.subscribe(f"is:done:{self.name}")
-            async for message in pubsub.listen():
-                if message["type"] == "message":
-                    finished = decode_news(message["data"])
-                    for news in finished:
-                        self.deliver(news)
-                    tell(log, logging.DEBUG, "its end is known", (n.task_id for n in finished))
-                elif message["type"] == "subscribe":
-                    if not started.done():
-                        started.set_result(None)
-                    if self._listeners:
-                        await self._sweep(list(self._listeners))
-                    if self._failing:
-                        log.info("completions arrive again")
-                    self._failing = False
+            pinging = asyncio.create_task(self._ping(pubsub, limit))
+            try:
+                async for message in pubsub.listen():
+                    # All that a message costs: the timer is put off with the pings.
+                    self._heard = True
+                    if message["type"] == "message":
+                        self._deliver_all(message["data"])
+                    elif message["type"] == "subscribe":
+                        limit.reschedule(None)
+                        await self._subscribed(started)
+                        limit.reschedule(_from_now(SILENCE))
+            finally:
+                await end(pinging)
+
+    def _deliver_all(self, body: bytes) -> None:
+        finished = decode_news(body)
+        for news in finished:
+            self.deliver(news)
+        tell(log, logging.DEBUG, "its end is known", (n.task_id for n in finished))
+
+    async def _subscribed(self, started: "asyncio.Future[None]") -> None:
+        """From now on messages arrive; finds what finished before."""
+        if not started.done():
+            started.set_result(None)
+        if self._listeners:
+            await self._sweep(list(self._listeners))
+        if self._failing:
+            log.info("completions arrive again")
+        self._failing = False
+
+    async def _ping(self, pubsub: PubSub, limit: asyncio.Timeout) -> None:
+        """Puts the limit off as long as something is heard; a broken connection is the reader's."""
+        while True:
+            self._heard = False
+            with suppress(RedisError, OSError):
+                await pubsub.ping()
+            await asyncio.sleep(PING)
+            # There is no limit while a sweep goes on, and none to put off once it has passed.
+            if self._heard and limit.when() is not None and not limit.expired():
+                limit.reschedule(_from_now(SILENCE))
+
+
+def _from_now(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds

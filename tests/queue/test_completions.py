@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -111,3 +113,53 @@ async def test_a_start_waits_for_redis_and_says_so_once(
     assert len(told) == 2
     assert "do not arrive" in told[0]
     assert "again" in told[1]
+
+
+async def test_a_server_that_stands_still_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its kernel still answers: nothing else would ever break the connection."""
+    monkeypatch.setattr(completions, "PING", 0.1)
+    monkeypatch.setattr(completions, "SILENCE", 0.5)
+    with RedisServer() as server:
+        ear = Ear(server.url)
+        await ear.channel.start()
+        ear.channel.listen("a", ear.hear)
+        os.kill(server.pid, signal.SIGSTOP)
+        async with asyncio.timeout(10):
+            while "do not arrive" not in caplog.text:
+                await asyncio.sleep(0.01)
+        os.kill(server.pid, signal.SIGCONT)
+        async with asyncio.timeout(10):
+            while not ear.swept:
+                await asyncio.sleep(0.01)
+        await ear.tell(message("a"))
+        async with asyncio.timeout(10):
+            while not ear.heard:
+                await asyncio.sleep(0.01)
+        await ear.close()
+
+
+@pytest.mark.parametrize("sweeping", [False, True])
+async def test_a_server_with_nothing_to_say_is_not_left(
+    ear: Ear,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sweeping: bool,
+) -> None:
+    """Also not while a sweep keeps the channel from reading the answers to its pings."""
+    monkeypatch.setattr(completions, "PING", 0.1)
+    monkeypatch.setattr(completions, "SILENCE", 0.4)
+
+    async def sweep(task_ids: list[str]) -> None:
+        await asyncio.sleep(1.0 if sweeping else 0.0)
+
+    monkeypatch.setattr(ear.channel, "_sweep", sweep)
+    ear.channel.listen("a", ear.hear)
+    await ear.channel.start()
+    await asyncio.sleep(1.5)
+    await ear.tell(message("a"))
+    async with asyncio.timeout(10):
+        while not ear.heard:
+            await asyncio.sleep(0.01)
+    assert not caplog.records
