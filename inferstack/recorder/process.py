@@ -17,6 +17,7 @@ from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import TaskQueue, waits_for_time
 from inferstack.recorder import spans, tally
 from inferstack.recorder.deployments import Deployments
+from inferstack.recorder.liveness import Liveness
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
@@ -37,8 +38,12 @@ SELDOM = 30.0
 class RecorderProcess:
     """Runs a recorder for whatever deployments there are, until a signal."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, liveness: Liveness | None = None) -> None:
         """Connects to nothing yet.
+
+        Args:
+            settings: of this process.
+            liveness: ends the process when it is stuck.
 
         Raises:
             ConfigurationError: REDIS_URL or DATABASE_URL is missing or wrong.
@@ -50,7 +55,13 @@ class RecorderProcess:
         self._database = Database.from_settings(settings)
         self._deployments = Deployments(Registry(self._redis), Models(self._database))
         self._outbox = Outbox(self._redis, (), settings)
-        self._recorder = Recorder(self._outbox, History(self._database), written=self._written)
+        self._liveness = liveness or Liveness()
+        self._recorder = Recorder(
+            self._outbox,
+            History(self._database),
+            written=self._written,
+            turned=lambda: self._liveness.turned("archive"),
+        )
         self._tracer = Tracer.from_settings(settings)
         self._stopping = asyncio.Event()
         self._pulse: pulse.Pulse | None = None
@@ -82,7 +93,9 @@ class RecorderProcess:
             # None ends by itself before a stop: if one does, it raised, and all end with it.
             async with (
                 shown("recorder", _exposition, self._settings),
-                pulse.beating("recorder", self._settings.inferstack_home) as self._pulse,
+                pulse.beating(
+                    "recorder", self._settings.inferstack_home, self._liveness
+                ) as self._pulse,
             ):
                 await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
                 self.stop()
@@ -120,7 +133,9 @@ class RecorderProcess:
             ConfigurationError: a service refuses the credentials.
         """
         failing = False
+        name = job.__name__.strip("_")
         while not self._stopping.is_set():
+            self._liveness.turned(name)
             try:
                 await job()
                 failing = False
@@ -128,8 +143,9 @@ class RecorderProcess:
                 raise ConfigurationError(str(error)) from error
             except InferstackError as error:
                 if not failing:
-                    log.warning("%s waits: %s", job.__name__.strip("_"), error)
+                    log.warning("%s waits: %s", name, error)
                 failing = True
+            self._liveness.rests(name)
             try:
                 await asyncio.wait_for(self._stopping.wait(), seconds)
             except TimeoutError:

@@ -131,6 +131,7 @@ class Recorder:
         *,
         linger: float = LINGER,
         written: Callable[[Sequence[Task]], None] = tally.count,
+        turned: Callable[[], object] = lambda: None,
     ) -> None:
         """Does nothing before `run`.
 
@@ -139,11 +140,13 @@ class Recorder:
             history: where tasks go.
             linger: seconds to wait after a small batch.
             written: gets the tasks that it wrote, each end of a task once.
+            turned: called again and again while it goes on, also while a service is away.
         """
         self._outbox = outbox
         self._history = history
         self._linger = linger
         self._written = written
+        self._turned = turned
         self._limit = 64
         self._ends = Ends()
         self._stop = asyncio.Event()
@@ -190,6 +193,7 @@ class Recorder:
             QueueUnavailableError, StorageUnavailableError: nothing was acknowledged that is
                 not archived; the same changes come again.
         """
+        self._turned()
         entries = await self._outbox.read(self._limit, block_ms)
         made = {entry.entry_id for entry in entries}
         self._oldest = min(map(_made_at, made), default=None)
@@ -199,6 +203,7 @@ class Recorder:
         wanted = self._latest(entries)
         archived: list[Archived] = []
         for start in range(0, len(wanted), CHUNK):
+            self._turned()
             tasks = await self._load(wanted[start : start + CHUNK])
             begun = time.perf_counter()
             failpoint.hit("before-archive")

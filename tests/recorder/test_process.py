@@ -11,13 +11,14 @@ import pytest
 from inferstack.config import Settings, as_environment, load
 from inferstack.deployment import Deployment, DeploymentState
 from inferstack.queue.registry import Registry
+from inferstack.recorder import liveness, recorder
 from inferstack.recorder.process import RecorderProcess
 from inferstack.storage.database import Database
 from inferstack.storage.migrations import migrate
 from inferstack.storage.models import Models
-from inferstack.telemetry import peers
+from inferstack.telemetry import peers, pulse
 from tests.recorder.work import Work
-from tests.services import PostgresServer
+from tests.services import PostgresServer, free_port
 
 Start = Callable[..., subprocess.Popen[bytes]]
 COMMAND = [sys.executable, "-m", "inferstack.recorder"]
@@ -183,3 +184,52 @@ async def test_a_database_killed_and_started_again_gets_everything(
         assert await rows(server.url, 100, "completed") == 100
         assert await rows(server.url, 100, "queued") == 100
         assert process.poll() is None
+
+
+async def test_a_database_that_stands_still_ends_the_process(
+    work: Work,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its kernel still answers, so a statement that was sent would never come back."""
+    monkeypatch.setattr(liveness, "STILL", 1.0)
+    monkeypatch.setattr(pulse, "PERIOD", 0.05)
+    await known(work)
+    codes: list[int] = []
+    own = settings.model_copy(update={"inferstack_home": tmp_path})
+    process = RecorderProcess(own, liveness.Liveness(codes.append))
+    running = asyncio.create_task(process.run())
+    assert settings.database_url is not None
+    (before,) = await work.submit(1)
+    assert await rows(settings.database_url, 1, "queued") == 1
+    async with await psycopg.AsyncConnection.connect(settings.database_url) as still:
+        await still.execute("SELECT 1 FROM tasks WHERE id = %s FOR UPDATE", (before,))
+        assert await work.finish() == [before]
+        async with asyncio.timeout(20):
+            while not codes:
+                await asyncio.sleep(0.05)
+    assert codes[0] == pulse.EXIT_STUCK
+    assert "1 s: archive; the process ends" in caplog.text
+    process.stop()
+    await asyncio.wait_for(running, 20)
+
+
+async def test_a_database_that_is_away_ends_no_process(
+    work: Work, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "STILL", 1.0)
+    monkeypatch.setattr(pulse, "PERIOD", 0.05)
+    monkeypatch.setattr(recorder, "full_jitter", lambda *_, **__: 0.0)
+    await known(work)
+    codes: list[int] = []
+    away = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    own = settings.model_copy(update={"inferstack_home": tmp_path, "database_url": away})
+    process = RecorderProcess(own, liveness.Liveness(codes.append))
+    running = asyncio.create_task(process.run())
+    await work.submit(1)
+    await asyncio.sleep(2.5)
+    process.stop()
+    await asyncio.wait_for(running, 20)
+    assert codes == []
