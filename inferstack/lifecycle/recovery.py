@@ -7,6 +7,7 @@ one that is unfinished there and unknown here can come to an end in no other way
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -28,6 +29,8 @@ PAGE = 500
 """Tasks that are looked up at once."""
 AGE = 60.0
 """Seconds since its creation before a task is looked for."""
+LONGEST = 50.0
+"""Seconds that a sweep goes on: the next one is due after a minute, and begins with what is left."""
 SHORTEST = 0.001
 """Seconds that are left to a task whose deadline has passed: it expires as any other does."""
 
@@ -47,11 +50,17 @@ class Recovery:
         Raises:
             QueueUnavailableError, StorageUnavailableError: the rest waits for the next sweep.
         """
-        sent, after = 0, None
+        until = time.monotonic() + LONGEST
+        sent, after, refusals = 0, None, _Refusals()
         while page := await self._unfinished.page(await self._now() - AGE, after, PAGE):
             for lost in await self._lost(page):
-                sent += await self._submit(lost)
+                if not refusals.cover(lost) and time.monotonic() < until:
+                    sent += await self._submit(lost, refusals)
+            if time.monotonic() > until:
+                log.warning("a sweep for lost tasks takes long: the next one goes on")
+                break
             after = page[-1].task_id
+        refusals.tell()
         if sent:
             log.warning("%d tasks were lost from Redis and are queued again", sent)
         return sent
@@ -68,7 +77,7 @@ class Recovery:
             found += [item for item in mine if item.task_id not in there]
         return found
 
-    async def _submit(self, lost: UnfinishedTask) -> int:
+    async def _submit(self, lost: UnfinishedTask, refusals: "_Refusals") -> int:
         """Under the lock of its row: of two sweeps one does it, and its end is not yet archived.
 
         Its version goes on where history stands, which takes nothing older.
@@ -87,12 +96,53 @@ class Recovery:
                 version = max(2, task.version + 1)
                 (answer,) = await queue.enqueue([submit], version=version)
             except InferstackError as error:
-                log.warning("task %s stays lost for now: %s", lost.task_id, error)
+                refusals.add(_lane(lost), str(error))
                 return 0
-        if answer.status is not Enqueued.OK:
-            log.warning("task %s stays lost for now: %s", lost.task_id, answer.status)
-            return 0
-        return 1
+        if answer.status is Enqueued.TENANT_FULL:
+            refusals.add(_tenant(lost), answer.status)
+        elif answer.status not in (Enqueued.OK, Enqueued.DUPLICATE):
+            refusals.add(_lane(lost), answer.status)
+        return int(answer.status is Enqueued.OK)
+
+
+_Group = tuple[str, str]
+"""A deployment, and a lane or tenant of it."""
+
+
+def _lane(lost: UnfinishedTask) -> _Group:
+    # Each has a limit of its own.
+    return lost.deployment, f"priority {lost.priority}"
+
+
+def _tenant(lost: UnfinishedTask) -> _Group:
+    return lost.deployment, f"tenant {lost.tenant}"
+
+
+class _Refusals:
+    """What a sweep tries no further: after one refusal the next would be the same."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[_Group, str] = {}
+        self._tasks: Counter[_Group] = Counter()
+
+    def add(self, group: _Group, reason: str) -> None:
+        """One task was refused."""
+        self._reasons[group] = reason
+        self._tasks[group] += 1
+
+    def cover(self, lost: UnfinishedTask) -> bool:
+        """Whether a task would be refused as others were; counts it then."""
+        for group in (_lane(lost), _tenant(lost)):
+            if group in self._reasons:
+                self._tasks[group] += 1
+                return True
+        return False
+
+    def tell(self) -> None:
+        """One line for each reason."""
+        for (deployment, which), reason in self._reasons.items():
+            count = self._tasks[deployment, which]
+            log.warning("%d of %s, %s, stay lost for now: %s", count, deployment, which, reason)
 
 
 def _submit_of(task: Task, now: float) -> Submit:

@@ -22,10 +22,12 @@ PAGE = 1000
 
 
 class UnfinishedTask(NamedTuple):
-    """Where to look for one."""
+    """Where to look for one, and who waits for it in which lane."""
 
     task_id: str
     deployment: str
+    tenant: str
+    priority: str
 
 
 class Unfinished:
@@ -47,7 +49,13 @@ class Unfinished:
             StorageUnavailableError: PostgreSQL does not answer.
         """
         query = (
-            select(table.c.id, table.c.model, table.c.model_version)
+            select(
+                table.c.id,
+                table.c.model,
+                table.c.model_version,
+                table.c.tenant,
+                table.c.priority,
+            )
             .where(OPEN, table.c.created_at < datetime.fromtimestamp(before, UTC))
             .order_by(table.c.id)
             .limit(limit)
@@ -56,7 +64,10 @@ class Unfinished:
             query = query.where(table.c.id > UUID(after))
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).all()
-        return [UnfinishedTask(str(key), deployment_name(*rest)) for key, *rest in rows]
+        return [
+            UnfinishedTask(str(key), deployment_name(model, version), tenant, priority)
+            for key, model, version, tenant, priority in rows
+        ]
 
     async def ended(self, task_ids: Sequence[str]) -> list[str]:
         """Which of these tasks have ended as far as history knows.

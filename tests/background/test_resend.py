@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,12 +15,12 @@ from inferstack.queue.codec import encode
 from inferstack.queue.connection import Redis
 from inferstack.queue.outbox import Outbox
 from inferstack.queue.task_queue import TaskQueue, prefix
-from inferstack.queue.types import Completion, Failure, Retry
+from inferstack.queue.types import Completion, Failure, Retry, Submit
 from inferstack.recorder.recorder import Recorder
 from inferstack.storage.database import Database
 from inferstack.storage.history import History
 from inferstack.storage.unfinished import Unfinished
-from inferstack.task import Execution, Task, TaskError, TaskState
+from inferstack.task import Execution, Priority, Task, TaskError, TaskState
 from tests.recorder.work import NAME, Work
 from tests.storage.samples import completed, queued
 
@@ -210,8 +212,50 @@ async def test_a_full_queue_leaves_it_for_the_next_sweep(
     await work.submit(1)
     full = settings.model_copy(update={"max_queue": 1})
     assert await duties.resend(full) == 0
-    assert "stays lost for now: full" in caplog.text
+    assert "1 of echo:1, priority normal, stay lost for now: full" in caplog.text
     assert await duties.resend(settings) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "which"),
+    [("max_queue", "priority normal"), ("max_tenant_queue", "tenant acme")],
+)
+async def test_after_a_refusal_the_rest_of_the_same_kind_is_not_tried(
+    settings: Settings,
+    history: History,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    limit: str,
+    which: str,
+) -> None:
+    await history.upsert([queued() for _ in range(10)])
+    await asyncio.sleep(0.002)  # ids are in the order of milliseconds, and so is a sweep
+    others = [queued(version=2), queued(tenant="other", priority=Priority.HIGH)]
+    await history.upsert(others)
+    tried: list[str] = []
+    enqueue = TaskQueue.enqueue
+
+    async def counted(queue: TaskQueue, submits: Sequence[Submit], **options: Any) -> Any:
+        tried.extend(submit.spec.task_id for submit in submits)
+        return await enqueue(queue, submits, **options)
+
+    monkeypatch.setattr(TaskQueue, "enqueue", counted)
+    few = settings.model_copy(update={limit: 4})
+    assert await duties.resend(few) == (5 if limit == "max_queue" else 6)
+    assert len(tried) == 4 + 1 + len(others)
+    stays = [r.message for r in caplog.records if "stay lost" in r.message]
+    assert f"6 of echo:1, {which}, stay lost" in " ".join(stays)
+
+
+async def test_a_sweep_ends_in_time_and_the_next_one_goes_on(
+    settings: Settings, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferstack.lifecycle.recovery.PAGE", 3)
+    await history.upsert([queued() for _ in range(6)])
+    with monkeypatch.context() as patch:
+        patch.setattr("inferstack.lifecycle.recovery.LONGEST", 0.0)
+        assert await duties.resend(settings) == 0
+    assert await duties.resend(settings) == 6
 
 
 async def test_postgresql_takes_the_lock_from_a_sweep_that_stands_still(
