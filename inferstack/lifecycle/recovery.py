@@ -30,7 +30,7 @@ PAGE = 500
 AGE = 60.0
 """Seconds since its creation before a task is looked for."""
 LONGEST = 50.0
-"""Seconds that a sweep goes on: the next one is due after a minute, and begins with what is left."""
+"""Seconds that a sweep goes on: the next one is due after a minute, and does the rest."""
 SHORTEST = 0.001
 """Seconds that are left to a task whose deadline has passed: it expires as any other does."""
 

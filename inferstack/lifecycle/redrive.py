@@ -1,6 +1,7 @@
 """Submits a dead letter again as a new task, once, whatever dies in between."""
 
 import asyncio
+import logging
 import time
 from typing import Annotated, Any
 
@@ -29,6 +30,8 @@ from inferstack.storage.dead_letters import DeadLetter, DeadLetters, Held
 from inferstack.storage.objects import ObjectStore
 from inferstack.task import Priority, Task, TaskSpec, TaskState, new_task_id
 from inferstack.telemetry.metrics import DEAD_LETTERS_REDRIVEN
+
+log = logging.getLogger(__name__)
 
 TRIES = 3
 """Reservations of others, for another version, that one redrive replaces."""
@@ -67,14 +70,16 @@ class Redriver:
     async def redrive(self, letter: DeadLetter, changes: Changes) -> Receipt:
         """The receipt of the task that repeats a dead letter, also if there is one already.
 
+        If Redis has lost that task, it is submitted again.
+
         Raises:
-            NotADeadLetterError: it has been purged, or redriven and the new task is gone.
+            NotADeadLetterError: it has been purged, or redriven and the new task was purged.
             ConflictError: its input is gone, or others redrive it to another version now.
             InvalidInputError, ModelNotFoundError, TenantQueueFullError, QueueFullError: as for
                 a submit; the dead letter stays.
         """
-        if letter.settled:
-            return await self._existing(letter)
+        if letter.settled and (there := await self._existing(letter)) is not None:
+            return there
         spec = letter.task.spec
         version = changes.model_version or spec.model_version
         target = self._directory.resolve(spec.model, version)
@@ -85,16 +90,28 @@ class Redriver:
             async with self._letters.held(spec.task_id) as held:
                 if held is None:
                     raise NotADeadLetterError("it was purged", task_id=spec.task_id)
-                if held.letter.settled:
-                    break
-                receipt = await self._settle(held, target, planned)
+                if held.letter.settled and not await self._reopened(held):
+                    receipt = await self._existing(held.letter)
+                else:
+                    receipt = await self._settle(held, target, planned)
             if receipt is not None:
                 return receipt
-        else:
-            raise ConflictError(
-                "others redrive it to another version", task_id=spec.task_id, retry_after=1.0
-            )
-        return await self._existing(held.letter)
+        raise ConflictError(
+            "others redrive it to another version", task_id=spec.task_id, retry_after=1.0
+        )
+
+    async def _reopened(self, held: Held) -> bool:
+        """Makes it a dead letter again if the task that repeats it is lost; else returns False."""
+        letter = held.letter
+        if letter.redriven_on is None or await self._repeating(letter) is not None:
+            return False
+        spec = letter.task.spec
+        log.warning("task %s repeats %s and is lost", letter.redriven_as, spec.task_id)
+        await self._queue(letter.redriven_on).free(
+            spec.tenant, KEY + spec.task_id, letter.redriven_as or ""
+        )
+        await held.reopen()
+        return True
 
     async def _settle(self, held: Held, target: Target, planned: TaskSpec) -> Receipt | None:
         """Puts the reserved task into the queue unless it is there.
@@ -144,7 +161,8 @@ class Redriver:
         try:
             # It may have been given up here, see `_arrived`.
             await queue.free(spec.tenant, KEY + str(spec.redrive_of))
-            (answer,) = await queue.enqueue([submit], max_queue=limit)
+            # Not as a new task: Redis may have had it and lost it, while an attempt goes on.
+            (answer,) = await queue.enqueue([submit], max_queue=limit, version=2)
         except InferstackError as error:
             raise error.about(spec.redrive_of) from error
         if answer.status is Enqueued.DUPLICATE:
@@ -197,17 +215,23 @@ class Redriver:
         (task,) = await self._queue(name).load([letter.redriven_as])
         return task
 
-    async def _existing(self, letter: DeadLetter) -> Receipt:
+    async def _repeating(self, letter: DeadLetter) -> Task | None:
+        """The task that repeats a dead letter, from wherever it is."""
         found = await self._live(letter)
         if found is None and letter.redriven_as is not None:
             archived = await self._letters.get(letter.redriven_as)
             found = None if archived is None else archived.task
-        if found is None:
+        return found
+
+    async def _existing(self, letter: DeadLetter) -> Receipt | None:
+        """The receipt of the task that repeats a dead letter; None if that is lost."""
+        found = await self._repeating(letter)
+        if found is None and letter.redriven_version is None:
             raise NotADeadLetterError(
                 f"it was redriven as {letter.redriven_as}, which has been removed since",
                 task_id=letter.task.spec.task_id,
             )
-        return Receipt.of(found)
+        return None if found is None else Receipt.of(found)
 
     def _queue(self, deployment: str) -> TaskQueue:
         return TaskQueue(self._redis, deployment, self._settings)

@@ -10,6 +10,9 @@ What is left of a redrive that died is found by the next one, since the id stays
 letter that is not settled, and the queue either has the task or never got it: the recorder, too,
 settles a dead letter when it archives the task that repeats it, and must wait for the row lock.
 So under the lock a task that is not settled cannot have come and gone.
+
+A settled one whose new task is neither archived nor in the queue, and was not purged, lost it with
+the data of Redis: `reopen` makes it a dead letter again.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -57,7 +60,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     redriven_as: str | None = None
     """The task that repeats it; it may not exist before `settled`."""
     redriven_version: int | None = None
-    """The model version of that task."""
+    """The model version of that task; None once that was purged."""
     settled: bool = False
     """Whether it is known that that task exists, or did."""
 
@@ -82,6 +85,14 @@ class DigestLine(NamedTuple):
     deployment: str
     error: str
     """Type of the error."""
+
+
+class Copy(NamedTuple):
+    """A task that repeats a dead letter."""
+
+    task_id: str
+    deployment: str
+    redrive_of: str
 
 
 class Purgeable(NamedTuple):
@@ -160,9 +171,48 @@ class DeadLetters:
         ]
 
     async def delete(self, task_ids: Sequence[str]) -> set[str]:
-        """Removes dead letters; returns which, for one redriven by now stays."""
+        """Removes dead letters; returns which, for one redriven by now stays.
+
+        What one of them repeats learns of it: it must not be taken for lost.
+        """
+        keys = [UUID(task_id) for task_id in task_ids]
+        repeated = select(table.c.redrive_of).where(table.c.id.in_(keys), DEAD)
+        old = table.alias("old")
+        # In order, as `remove` does it: two purges must not wait for each other.
+        locked = select(old.c.id).where(old.c.id.in_(repeated)).order_by(old.c.id).with_for_update()
         async with self._database.transaction() as connection:
+            await connection.execute(
+                update(table).where(table.c.id.in_(locked)).values(redriven_version=None)
+            )
             return await remove(connection, task_ids, IS_DEAD)
+
+    async def missing(self) -> list[Copy]:
+        """The tasks that repeat dead letters, were not purged, and have no row: Redis has them.
+
+        Raises:
+            StorageUnavailableError: PostgreSQL does not answer.
+        """
+        new = table.alias("new")
+        query = select(table.c.id, table.c.model, table.c.redriven_as, table.c.redriven_version)
+        query = query.where(
+            literal_column("tasks.state = 'failed' AND tasks.redriven_at IS NOT NULL"),
+            table.c.redriven_version.is_not(None),
+            ~select(new.c.id).where(new.c.id == table.c.redriven_as).exists(),
+        )
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).all()
+        return [
+            Copy(str(new_id), deployment_name(model, version), str(key))
+            for key, model, new_id, version in rows
+        ]
+
+    async def reopen(self, task_ids: Sequence[str]) -> None:
+        """Makes dead letters again of tasks whose repeating task is lost; its id stays reserved."""
+        keys = [UUID(task_id) for task_id in task_ids]
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                update(table).where(table.c.id.in_(keys)).values(redriven_at=None)
+            )
 
     async def digest(self, since: float) -> list[DigestLine]:
         """What failed since then, in Unix seconds; the most frequent first."""
@@ -224,6 +274,10 @@ class Held:
     async def settle(self, new_id: str) -> None:
         """Notes that the task which repeats this one exists; it is no dead letter any more."""
         await self._set(redriven_as=UUID(new_id), redriven_at=func.now())
+
+    async def reopen(self) -> None:
+        """Takes `settle` back: the task that repeats this one is lost. Its id stays reserved."""
+        await self._set(redriven_at=None)
 
     async def forget(self) -> None:
         """Takes the reservation back: the queue never got that task."""

@@ -11,11 +11,13 @@ from inferstack.queue.registry import Registry
 from inferstack.queue.task_queue import prefix
 from inferstack.queue.types import Completion
 from inferstack.recorder.recorder import Recorder
+from inferstack.storage.dead_letters import DeadLetters, LetterFilter
 from inferstack.storage.history import History
 from inferstack.storage.models import Models
-from inferstack.task import Execution, Task, TaskState
+from inferstack.task import Execution, Task, TaskState, new_task_id
 from tests.backup.conftest import Services
 from tests.recorder.work import NAME
+from tests.storage.samples import completed, queued
 
 
 async def archived(services: Services) -> History:
@@ -126,3 +128,34 @@ async def test_what_redis_has_finished_is_archived(old: Services) -> None:
     kept = await history.get(task_id)
     assert kept is not None
     assert kept.state is TaskState.COMPLETED
+
+
+async def test_what_was_redriven_after_redis_was_asked_is_a_dead_letter_again(
+    old: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    letters = DeadLetters(old.database)
+    history = History(old.database)
+    dead = [completed(state=TaskState.FAILED, result=None) for _ in range(4)]
+    await history.upsert(dead)
+    lost, waiting, archived_too, purged = (item.spec.task_id for item in dead)
+    new = {item.spec.task_id: new_task_id(NAME) for item in dead}
+    (new[waiting],) = await old.work.submit(1, redrive_of=waiting)
+    copies = [
+        completed(queued(task_id=new[archived_too], redrive_of=archived_too)),
+        completed(
+            queued(task_id=new[purged], redrive_of=purged), state=TaskState.FAILED, result=None
+        ),
+    ]
+    for task_id, new_id in new.items():
+        await letters.reserve(task_id, new_id, 1)
+        async with letters.held(task_id) as held:
+            assert held is not None
+            await held.settle(new_id)
+    await history.upsert(copies)
+    assert await letters.delete([new[purged]]) == {new[purged]}
+
+    for _ in range(2):
+        await reconcile(old.redis, old.database)
+        page = await letters.list(None, LetterFilter(), 10, None)
+        assert [letter.task.spec.task_id for letter in page.letters] == [lost]
+    assert caplog.text.count("1 tasks are dead letters again") == 1

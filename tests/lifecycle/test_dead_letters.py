@@ -457,6 +457,50 @@ async def test_the_recorder_heals_what_a_crash_left_and_a_purge_cannot_undo_it(
     assert await office.copies(task_id) == []
 
 
+async def _lose(office: Office) -> None:
+    """Redis loses its disk, and the registry is filled again."""
+    await office.house.redis.flushdb()
+    await Registry(office.house.redis).put(ECHO)
+
+
+async def test_a_redrive_that_redis_has_lost_is_done_again(office: Office) -> None:
+    task_id = await office.fail()
+    first = await office.letters.redrive(ANN, task_id)
+    (asleep,) = await office.house.replica.claim(1)
+    await _lose(office)
+    again = await office.letters.redrive(ANN, task_id)
+    assert (again.task_id, again.existing) == (first.task_id, False)
+    assert (await office.letters.redrive(ANN, task_id)).existing
+    (now,) = await office.house.replica.claim(1)
+    run = Execution(office.house.replica.worker, 1.0, 2.0, 1)
+    await office.house.replica.complete([(asleep, b'"late"', run)])
+    await office.house.replica.complete([(now, b'"now"', run)])
+    task = await office.house.tasks.get(ANN, first.task_id)
+    assert bytes(task.result or b"") == b'"now"'
+    assert await office.copies(task_id) == [first.task_id]
+    assert await office.listed() == []
+
+
+async def test_a_redrive_that_redis_has_lost_may_go_to_another_version(office: Office) -> None:
+    task_id = await office.fail()
+    first = await office.letters.redrive(ANN, task_id)
+    await _lose(office)
+    await Registry(office.house.redis).put(NEXT)
+    await office.house.tasks.refresh()
+    again = await office.letters.redrive(ANN, task_id, Changes(model_version=2))
+    assert (again.spec.model_version, again.existing) == (2, False)
+    assert await office.copies(task_id) == [again.task_id] != [first.task_id]
+
+
+async def test_a_redrive_that_is_archived_is_not_done_again(office: Office) -> None:
+    task_id = await office.fail()
+    first = await office.letters.redrive(ANN, task_id)
+    await office.house.archive()
+    await _lose(office)
+    again = await office.letters.redrive(ANN, task_id)
+    assert (again.task_id, again.existing) == (first.task_id, True)
+
+
 async def test_a_task_cannot_come_and_go_while_a_redrive_looks(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
