@@ -45,7 +45,11 @@ CRASHED = encode(
 
 
 def prefix(deployment: str) -> str:
-    """What every key of a deployment starts with; the braces keep them on one cluster node."""
+    """What every key of a deployment starts with.
+
+    The braces would keep them on one node of a cluster. None is supported: `enqueue` and `route`
+    also write `is:{keys}:...`.
+    """
     return f"is:{{{deployment}}}:"
 
 
