@@ -16,7 +16,7 @@ from prometheus_client import generate_latest
 
 from inferstack import config, refusal
 from inferstack.background.app import QUEUE, clock, create_app
-from inferstack.background.liveness import Liveness
+from inferstack.background.liveness import Liveness, UnderWay
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError
 from inferstack.lifecycle import arrival
@@ -40,9 +40,10 @@ def main() -> int:
     try:
         settings = config.settings_with("redis_url", "database_url")
         logs.setup("background", level=settings.log_level, style=settings.log_format)
-        liveness = Liveness()
+        duties = UnderWay(THREADS)
+        liveness = Liveness(duties)
         with aside(_seen(settings, liveness)) as own:
-            app = create_app(settings)
+            app = create_app(settings, duties)
             if not asyncio.run(_services_arrived(settings)):
                 return 0
             worker, sending = _worker(app, settings), clock(app)

@@ -11,6 +11,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from inferstack.background import duties
 from inferstack.background.clock import Clock
+from inferstack.background.liveness import UnderWay
 from inferstack.config import Settings
 from inferstack.errors import ConfigurationError, InferstackError
 from inferstack.telemetry import metrics
@@ -32,12 +33,17 @@ CLOCKS = 3600.0
 """Seconds that the clock of a worker may be ahead of that which sends."""
 
 
-def create_app(settings: Settings) -> Celery:
+def create_app(settings: Settings, under_way: UnderWay | None = None) -> Celery:
     """The application of one worker.
+
+    Args:
+        settings: for the broker and the duties.
+        under_way: notes which duties run.
 
     Raises:
         ConfigurationError: there is neither CELERY_BROKER_URL nor REDIS_URL.
     """
+    under_way = under_way or UnderWay(1)
     broker = broker_url(settings)
     app = Celery("inferstack", broker=broker, set_as_current=False)
     app.conf.update(
@@ -71,7 +77,7 @@ def create_app(settings: Settings) -> Celery:
         metrics.DUTY_PERIOD.labels(name).set(every)
         # One that never succeeds is late, too: it counts from here.
         metrics.DUTY_SUCCESS.labels(name).set_to_current_time()
-        app.task(_runner(name, duty, settings), name=name, shared=False)
+        app.task(_runner(name, duty, settings, under_way), name=name, shared=False)
     return app
 
 
@@ -100,10 +106,11 @@ def broker_url(settings: Settings) -> str:
     return url
 
 
-def _runner(name: str, duty: Duty, settings: Settings) -> Callable[[], Any]:
+def _runner(name: str, duty: Duty, settings: Settings, under_way: UnderWay) -> Callable[[], Any]:
     def run() -> int:
+        seconds = metrics.DUTY_SECONDS.labels(name)
         try:
-            with metrics.DUTY_SECONDS.labels(name).time(), failures.count_exceptions():
+            with under_way.one(), seconds.time(), failures.count_exceptions():
                 items = asyncio.run(_run(duty, settings))
         except InferstackError as error:
             # Nothing is lost: the next turn does what this one did not.

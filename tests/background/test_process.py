@@ -50,6 +50,18 @@ STUCK_CLOCK = """
 from inferstack.background import clock
 clock.Clock._sent = lambda self, name: time.sleep(60)
 """
+HANGING = """
+import asyncio
+from inferstack.background import app
+async def hang(settings):
+    if free[0] or len(begun) < 2:
+        begun.append(settings)
+        await asyncio.sleep(600.0)
+    return 0
+begun = []
+app.DUTIES = {name: (hang, 0.5) for name in ("resend", "usage", "digest")}
+liveness.LONGEST = 2.0
+"""
 MAIN = "sys.exit(__main__.main())"
 
 
@@ -196,6 +208,18 @@ def test_a_clock_that_is_stuck_ends_the_process(start: Callable[..., Running]) -
     worker = start(code=LIVELY + SHORT + STUCK_CLOCK + MAIN)
     worker.until_ready()
     assert worker.process.wait(30) == pulse.EXIT_STUCK
+
+
+async def test_a_worker_whose_duties_all_hang_ends(start: Callable[..., Running]) -> None:
+    worker = start(code=LIVELY + "free = [True]\n" + HANGING + MAIN)
+    assert worker.process.wait(30) == pulse.EXIT_STUCK
+    assert "every duty has hung" in worker.log.read_text()
+
+
+async def test_a_worker_with_a_thread_to_spare_goes_on(start: Callable[..., Running]) -> None:
+    worker = start(code=LIVELY + "free = [False]\n" + HANGING + MAIN)
+    worker.until_ready()
+    lives_for(worker, 5.0)
 
 
 def test_the_clock_is_no_process_that_could_be_lost(start: Callable[..., Running]) -> None:
