@@ -20,7 +20,7 @@ from inferstack.lifecycle.redrive import Changes, Redriver
 from inferstack.lifecycle.tasks import Tasks
 from inferstack.lifecycle.types import BatchAnswer, Caller, Receipt
 from inferstack.queue.connection import Redis
-from inferstack.queue.purge import purge
+from inferstack.queue.settle import purge
 from inferstack.storage import dead_letters as storage
 from inferstack.storage.database import Database
 from inferstack.storage.dead_letters import DeadLetter, DeadLetterPage, LetterFilter, Purgeable

@@ -1,4 +1,4 @@
-"""Where Redis and history may disagree: what Redis has, and forgetting what has ended since."""
+"""Where Redis and history may disagree: what Redis has, and forgetting what it need not have."""
 
 from collections.abc import Sequence
 
@@ -35,6 +35,16 @@ async def known(redis: "Redis", deployment: str, task_ids: Sequence[str]) -> set
 
 async def settle(redis: "Redis", deployment: str, task_ids: Sequence[str]) -> None:
     """Forgets unfinished tasks whose end history holds."""
+    await _forget(redis, "settle", deployment, task_ids)
+
+
+async def purge(redis: "Redis", deployment: str, task_ids: Sequence[str]) -> None:
+    """Forgets finished tasks at once, so that no late reader or recorder finds them."""
+    await _forget(redis, "purge", deployment, task_ids)
+
+
+async def _forget(redis: "Redis", script: str, deployment: str, task_ids: Sequence[str]) -> None:
+    """Those that are gone already do no harm."""
     with translated():
         for some in slices(task_ids):
-            await scripts.run(redis, "settle", prefix(deployment), (pack(some),))
+            await scripts.run(redis, script, prefix(deployment), (pack(some),))

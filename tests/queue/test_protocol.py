@@ -18,8 +18,7 @@ from inferstack.queue.codec import encode
 from inferstack.queue.connection import connect
 from inferstack.queue.notes import Notes
 from inferstack.queue.outbox import Outbox
-from inferstack.queue.purge import purge
-from inferstack.queue.settle import settle
+from inferstack.queue.settle import purge, settle
 from inferstack.queue.statistics import sample
 from inferstack.queue.task_queue import TaskQueue
 from inferstack.queue.types import Completion, Failure, Retry, Submit
