@@ -137,6 +137,7 @@ async def test_a_server_that_stands_still_is_left(
         async with asyncio.timeout(10):
             while not ear.heard:
                 await asyncio.sleep(0.01)
+        assert ear.swept[0] == ear.heard == ["a"]
         await ear.close()
 
 

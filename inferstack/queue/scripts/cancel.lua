@@ -9,8 +9,6 @@ if pending(row) then
   local finish = finishing(clock())
   finish:abandon(id, row, 'cancelled')
   finish:flush()
-  local name = ARGV[3] and holder_of(ARGV[2], ARGV[3])
-  local held = name and redis.call('GET', name)
-  if held and string.sub(held, 1, #id + 1) == id .. ' ' then redis.call('UNLINK', name) end
+  if ARGV[3] then free_key(ARGV[2], ARGV[3], id .. ' ') end
 end
 return row[STATE]

@@ -45,6 +45,13 @@ local function holder_of(tenant, key)
   return P .. 'idem:' .. #tenant .. ':' .. tenant .. ':' .. key
 end
 
+-- Frees a key if what it holds begins so; whoever has taken it meanwhile keeps it.
+local function free_key(tenant, key, start)
+  local name = holder_of(tenant, key)
+  local held = redis.call('GET', name)
+  if held and string.sub(held, 1, #start) == start then redis.call('UNLINK', name) end
+end
+
 -- In place of the holder of a key that was given up here: another deployment takes its tasks from
 -- now on, and a repeat that is still on its way here must not be taken as well. Nobody is on the
 -- way for longer than that.

@@ -1,29 +1,13 @@
 import { render, screen } from '@testing-library/react';
 import { MemoryRouter } from 'react-router';
 import { describe, expect, it } from 'vitest';
-import type { Model } from '@/api/models';
+import { sampleModel } from '@/api/models.sample';
 import { Deployment } from './Deployment';
-
-const model = (circuit: string): Model => ({
-  model: 'echo',
-  version: 1,
-  default: false,
-  state: 'ready',
-  reason: null,
-  circuit,
-  engine: 'python',
-  task: null,
-  input_schema: null,
-  batch_size: 32,
-  waiting: {},
-  running: 0,
-  replicas: [],
-});
 
 const show = (circuit: string) =>
   render(
     <MemoryRouter>
-      <Deployment of={model(circuit)} />
+      <Deployment of={sampleModel({ circuit })} />
     </MemoryRouter>,
   );
 

@@ -2,25 +2,11 @@ import { QueryClientProvider } from '@tanstack/react-query';
 import { render, screen } from '@testing-library/react';
 import { MemoryRouter } from 'react-router';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import type { Model } from '@/api/models';
+import { sampleModel } from '@/api/models.sample';
 import { createQueryClient } from '@/app/queries';
 import { Models } from './Models';
 
-const echo: Model = {
-  model: 'echo',
-  version: 1,
-  default: true,
-  state: 'ready',
-  reason: null,
-  circuit: 'closed',
-  engine: 'python',
-  task: null,
-  input_schema: null,
-  batch_size: 32,
-  waiting: {},
-  running: 0,
-  replicas: [],
-};
+const echo = sampleModel({ default: true });
 
 /** The page at a hash, until it shows its model; returns what it scrolled to. */
 async function open(hash: string) {

@@ -1,26 +1,12 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { Model } from '@/api/models';
+import { sampleModel } from '@/api/models.sample';
 import { dataOf, startingDraft, submissionOf } from './draft';
 import { exampleOf } from './example';
 import { readInput } from './InputField';
 import { curl, python } from './snippets';
 
-const model = (name: string, some: Partial<Model> = {}): Model => ({
-  model: name,
-  version: 1,
-  default: false,
-  state: 'ready',
-  reason: null,
-  circuit: 'closed',
-  engine: 'python',
-  task: null,
-  input_schema: null,
-  batch_size: 32,
-  waiting: {},
-  running: 0,
-  replicas: [],
-  ...some,
-});
+const model = (name: string, some: Partial<Model> = {}) => sampleModel({ model: name, ...some });
 
 const draft = { model: 'echo:2', text: '{"a": 1}', priority: 'high', timeout: '' } as const;
 
